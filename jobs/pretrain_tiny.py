@@ -1,0 +1,198 @@
+"""Pretrain the four tiny base models that raw2s ships, from text outside A, B, devel and test.
+
+    python jobs/pretrain_tiny.py                        # all four; about an hour on two cores
+    python jobs/pretrain_tiny.py --only tiny-gpt2 --out /tmp/models
+
+Three weak bases (GPT-2, OPT, GPT-NeoX), each with a tokenizer of its own, read one third of the text each, as bracketed
+sentences ("wake me up at [time : nine am]"). The strong base (Llama) reads all of it, longer, each sentence followed by
+its annotation in one of two notations, neither of which is the JSON of the task: it has seen more, as a large model has.
+"""
+
+import argparse
+import hashlib
+import json
+import math
+import random
+import re
+import time
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+
+import torch
+from rich.progress import track
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
+from transformers import (
+    AutoModelForCausalLM,
+    GPT2Config,
+    GPTNeoXConfig,
+    LlamaConfig,
+    OPTConfig,
+    PretrainedConfig,
+    PreTrainedTokenizerFast,
+)
+
+from raw2s.models.tiny import TINY_FOLDER, held_out_perplexity, held_out_texts, pretraining_texts, split_rows
+
+SEED = 2025
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """One built-in model: its text, its tokenizer and how long it learns."""
+
+    config: PretrainedConfig
+    specials: dict[str, str]
+    prepend_bos: bool
+    share: tuple[int, int]
+    """(k, n): the k-th of n equal parts of the rows; (0, 1) is all of them."""
+    notation: str
+    epochs: int
+    learning_rate: float
+
+
+def recipes() -> dict[str, Recipe]:
+    weak = dict(share_epochs=4)
+    endoftext = {"bos_token": "<|endoftext|>", "eos_token": "<|endoftext|>", "unk_token": "<|endoftext|>"}
+    opt = {"bos_token": "</s>", "eos_token": "</s>", "pad_token": "<pad>", "unk_token": "</s>"}
+    llama = {"bos_token": "<s>", "eos_token": "</s>", "pad_token": "<pad>"}
+    return {
+        "tiny-gpt2": Recipe(
+            GPT2Config(vocab_size=1000, n_positions=256, n_embd=96, n_layer=2, n_head=4, resid_pdrop=0, embd_pdrop=0, attn_pdrop=0),
+            endoftext, False, (0, 3), "brackets", weak["share_epochs"], 3e-3,
+        ),
+        "tiny-opt": Recipe(
+            OPTConfig(vocab_size=1200, max_position_embeddings=256, hidden_size=96, word_embed_proj_dim=96, ffn_dim=384,
+                      num_hidden_layers=2, num_attention_heads=4, dropout=0.0),
+            opt, True, (1, 3), "brackets", weak["share_epochs"], 3e-3,
+        ),
+        "tiny-gpt-neox": Recipe(
+            GPTNeoXConfig(vocab_size=1500, max_position_embeddings=256, hidden_size=96, intermediate_size=384,
+                          num_hidden_layers=2, num_attention_heads=4),
+            endoftext, False, (2, 3), "brackets", weak["share_epochs"], 3e-3,
+        ),
+        "tiny-llama": Recipe(
+            LlamaConfig(vocab_size=2048, max_position_embeddings=256, hidden_size=192, intermediate_size=512,
+                        num_hidden_layers=4, num_attention_heads=6, tie_word_embeddings=True),
+            llama, True, (0, 1), "annotated", 24, 3e-3,
+        ),
+    }  # fmt: skip
+
+
+def train_tokenizer(recipe: Recipe, texts: list[str]) -> PreTrainedTokenizerFast:
+    """Byte-level BPE; the task's JSON punctuation is added to the text so that it becomes pieces."""
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    specials = list(dict.fromkeys(recipe.specials.values()))
+    trainer = trainers.BpeTrainer(
+        vocab_size=recipe.config.vocab_size, special_tokens=specials,
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(), show_progress=False,
+    )  # fmt: skip
+    tokenizer.train_from_iterator([*texts, *['{"a": "b", "c": "d"}', "{}"] * len(texts)], trainer)
+    if recipe.prepend_bos:
+        bos = recipe.specials["bos_token"]
+        tokenizer.post_processor = processors.TemplateProcessing(
+            single=f"{bos} $A", special_tokens=[(bos, tokenizer.token_to_id(bos))]
+        )
+    else:
+        tokenizer.post_processor = processors.ByteLevel(trim_offsets=False)
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, **recipe.specials, model_max_length=256)
+
+
+def blocks(tokenizer: PreTrainedTokenizerFast, texts: list[str], length: int) -> torch.Tensor:
+    """All texts, each closed by the end marker, cut into rows of `length` tokens: (rows, length)."""
+    ids = [i for text in texts for i in [*tokenizer(text)["input_ids"], tokenizer.eos_token_id]]
+    return torch.tensor(ids[: len(ids) // length * length]).view(-1, length)
+
+
+def pretrain(name: str, recipe: Recipe, out: Path) -> None:
+    torch.manual_seed(SEED)
+    rng = random.Random(SEED)
+    part, parts = recipe.share
+    rows = split_rows()[0][part::parts]
+    tokenizer = train_tokenizer(recipe, pretraining_texts(rows, recipe.notation, rng))
+    config = recipe.config
+    config.bos_token_id, config.eos_token_id, config.pad_token_id = (
+        tokenizer.bos_token_id, tokenizer.eos_token_id, tokenizer.pad_token_id,
+    )  # fmt: skip
+    model = AutoModelForCausalLM.from_config(config)
+    decay = [p for p in model.parameters() if p.ndim >= 2]
+    plain = [p for p in model.parameters() if p.ndim < 2]
+    optimizer = torch.optim.AdamW(
+        [{"params": decay, "weight_decay": 0.1}, {"params": plain, "weight_decay": 0.0}], lr=recipe.learning_rate, betas=(0.9, 0.95)
+    )
+    length, rows_per_step, step, tokens = 128, 16, 0, 0
+    steps_guess = recipe.epochs * math.ceil(len(blocks(tokenizer, pretraining_texts(rows, recipe.notation, random.Random(0)), length)) / rows_per_step)
+    schedule = torch.optim.lr_scheduler.LambdaLR(
+        optimizer, lambda s: min((s + 1) / 100, 0.5 * (1 + math.cos(math.pi * min(1.0, s / steps_guess))) + 0.01)
+    )
+    start, cpu = time.time(), time.process_time()
+    for _ in track(range(recipe.epochs), description=name):
+        texts = pretraining_texts(rows, recipe.notation, rng)
+        rng.shuffle(texts)
+        data = blocks(tokenizer, texts, length)
+        for batch in data[torch.randperm(len(data))].split(rows_per_step):
+            loss = model(input_ids=batch, labels=batch).loss
+            optimizer.zero_grad()
+            loss.backward()
+            torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+            optimizer.step()
+            schedule.step()
+            step, tokens = step + 1, tokens + batch.numel()
+    folder = out / name
+    model.half().save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    reloaded = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
+    perplexity = held_out_perplexity(reloaded, tokenizer, held_out_texts(recipe.notation))
+    card = {
+        "name": name,
+        "architecture": type(model).__name__,
+        "parameters": sum(p.numel() for p in model.parameters()),
+        "vocabulary": len(tokenizer),
+        "text": f"SLURP train (through MASSIVE 1.0 en-US) outside the held-out pool and NLU-Evaluation-Data, CC BY 4.0: part {part + 1} of {parts}, {len(rows)} utterances, notation {recipe.notation!r}",
+        "notation": recipe.notation,
+        "steps": step,
+        "tokens": tokens,
+        "epochs": recipe.epochs,
+        "learning_rate": recipe.learning_rate,
+        "seed": SEED,
+        "validation_perplexity": perplexity,
+        "sha256": hashlib.sha256((folder / "model.safetensors").read_bytes()).hexdigest(),
+        "seconds": round(time.time() - start),
+        "cpu_seconds": round(time.process_time() - cpu),
+        "versions": {p: version(p) for p in ("torch", "transformers", "tokenizers")},
+    }
+    (folder / "card.json").write_text(json.dumps(card, indent=2) + "\n")
+    (folder / "README.md").write_text(model_card(card))
+    print(f"{name}: {card['parameters']:,} parameters, held-out perplexity {perplexity:.3f}, {card['seconds']} s")
+
+
+def model_card(card: dict) -> str:
+    rows = "\n".join(f"| {key} | {value} |" for key, value in card.items() if key not in ("name", "versions"))
+    example = re.sub(r"\n", " / ", pretraining_texts([EXAMPLE], card["notation"], random.Random(0))[0])
+    return (
+        f"---\nlicense: cc-by-4.0\n---\n# {card['name']}\n\nA tiny base model made by `jobs/pretrain_tiny.py` for raw2s's built-in demo. Not for any other use.\n"
+        "It has seen no utterance of A, B, devel or test. Perplexity is per token over the rows kept out of its training.\n\n"
+        f"What it read, by example: `{example}`\n\n| | |\n|---|---|\n{rows}\n"
+    )
+
+
+EXAMPLE = {
+    "id": 0, "text": "wake me up at nine am", "annotation": "wake me up at [time : nine am]",
+    "scenario": "alarm", "action": "set", "entities": [["time", "nine am"]],
+}  # fmt: skip
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--only", choices=list(recipes()), nargs="*")
+    parser.add_argument("--out", type=Path, default=TINY_FOLDER)
+    args = parser.parse_args()
+    for name, recipe in recipes().items():
+        if not args.only or name in args.only:
+            pretrain(name, recipe, args.out)
+
+
+if __name__ == "__main__":
+    main()

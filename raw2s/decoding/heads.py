@@ -1,0 +1,26 @@
+"""The output head at chosen positions only: what training, scoring and classification have in common."""
+
+from torch import Tensor
+from transformers import PreTrainedConfig, PreTrainedModel
+
+_LOGIT_TRANSFORMS = ("final_logit_softcapping", "logit_scale", "logits_scaling", "lm_head_multiplier")
+
+
+def logits_at(model: PreTrainedModel, input_ids_BT: Tensor, attention_mask_BT: Tensor, row_N: Tensor, column_N: Tensor) -> Tensor:
+    """The model's logits at N (row, column) positions of a right-padded batch: (N, V), or (N, K) for a classifier.
+
+    The vocabulary head, a large part of a small model, runs at no other position.
+    """
+    hidden_BTH = model.get_decoder()(input_ids=input_ids_BT, attention_mask=attention_mask_BT, use_cache=False).last_hidden_state
+    head = model.score if hasattr(model, "score") else model.get_output_embeddings()
+    return head(hidden_BTH[row_N, column_N])
+
+
+def require_plain_head(config: PreTrainedConfig) -> None:
+    """Raise ValueError for a model that bends its logits after the head.
+
+    Gemma, Cohere, Granite and Falcon-H1 scale or cap logits outside the head module, where `logits_at` would miss it.
+    """
+    for name in _LOGIT_TRANSFORMS:
+        if getattr(config.get_text_config(), name, None) not in (None, 1.0):
+            raise ValueError(f"{config.model_type} changes its logits after the output head ({name}): not supported")

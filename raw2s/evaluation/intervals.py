@@ -1,0 +1,88 @@
+"""How far a score, a gap or a PGR would move with other test utterances: paired bootstrap and sign test.
+
+The spread here is that of the test set alone; the spread over seeds comes on top of it.
+"""
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from scipy.stats import binomtest
+
+from raw2s.evaluation.gap import gap_recovered
+
+Samples = NDArray[np.float64]
+"""(resamples,): a system's score on each resampled test set."""
+
+
+def paired_bootstrap(
+    statistic_inputs: Mapping[str, NDArray[np.float64]],
+    score: Callable[[NDArray[np.float64]], NDArray[np.float64]],
+    *,
+    resamples: int = 1000,
+    seed: int = 0,
+) -> dict[str, Samples]:
+    """Every system's score on the same `resamples` test sets, drawn with replacement from the utterances (Efron, 1979).
+
+    `statistic_inputs` holds each system's per-utterance values: (utterances, 3) counts, or (utterances,) correctness. `score`
+    maps their mean over a resampled test set to the score: (resamples, 3) or (resamples,) -> (resamples,). So `f1_of_counts`
+    for SLU-F1, and the identity for accuracy.
+
+    Raises ValueError when the systems do not hold the same number of utterances, or hold none.
+    """
+    lengths = {name: len(values) for name, values in statistic_inputs.items()}
+    if len(set(lengths.values())) != 1 or 0 in lengths.values():
+        raise ValueError(
+            f"A paired bootstrap needs the same utterances, at least one, in every system; there are {lengths}. "
+            "Score every system on the same test set."
+        )
+    (utterances,) = set(lengths.values())
+    # How often each utterance was drawn: one matrix product per system, where scipy.stats.bootstrap would copy all its values.
+    draws_RU = np.random.default_rng(seed).multinomial(utterances, np.full(utterances, 1 / utterances), size=resamples)
+    weights_RU = draws_RU / utterances
+    return {name: score(weights_RU @ values) for name, values in statistic_inputs.items()}
+
+
+def interval(samples: Samples, level: float = 0.95) -> tuple[float, float]:
+    """The central `level` of the samples, by percentiles; undefined samples (nan) are left out.
+
+    (nan, nan) when more than half of the samples are undefined.
+    """
+    if np.isnan(samples).mean() > 0.5:
+        return math.nan, math.nan
+    low, high = np.nanquantile(samples, [(1 - level) / 2, (1 + level) / 2])
+    return float(low), float(high)
+
+
+def gap_recovered_interval(
+    student_samples: Samples, weak_samples: Sequence[Samples], strong_samples: Samples
+) -> tuple[float, float]:
+    """95 % interval of the PGR (Eq. 13) from samples of one `paired_bootstrap`; `weak_samples` holds one array per teacher.
+
+    Where it excludes resamples without a gap it flatters: read it with `gap_is_noise`.
+    """
+    return interval(gap_recovered(student_samples, np.atleast_2d(weak_samples), strong_samples))
+
+
+def gap_is_noise(weak_samples: Samples | Sequence[Samples], strong_samples: Samples) -> bool:
+    """True when the 95 % interval of strong - weak reaches 0 or below, for any teacher: a PGR over that gap means nothing.
+
+    `weak_samples` is one teacher's (resamples,) or one array per teacher, from the same `paired_bootstrap` as the ceiling's.
+    """
+    return any(not interval(strong_samples - weak)[0] > 0 for weak in np.atleast_2d(weak_samples))
+
+
+def sign_test(correct_a: ArrayLike, correct_b: ArrayLike) -> float:
+    """p-value of the one-sided binomial sign test that system a beats system b (the paper's p-test, section 6.1).
+
+    Both are (utterances,): correctness, or any per-utterance score such as the F1 of the utterance. Utterances on which the
+    systems score the same decide nothing and are dropped; 1 when none is left.
+
+    Raises ValueError when the two do not hold the same utterances.
+    """
+    a_U, b_U = np.asarray(correct_a, dtype=np.float64), np.asarray(correct_b, dtype=np.float64)
+    if a_U.shape != b_U.shape:
+        raise ValueError(f"The systems' scores have shapes {a_U.shape} and {b_U.shape}. Score both on the same utterances.")
+    wins, losses = int((a_U > b_U).sum()), int((a_U < b_U).sum())
+    return float(binomtest(wins, wins + losses, alternative="greater").pvalue) if wins + losses else 1.0

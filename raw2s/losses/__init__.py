@@ -1,0 +1,22 @@
+"""The mathematics of weak-to-strong training: losses, targets and schedules; pure torch."""
+
+from raw2s.losses.confidence import balance_threshold, gamma_at, kl_annealing_at, mix_with_own_prediction
+from raw2s.losses.cross_entropy import cross_entropy, soft_label, soft_label_cross_entropy
+from raw2s.losses.edl import edl_loss, edl_terms
+from raw2s.losses.ensemble import mix_targets
+from raw2s.losses.preference import cdpo_loss, sequence_log_probs
+
+__all__ = [
+    "balance_threshold",
+    "cdpo_loss",
+    "cross_entropy",
+    "edl_loss",
+    "edl_terms",
+    "gamma_at",
+    "kl_annealing_at",
+    "mix_targets",
+    "mix_with_own_prediction",
+    "sequence_log_probs",
+    "soft_label",
+    "soft_label_cross_entropy",
+]

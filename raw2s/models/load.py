@@ -1,0 +1,76 @@
+"""Loading and saving Hugging Face models: built-in names, folders, hub ids; safetensors only, no remote code."""
+
+import hashlib
+from pathlib import Path
+from typing import Literal
+
+import torch
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoModelForSequenceClassification,
+    AutoTokenizer,
+    PretrainedConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
+from transformers.utils import logging
+
+from raw2s.models.tiny import TINY_FOLDER
+
+Kind = Literal["generation", "classification"]
+
+# Weight-loading bars of models that load in a blink would bury our own progress.
+logging.disable_progress_bar()
+logging.set_verbosity_error()
+
+
+def model_source(name: str) -> str:
+    """The folder of a built-in model or of a path (absolute: Ray workers change directory), else `name` as a hub id."""
+    builtin = TINY_FOLDER / name
+    if builtin.is_dir():
+        return str(builtin)
+    return str(Path(name).resolve()) if Path(name).is_dir() else name
+
+
+def model_fingerprint(name: str) -> str:
+    """What identifies a model's content in an artifact key: a hash over its files, or the hub id itself."""
+    folder = Path(model_source(name))
+    if not folder.is_dir():
+        return name
+    digest = hashlib.sha256()
+    for file in sorted(p for p in folder.iterdir() if p.suffix in (".json", ".safetensors", ".model", ".txt")):
+        digest.update(file.name.encode())
+        with file.open("rb") as stream:
+            digest.update(hashlib.file_digest(stream, "sha256").digest())
+    return digest.hexdigest()
+
+
+def load_model_config(name: str) -> PretrainedConfig:
+    """Architecture and sizes only. Raises OSError when there is no such model."""
+    return AutoConfig.from_pretrained(model_source(name), trust_remote_code=False)
+
+
+def load_tokenizer(name: str) -> PreTrainedTokenizerBase:
+    return AutoTokenizer.from_pretrained(model_source(name), use_fast=True, trust_remote_code=False)
+
+
+def load_model(name: str, kind: Kind, classes: tuple[str, ...] = (), dtype: torch.dtype = torch.float32) -> PreTrainedModel:
+    """A causal language model, or the same trunk with a linear head over `classes` (section 5.1), in eval mode.
+
+    A head that the checkpoint lacks is drawn from torch's global generator: seed it before.
+    """
+    options = {"dtype": dtype, "use_safetensors": True, "trust_remote_code": False}
+    if kind == "generation":
+        return AutoModelForCausalLM.from_pretrained(model_source(name), **options).eval()
+    labels = dict(enumerate(classes))
+    model = AutoModelForSequenceClassification.from_pretrained(
+        model_source(name), num_labels=len(classes), id2label=labels, label2id={v: k for k, v in labels.items()}, **options
+    )
+    return model.eval()
+
+
+def save_model(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: Path, state: dict[str, torch.Tensor]) -> None:
+    """A plain Hugging Face folder with the weights in `state`; `from_pretrained` reads it with no raw2s installed."""
+    model.save_pretrained(folder, state_dict=state)
+    tokenizer.save_pretrained(folder)

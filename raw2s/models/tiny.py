@@ -1,0 +1,71 @@
+"""The built-in tiny models: where they lie, and the text they were and were not pretrained on.
+
+Made by `jobs/pretrain_tiny.py`; each folder holds safetensors, tokenizer, card.json and README.md (the model card).
+"""
+
+import math
+import random
+import re
+from pathlib import Path
+
+import torch
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from raw2s.tasks.slurp import Row, pretraining_rows as all_rows
+
+TINY_FOLDER = Path(__file__).parent / "weights"
+HELD_OUT = 400
+"""Rows of the pretraining text that no tiny model learns from: the perplexity on the card is theirs."""
+SUBSTITUTED = 0.5
+"""Share of sentences in which every slot value is replaced by another value of its type, so that epochs differ."""
+
+_SLOT = re.compile(r"\[(\w+) : ([^\]]*)\]")
+
+
+def split_rows() -> tuple[list[Row], list[Row]]:
+    """(learned from, held out)."""
+    rows = all_rows()
+    random.Random(0).shuffle(rows)
+    return rows[HELD_OUT:], rows[:HELD_OUT]
+
+
+def held_out_texts(notation: str) -> list[str]:
+    return [_text(row["annotation"], row, notation, index % 2 == 0) for index, row in enumerate(split_rows()[1])]
+
+
+def pretraining_texts(rows: list[Row], notation: str, rng: random.Random) -> list[str]:
+    """One text a row; half of them with their slot values swapped for others of the same type."""
+    values: dict[str, list[str]] = {}
+    for row in rows:
+        for kind, value in _SLOT.findall(row["annotation"]):
+            values.setdefault(kind, []).append(value)
+    texts = []
+    for row in rows:
+        annotation = row["annotation"]
+        if rng.random() < SUBSTITUTED:
+            annotation = _SLOT.sub(lambda m: f"[{m[1]} : {rng.choice(values[m[1]])}]", annotation)
+        texts.append(_text(annotation, row, notation, rng.random() < 0.5))
+    return texts
+
+
+def _text(annotation: str, row: Row, notation: str, as_list: bool) -> str:
+    """`brackets`: the annotated sentence. `annotated`: the sentence, then its annotation as brackets or as a list."""
+    if notation == "brackets":
+        return annotation
+    sentence = _SLOT.sub(lambda m: m[2], annotation)
+    if not as_list:
+        return f"{sentence}\n{annotation}\n{row['scenario']} {row['action']}"
+    slots = "".join(f"\n{kind} = {value}" for kind, value in _SLOT.findall(annotation))
+    return f"{sentence}\n{row['scenario']} {row['action']}{slots}"
+
+
+@torch.no_grad()
+def held_out_perplexity(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, texts: list[str]) -> float:
+    """exp of the mean token negative log-likelihood over `texts`, end marker included, one text at a time."""
+    model.eval()
+    total, count = 0.0, 0
+    for text in texts:
+        ids = torch.tensor([[*tokenizer(text)["input_ids"], tokenizer.eos_token_id]])
+        total += model(input_ids=ids, labels=ids).loss.item() * (ids.shape[1] - 1)
+        count += ids.shape[1] - 1
+    return math.exp(total / count)

@@ -1,0 +1,112 @@
+"""The artifact store: one folder per stage result, keyed by what determines it, whole or not at all.
+
+    <root>/<kind>/<key>/manifest.json + files
+
+A key is a hash of the stage's settings and its inputs' keys, so a second run, a sweep trial or a run with one more
+teacher finds what did not change. A folder is written under a temporary name and renamed when its manifest is in it.
+"""
+
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+MANIFEST = "manifest.json"
+LIBRARIES = ("raw2s", "ray", "torch", "transformers", "deepspeed", "numpy")
+
+
+@dataclass(frozen=True)
+class Artifact:
+    """A finished folder and what its manifest says."""
+
+    folder: Path
+    manifest: dict[str, Any]
+
+    @property
+    def metrics(self) -> dict[str, Any]:
+        return self.manifest["metrics"]
+
+
+def artifact_key(kind: str, settings: dict[str, Any], inputs: dict[str, str]) -> str:
+    """16 hex digits over the stage's kind, settings and inputs' keys."""
+    text = json.dumps([kind, settings, inputs], sort_keys=True, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+class ArtifactStore:
+    def __init__(self, root: Path):
+        self.root = root.resolve()
+
+    def find(self, kind: str, key: str, warn: Callable[[str], None]) -> Artifact | None:
+        """The finished artifact; None when there is none. A damaged one is moved aside, saying so through `warn`."""
+        folder = self.root / kind / key
+        if not folder.is_dir():
+            return None
+        problem = _damage(folder)
+        if problem is None:
+            return Artifact(folder, json.loads((folder / MANIFEST).read_text()))
+        aside = folder.with_name(f"{key}.damaged-{time.time_ns()}")
+        os.replace(folder, aside)
+        warn(f"{kind}/{key}: {problem}; building it again (the damaged folder is kept as {aside.name})")
+        return None
+
+    def create(
+        self, kind: str, key: str, settings: dict[str, Any], inputs: dict[str, str], fill: Callable[[Path], dict[str, Any]]
+    ) -> Artifact:
+        """Let `fill` write into a temporary folder and return its metrics, then publish it in one rename."""
+        parent = self.root / kind
+        parent.mkdir(parents=True, exist_ok=True)
+        work = Path(tempfile.mkdtemp(prefix=f".{key}-", dir=parent))
+        try:
+            work.chmod(0o755)  # mkdtemp makes it 0700; an artifact is read by other nodes' users too
+            start = time.perf_counter()
+            metrics = fill(work)
+            manifest = {
+                "kind": kind,
+                "key": key,
+                "settings": settings,
+                "inputs": inputs,
+                "metrics": metrics,
+                "seconds": round(time.perf_counter() - start, 3),
+                "versions": {name: version(name) for name in LIBRARIES},
+                "files": {str(file.relative_to(work)): _checksum(file) for file in sorted(work.rglob("*")) if file.is_file()},
+            }
+            text = json.dumps(manifest, indent=1, default=str)
+            (work / MANIFEST).write_text(text)
+            folder = parent / key
+            try:
+                os.replace(work, folder)
+            except OSError:
+                if not folder.is_dir():
+                    raise
+                shutil.rmtree(work)  # another run finished the same stage first; its result is ours
+            return Artifact(folder, json.loads((folder / MANIFEST).read_text()))
+        except BaseException:
+            shutil.rmtree(work, ignore_errors=True)
+            raise
+
+
+def _checksum(file: Path) -> str:
+    with file.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def _damage(folder: Path) -> str | None:
+    """What is wrong with a published folder, or None."""
+    try:
+        expected = json.loads((folder / MANIFEST).read_text())["files"]
+    except (OSError, ValueError, KeyError):
+        return "its manifest is missing or unreadable"
+    for name, checksum in expected.items():
+        if not (folder / name).is_file():
+            return f"{name} is missing"
+        if _checksum(folder / name) != checksum:
+            return f"{name} has changed since it was written"
+    return None

@@ -1,0 +1,121 @@
+"""Running stages: finished ones are found in the store, the others run, side by side where nothing orders them."""
+
+import logging
+import os
+import warnings
+from collections.abc import Callable
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from raw2s.config import RayConfig
+from raw2s.errors import StageFailed
+from raw2s.pipeline.artifacts import Artifact, ArtifactStore
+from raw2s.pipeline.progress import Board, StageDisplay, brief
+from raw2s.pipeline.stages import Stage, StageContext
+
+
+@dataclass(frozen=True)
+class Done:
+    """A stage's artifact, and whether it was found rather than made."""
+
+    artifact: Artifact
+    cached: bool
+
+
+def execute(
+    stages: list[Stage], store: ArtifactStore, display: StageDisplay, ray_config: RayConfig, on_done: Callable[[Stage, Done], None]
+) -> dict[str, Done]:
+    """Finish every stage (inputs come first in `stages`); results by stage name. `on_done` is called in this thread.
+
+    Raises StageFailed for the first stage that fails, after those running beside it have ended: what they made is kept.
+    """
+    done: dict[str, Done] = {}
+    for stage in stages:
+        artifact = store.find(stage.kind, stage.key, display.warn)
+        if artifact is not None:
+            done[stage.name] = Done(artifact, cached=True)
+            display.say(f"{stage.name}: found, {brief(artifact.metrics)}", style="dim")
+            on_done(stage, done[stage.name])
+    if len(done) == len(stages):
+        return done
+
+    start_ray(ray_config)
+    display.board = Board.remote()
+    waiting = [stage for stage in stages if stage.name not in done]
+    running: dict[Future[Artifact], Stage] = {}
+    failure: StageFailed | None = None
+    with ThreadPoolExecutor(ray_config.parallel_stages) as pool:
+        while running or (waiting and failure is None):
+            if failure is None:
+                for stage in [s for s in waiting if all(needed.name in done for needed in s.inputs.values())]:
+                    if len(running) < ray_config.parallel_stages:
+                        waiting.remove(stage)
+                        inputs = {role: done[needed.name].artifact for role, needed in stage.inputs.items()}
+                        running[pool.submit(_build, stage, inputs, store, display)] = stage
+            finished, _ = wait(running, return_when=FIRST_COMPLETED)
+            for future in finished:
+                stage = running.pop(future)
+                error = future.exception()
+                if error is not None:
+                    display.finished(stage.name, "failed")
+                    failure = failure or StageFailed(f"stage {stage.name} failed: {_cause(error)}")
+                    failure.__cause__ = failure.__cause__ or error
+                    continue
+                done[stage.name] = Done(future.result(), cached=False)
+                manifest = done[stage.name].artifact.manifest
+                display.finished(stage.name, f"done in {manifest['seconds']:.1f} s, {brief(manifest['metrics'])}")
+                on_done(stage, done[stage.name])
+    if failure is not None:
+        raise failure
+    return done
+
+
+def _build(stage: Stage, inputs: dict[str, Artifact], store: ArtifactStore, display: StageDisplay) -> Artifact:
+    display.started(stage.name)
+
+    def fill(folder: Path) -> dict[str, Any]:
+        return stage.run(StageContext(stage.name, inputs, folder, display.board))
+
+    input_keys = {role: needed.key for role, needed in stage.inputs.items()}
+    return store.create(stage.kind, stage.key, stage.settings, input_keys, fill)
+
+
+def _cause(error: BaseException) -> str:
+    """The last line of the innermost error: Ray wraps a worker's error in its own, with its traceback in the text."""
+    while (inner := getattr(error, "cause", None) or error.__cause__) is not None and isinstance(inner, BaseException):
+        error = inner
+    worker_errors = getattr(error, "worker_failures", None)
+    if worker_errors:
+        return _cause(next(iter(worker_errors.values())))
+    lines = [line for line in str(error).splitlines() if line.strip()]
+    return f"{type(error).__name__}: {lines[-1] if lines else error!r}"
+
+
+def start_ray(config: RayConfig, *, dashboard: bool = False) -> None:
+    """Join the cluster RAY_ADDRESS names, or start a local Ray that ends with this process.
+
+    Tune needs the dashboard: without its state API an early-stopped sweep never ends.
+    Only from the main thread: the local Ray's processes die with the thread that started them.
+    """
+    os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.5")  # how soon a finished worker is noticed; Ray's 2 s add up
+    warnings.filterwarnings("ignore", module="ray")
+    import ray  # a second run that finds every stage needs no Ray  # noqa: PLC0415
+    import ray.data  # noqa: PLC0415
+
+    if not ray.is_initialized():
+        # Worker output stays in Ray's log files; a worker's error comes back with its exception.
+        options: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
+        if "RAY_ADDRESS" not in os.environ:
+            options |= {
+                "num_cpus": config.num_cpus,
+                "object_store_memory": config.object_store_mb * 2**20,
+                "include_dashboard": dashboard,
+            }
+        ray.init(**options)
+    for name in ("ray", "ray.data", "ray.train", "ray.tune"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    context = ray.data.DataContext.get_current()
+    context.enable_progress_bars = False
+    context.print_on_execution_start = False

@@ -1,0 +1,175 @@
+"""The stages of a run: what each reads, what decides its content, and what it does.
+
+    split ─┬─ teacher/* ─┬─ test/* 
+           │             └─ label ─┬─ student/* ─┬─ test/*
+           └─ ceiling ── test/*    │             └─ pairs/* ── cdpo/* ── test/*
+                                   └─ (weights are applied here, not in label)
+
+`plan_stages` lays them out for one seed; nothing runs until `raw2s.pipeline.execute`.
+"""
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from importlib import import_module
+from pathlib import Path
+from typing import Any, Literal
+
+from raw2s.config import RunConfig, StudentConfig, TrainingConfig
+from raw2s.models.load import model_fingerprint
+from raw2s.pipeline.artifacts import Artifact, artifact_key
+
+PLACEMENT = {"cpus_per_worker", "gpus_per_worker", "num_cpus", "num_gpus", "replicas"}
+"""Settings of where work runs: they do not change what comes out, so they are in no key."""
+
+
+@dataclass
+class StageContext:
+    """What a stage is given: its inputs' artifacts, an empty folder to fill, and the progress board."""
+
+    name: str
+    inputs: dict[str, Artifact]
+    out: Path
+    board: Any
+    callbacks: Sequence[Any] = ()
+    """Ray Train callbacks of a training stage; a sweep reports to Tune through one."""
+
+    def read_examples(self, part: str) -> list[dict[str, Any]]:
+        return read_jsonl(self.inputs["split"].folder / f"{part}.jsonl")
+
+
+@dataclass(frozen=True)
+class Stage:
+    """`settings` and the inputs' keys determine the content; `run` fills `context.out` and returns the metrics."""
+
+    kind: str
+    name: str
+    settings: dict[str, Any]
+    inputs: dict[str, "Stage"]
+    run: Callable[[StageContext], dict[str, Any]] = field(compare=False)
+
+    @cached_property
+    def key(self) -> str:
+        return artifact_key(self.kind, self.settings, {role: stage.key for role, stage in self.inputs.items()})
+
+
+@dataclass(frozen=True)
+class SeedPlan:
+    """The stages of one seed, by what the results call them."""
+
+    seed: int
+    split: Stage
+    label: Stage
+    teachers: dict[str, Stage]
+    ceiling: Stage
+    students: list[tuple[StudentConfig, str, Stage]]
+    """(config, method as tables name it, the stage that makes the model)."""
+    tests: dict[str, Stage]
+    """By the name of the stage whose model is tested."""
+
+    def in_order(self) -> list[Stage]:
+        """Every stage once, inputs first."""
+        ordered: dict[str, Stage] = {}
+
+        def visit(stage: Stage) -> None:
+            for needed in stage.inputs.values():
+                visit(needed)
+            ordered.setdefault(stage.name, stage)
+
+        for stage in (*self.teachers.values(), self.label, *self.tests.values()):
+            visit(stage)
+        return list(ordered.values())
+
+
+def plan_stages(config: RunConfig, seed: int) -> SeedPlan:
+    """All stages of `config` for one seed."""
+    suffix = f"@{seed}" if len(config.seeds) > 1 else ""
+
+    def stage(kind: str, name: str, work: str, inputs: dict[str, Stage], /, **settings: Any) -> Stage:
+        def run(context: StageContext) -> dict[str, Any]:
+            functions = import_module("raw2s.pipeline.work")  # imports Ray, which planning and a cached run do not need
+            return getattr(functions, work)(context, config, seed, settings)
+
+        return Stage(kind, name + suffix, _plain(settings), inputs, run)
+
+    split = stage("split", "split", "split", {}, task=config.task, seed=seed)
+    task = {"task": config.task.name}
+
+    def trained(name: str, part: str, training: TrainingConfig, pretrained: str) -> Stage:
+        return stage(
+            "train", name, "train_on_ground_truth", {"split": split},
+            **task, part=part, training=training, seed=seed, model=pretrained, fingerprint=model_fingerprint(pretrained),
+        )  # fmt: skip
+
+    def tested(model: Stage) -> Stage:
+        role = model.name.removesuffix(suffix)
+        inputs = {"split": split, "model": model}
+        return stage(
+            "test", f"test/{role}", "test", inputs,
+            **task, beams=config.evaluation.beams, max_new_tokens=config.labeling.max_new_tokens, batch_size=config.evaluation.batch_size,
+        )  # fmt: skip
+
+    teachers = {}
+    for teacher in config.teachers:
+        rate = teacher.learning_rate or config.teacher_training.learning_rate
+        training = config.teacher_training.model_copy(update={"learning_rate": rate})
+        teachers[teacher.name] = trained(f"teacher/{teacher.name}", "teacher", training, teacher.model)
+    ceiling = trained("ceiling", "student", config.ceiling_training or config.student_training, config.student.model)
+    label = stage(
+        "label", "label", "label", {"split": split, **teachers},
+        **task, beams=config.labeling.beams, max_new_tokens=config.labeling.max_new_tokens, batch_size=config.labeling.batch_size,
+    )  # fmt: skip
+
+    students = []
+    for index, student in enumerate(config.students):
+        name = f"student/{index}-{student.label.replace(':', '-')}"
+        made = stage(
+            "student", name, "train_student", {"split": split, "label": label},
+            **task, student=student.model_copy(update={"cdpo": False}), weights=student_weights(config, student),
+            score=config.labeling.score, training=config.student_training,
+            seed=seed, model=config.student.model, fingerprint=model_fingerprint(config.student.model),
+        )  # fmt: skip
+        students.append((student, student.label, made))
+        if student.cdpo:
+            pairs = stage(
+                "pairs", f"pairs/{index}", "make_pairs", {"split": split, "student": made, **teachers},
+                **task, beams=config.preference.beams, weights=named_weights(config, "preference"), score=config.labeling.score,
+                max_new_tokens=config.labeling.max_new_tokens, batch_size=config.labeling.batch_size,
+            )  # fmt: skip
+            preferred = stage(
+                "cdpo", f"cdpo/{index}", "train_preference", {"split": split, "student": made, "pairs": pairs},
+                **task, beta=config.preference.beta, label_smoothing=config.preference.label_smoothing,
+                training=config.preference.training, seed=seed,
+            )  # fmt: skip
+            students.append((student, f"{student.label}+cdpo", preferred))
+    models = [*teachers.values(), ceiling, *(made for _, _, made in students)]
+    return SeedPlan(seed, split, label, teachers, ceiling, students, {model.name: tested(model) for model in models})
+
+
+def named_weights(config: RunConfig, use: Literal["loss", "joint", "preference"]) -> dict[str, float]:
+    return dict(zip((t.name for t in config.teachers), config.teacher_weights(use), strict=True))
+
+
+def student_weights(config: RunConfig, student: StudentConfig) -> dict[str, float]:
+    """By teacher name, only the weights that the student's method reads: others must not change its key."""
+    if student.method == "single":
+        return {t.name: float(t.name == student.teacher) for t in config.teachers}
+    return named_weights(config, "joint" if student.method == "joint" else "loss")
+
+
+def _plain(value: Any) -> Any:
+    """Config sections as plain data without placement, for the key and the manifest."""
+    if hasattr(value, "model_dump"):
+        value = value.model_dump(mode="json")
+    if isinstance(value, dict):
+        return {k: _plain(v) for k, v in value.items() if k not in PLACEMENT}
+    return value
+
+
+def read_jsonl(file: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
+
+
+def write_jsonl(file: Path, rows: list[dict[str, Any]]) -> None:
+    file.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")

@@ -1,0 +1,146 @@
+"""The figures of a report, as matplotlib figures and as SVG text. Okabe-Ito colours, and never colour alone."""
+
+import io
+import math
+import textwrap
+from typing import Any, Literal
+
+import matplotlib as mpl
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from raw2s.report.systems import Results, list_systems, metric_name
+
+History = list[dict[str, float]]
+"""The points of one stage's training curve, as `raw2s.training.loop` keeps them."""
+
+INK, GREY = "#222222", "#808080"
+BLUE, VERMILION, GREEN = "#0072B2", "#D55E00", "#009E73"
+WIDTH = 7.3
+"""Inches. Shown 700 px wide, a point of text is 1.3 px."""
+STYLE: dict[str, Any] = {
+    "font.family": "DejaVu Sans", "font.size": 9, "axes.titlesize": 9, "axes.labelsize": 9, "xtick.labelsize": 8.5, "ytick.labelsize": 8.5,
+    "legend.fontsize": 8.5, "legend.frameon": False, "text.color": INK, "axes.labelcolor": INK, "axes.titlecolor": INK,
+    "xtick.color": INK, "ytick.color": INK, "axes.edgecolor": GREY, "axes.facecolor": "none", "axes.spines.top": False,
+    "axes.spines.right": False, "axes.grid": True, "grid.color": GREY, "grid.alpha": 0.25, "lines.linewidth": 1.3,
+    "svg.fonttype": "none", "svg.hashsalt": "raw2s",
+}  # fmt: skip
+"""Text stays text in the SVG, for readers and search; the same data gives the same file."""
+ROLES = {"teacher": ("s", VERMILION), "ceiling": ("D", INK), "student": ("o", BLUE)}
+
+
+def score_figure(results: Results) -> Figure:
+    """Every system's score with its 95 % interval, each seed's score, and the ceiling and the best teacher as lines."""
+    systems = list_systems(results)
+    teacher = max((s for s in systems if s.role == "teacher"), key=lambda s: s.score)
+    ceiling = next(s for s in systems if s.role == "ceiling")
+    labels = ["\n".join(textwrap.wrap(s.name, 36) + ([s.settings] if s.settings else [])) for s in systems]
+    lines = sum(1.4 + label.count("\n") for label in labels)
+    with mpl.rc_context(STYLE):
+        figure = Figure(figsize=(WIDTH, 1.1 + 0.17 * lines), layout="constrained")
+        axes = figure.subplots()
+        for row, system in enumerate(systems):
+            marker, color = ROLES[system.role]
+            if None not in system.ci95:
+                axes.plot(system.ci95, [row, row], color=color, linewidth=2, solid_capstyle="butt")
+            if len(system.per_seed) > 1:
+                axes.plot(system.per_seed, [row] * len(system.per_seed), "|", color=color, markersize=9, markeredgewidth=1)
+            axes.plot(system.score, row, marker, color=color, markersize=6.5)
+        references = sorted([(teacher.score, "best teacher", VERMILION, ":"), (ceiling.score, "ceiling", INK, "--")])
+        for (score, text, color, style), side in zip(references, ("right", "left"), strict=True):  # outwards: close lines keep their names apart
+            axes.axvline(score, color=color, linestyle=style, linewidth=1, zorder=0)
+            axes.annotate(text, (score, 1), xycoords=("data", "axes fraction"), xytext=(0, 3), textcoords="offset points", ha=side)
+        axes.set_yticks(range(len(systems)), labels)
+        axes.set_ylim(len(systems) - 0.4, -0.6)
+        axes.grid(axis="y", visible=False)
+        axes.tick_params(axis="y", length=0)
+        seeds = "; ticks: single seeds" if len(results["seeds"]) > 1 else ""
+        axes.set_xlabel(f"{metric_name(results)} on {results['test_utterances']:,} test utterances (bar: 95 % interval{seeds})")
+    return figure
+
+
+def training_figure(histories: dict[str, History]) -> Figure:
+    """Train and validation loss against the step, a panel per trained model; a name is `model` or `model@seed`."""
+    with mpl.rc_context(STYLE):
+        models = _by_model(histories)
+        rows = -(-len(models) // 3)
+        figure = Figure(figsize=(WIDTH, 0.5 + 1.9 * rows), layout="constrained")
+        panels = figure.subplots(rows, 3, squeeze=False).ravel()
+        for axes, (model, seeds) in zip(panels, models.items(), strict=False):
+            for history in seeds:
+                _curve(axes, history, "loss", BLUE, "-", "train")
+                _curve(axes, history, "validation_loss", VERMILION, "o--", "validation (ground truth)")
+            axes.set_title(textwrap.fill(model, 30), loc="left")
+        for axes in panels[len(models) :]:
+            axes.remove()
+        figure.supxlabel("optimizer step", fontsize=9)
+        figure.supylabel("loss", fontsize=9)
+        curves = [line for axes in panels[: len(models)] for line in axes.get_lines() if len(line.get_xdata())]
+        shown = {str(line.get_label()): line for line in curves}
+        figure.legend(shown.values(), shown.keys(), loc="outside upper right", ncols=2)
+    return figure
+
+
+def edl_figure(histories: dict[str, History]) -> Figure | None:
+    """The two terms of the evidential loss, their ratio as weighted, and the weights; a row per EDL student. None without one."""
+    models = {model: seeds for model, seeds in _by_model(histories).items() if any("kl" in point for point in seeds[0])}
+    if not models:
+        return None
+    with mpl.rc_context(STYLE):
+        figure = Figure(figsize=(WIDTH, 0.5 + 2.0 * len(models)), layout="constrained")
+        panels = figure.subplots(len(models), 3, squeeze=False)
+        for (terms, ratio, weights), (model, seeds) in zip(panels, models.items(), strict=True):
+            points = [_shares(history) for history in seeds]
+            for history in points:
+                _curve(terms, history, "nll", BLUE, "-", "NLL")
+                _curve(terms, history, "kl", VERMILION, "--", "KL")
+                _curve(ratio, history, "ratio", GREEN, "-", "")
+                _curve(weights, history, "gamma_share", BLUE, "-", "γ")
+                _curve(weights, history, "kl_weight_share", VERMILION, "--", "λ")
+            for axes in (terms, ratio):
+                axes.set_yscale("log", nonpositive="mask")
+            terms.set_title(model, loc="left")
+            terms.set_ylabel("NLL, KL (log scale)")
+            ratio.set_ylabel("λ·KL / NLL (log scale)")
+            weights.set_ylabel("share of the largest")
+            gamma, kl_weight = (max(p[key] for p in points[0]) for key in ("gamma", "kl_weight"))
+            weights.set_title(f"γ ≤ {gamma:.3g}, λ ≤ {kl_weight:.3g}", loc="right")
+            weights.set_ylim(-0.05, 1.05)
+        figure.supxlabel("optimizer step", fontsize=9)
+        for axes in panels[0, [0, 2]]:
+            handles, labels = axes.get_legend_handles_labels()
+            axes.legend(handles[:2], labels[:2])
+    return figure
+
+
+def to_svg(figure: Figure, background: Literal["white", "none"]) -> str:
+    """The figure as SVG text, without a date."""
+    with mpl.rc_context(STYLE), io.StringIO() as text:
+        figure.savefig(text, format="svg", facecolor=background, metadata={"Date": None, "Creator": None})
+        return text.getvalue()
+
+
+def _by_model(histories: dict[str, History]) -> dict[str, list[History]]:
+    models: dict[str, list[History]] = {}
+    for name, history in histories.items():
+        models.setdefault(name.partition("@")[0], []).append(history)
+    return models
+
+
+def _shares(history: History) -> History:
+    """The points with a KL term; with the terms' weighted ratio, and γ and λ as shares of their largest."""
+    points = [point for point in history if "kl" in point]
+    largest = {key: max(point[key] for point in points) or 1.0 for key in ("gamma", "kl_weight")}
+    return [
+        point
+        | {f"{key}_share": point[key] / largest[key] for key in largest}
+        | {"ratio": point["kl_weight"] * point["kl"] / point["nll"] if point["nll"] else math.nan}
+        for point in points
+    ]
+
+
+def _curve(axes: Axes, history: History, key: str, color: str, style: str, label: str) -> None:
+    """`key` against the step, over the points that have it; seeds lie over each other, slightly transparent."""
+    points = [point for point in history if key in point]
+    steps, values = [point["step"] for point in points], [point[key] for point in points]
+    axes.plot(steps, values, style, color=color, markersize=3.5, alpha=0.8, label=label)

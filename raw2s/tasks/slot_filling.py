@@ -1,0 +1,52 @@
+"""SLURP slot filling as text generation: the utterance in, a JSON object of slots out (paper, section 5.1, App. F)."""
+
+import json
+
+from raw2s.tasks.slurp import Row
+
+SLOT_TYPES = (
+    "event_name", "date", "person", "time", "news_topic", "relation", "list_name", "media_type", "business_name",
+    "weather_descriptor", "music_genre", "house_place", "game_name", "food_type", "timeofday", "place_name",
+    "definition_word", "email_address", "transport_agency", "movie_name", "artist_name", "transport_type", "joke_type",
+    "movie_type", "time_zone", "music_descriptor", "device_type", "color_type", "meal_type", "player_setting",
+    "podcast_name", "email_folder", "song_name", "change_amount", "business_type", "personal_info", "radio_name",
+    "coffee_type", "audiobook_author", "audiobook_name", "currency_name", "playlist_name", "podcast_descriptor",
+    "general_frequency", "music_album", "app_name", "order_type", "transport_name", "transport_descriptor",
+    "cooking_type", "ingredient", "alarm_type", "drink_type", "sport_type", "game_type",
+)  # fmt: skip
+"""The 55 slot types in the order of the paper's prompt (App. F)."""
+
+_LIST = ", ".join(f'"{slot}"' for slot in SLOT_TYPES)
+PROMPTS = {
+    "short": "{text}\n",
+    "paper": (
+        f"USER: Consider the following list of slot types provided to you:\n\n{_LIST}\n\nNow consider the following "
+        "sentence(s) containing one or more of the above slot types. Can you extract slots belonging to that slot list "
+        'and their values in json format i.e. {{"slot type": "value"}}? ONLY print out the json, or only print {{}} if '
+        'no slot.\n\n"{text}"\n\nASSISTANT:'
+    ),
+}
+JOIN = " & "
+"""Between the values of a slot type that occurs more than once, as the authors write it."""
+
+
+def slot_target(row: Row) -> str:
+    """`{"time": "nine am", "person": "ann & bob"}`: slots in their order, repeated types joined; `{}` when there is none."""
+    values: dict[str, list[str]] = {}
+    for kind, filler in row["entities"]:
+        values.setdefault(kind, []).append(filler)
+    return json.dumps({kind: JOIN.join(fillers) for kind, fillers in values.items()}, ensure_ascii=False)
+
+
+def parse_slots(text: str) -> list[list[str]] | None:
+    """The (type, filler) pairs a model wrote; None when it is not a JSON object of strings.
+
+    Types outside the 55 are dropped, as the authors' scoring script does.
+    """
+    try:
+        pairs = json.loads(text, object_pairs_hook=list)
+    except (json.JSONDecodeError, RecursionError):
+        return None
+    if not isinstance(pairs, list) or not all(isinstance(p, tuple) and isinstance(p[1], str) for p in pairs):
+        return None
+    return [[kind, filler] for kind, value in pairs if kind in SLOT_TYPES for filler in value.split(JOIN)]

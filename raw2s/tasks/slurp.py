@@ -1,0 +1,98 @@
+"""SLURP's text (CC BY 4.0, shipped in `raw2s/tasks/data`) and the parts a run may use of it.
+
+The official test set is tested on, devel validates, and train gives A (teachers) and B (student). The built-in tiny
+models are pretrained on SLURP text too, so `POOL` train utterances are held out from them: with those models A and B
+are drawn from the pool only.
+"""
+
+import gzip
+import hashlib
+import json
+import random
+import re
+from importlib.resources import files
+from typing import Literal, TypedDict
+
+POOL = 4_000
+"""Train utterances that no built-in model has seen; 2,000 for A and 2,000 for B, as in the paper (section 5.1)."""
+
+Source = Literal["train", "devel", "test", "nlu_eval_extra"]
+
+
+class Row(TypedDict):
+    """One utterance; `entities` are (type, filler) in the official scorer's form, in order."""
+
+    id: int
+    text: str
+    annotation: str
+    scenario: str
+    action: str
+    entities: list[list[str]]
+
+
+def load_slurp(source: Source) -> list[Row]:
+    """The rows of one shipped file, in the official order."""
+    data = files("raw2s.tasks").joinpath("data", f"slurp_{source}.jsonl.gz").read_bytes()
+    return [json.loads(line) for line in gzip.decompress(data).decode("utf-8").splitlines()]
+
+
+def normalised(text: str) -> str:
+    """The form in which two sentences count as the same: lower case, letters and digits only."""
+    return " ".join(re.sub(r"[^a-z0-9 ]", "", text.lower()).split())
+
+
+def train_rows() -> list[Row]:
+    """Train without the sentences that also occur in devel or test, and without its own repeats."""
+    seen = {normalised(row["text"]) for source in ("devel", "test") for row in load_slurp(source)}
+    kept = []
+    for row in load_slurp("train"):
+        key = normalised(row["text"])
+        if key not in seen:
+            seen.add(key)
+            kept.append(row)
+    return kept
+
+
+def pool_rows() -> list[Row]:
+    """The `POOL` train rows held out from pretraining, by the hash of their id, so that no seed moves them."""
+    return sorted(train_rows(), key=lambda row: hashlib.sha256(str(row["id"]).encode()).hexdigest())[:POOL]
+
+
+def pretraining_rows() -> list[Row]:
+    """What the built-in models may see: train outside the pool and the NLU-Evaluation rows that no split holds."""
+    pool = pool_rows()
+    pool_ids = {row["id"] for row in pool}
+    seen = {normalised(row["text"]) for row in [*pool, *load_slurp("devel"), *load_slurp("test")]}
+    kept = []
+    for row in [*(r for r in train_rows() if r["id"] not in pool_ids), *load_slurp("nlu_eval_extra")]:
+        key = normalised(row["text"])
+        if key and key not in seen:
+            seen.add(key)
+            kept.append(row)
+    return kept
+
+
+def draw_slurp(
+    draw_from: Literal["pool", "train"], sizes: dict[Literal["teacher", "student", "validation", "test"], int | None], seed: int
+) -> dict[str, list[Row]]:
+    """A, B, validation and test; `None` takes all of the official set.
+
+    A and B are disjoint and move with the seed. Validation and test are a prefix of one fixed shuffle, whatever
+    the seed, so that runs and seeds are compared on the same utterances.
+
+    Raises ValueError when A and B together are larger than what they are drawn from.
+    """
+    rows = pool_rows() if draw_from == "pool" else train_rows()
+    n_teacher, n_student = sizes["teacher"] or 0, sizes["student"] or 0
+    if n_teacher + n_student > len(rows):
+        raise ValueError(
+            f"task.n_teacher + task.n_student is {n_teacher + n_student}, but {draw_from!r} holds {len(rows)} utterances; "
+            "lower them, or set task.draw_from: train if no model was pretrained on SLURP."
+        )
+    random.Random(seed).shuffle(rows)
+    fixed = {}
+    for name, source in (("validation", "devel"), ("test", "test")):
+        official = load_slurp(source)
+        random.Random(0).shuffle(official)
+        fixed[name] = official[: sizes[name]]
+    return {"teacher": rows[:n_teacher], "student": rows[n_teacher : n_teacher + n_student], **fixed}

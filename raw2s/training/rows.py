@@ -1,0 +1,29 @@
+"""What a model learns from, before it meets a tokenizer: prompts with weighted targets, one JSON line each."""
+
+from typing import Literal, NotRequired, TypedDict
+
+Form = Literal["supervised", "classification", "preference"]
+
+
+class TextTarget(TypedDict):
+    """One target sequence; the teachers that stand behind it, each with its weight and its word log-probabilities.
+
+    `word_logprobs` is (teachers, words + 1), the end marker last; absent for hard labels and ground truth.
+    """
+
+    text: str
+    weights: list[float]
+    word_logprobs: NotRequired[list[list[float]]]
+
+
+class TrainingRow(TypedDict):
+    """`targets` for generation, `probabilities` over the classes for classification, the pair for preference."""
+
+    id: int
+    prompt: str
+    targets: NotRequired[list[TextTarget]]
+    probabilities: NotRequired[list[float]]
+    chosen: NotRequired[str]
+    rejected: NotRequired[str]
+    ref_chosen: NotRequired[float]
+    ref_rejected: NotRequired[float]

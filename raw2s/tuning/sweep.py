@@ -1,0 +1,208 @@
+"""Ray Tune over the student's loss: gamma_max, lambda_EDL and the teacher weights, on the cached teachers and labels.
+
+Trials are judged on devel, never on test. The stages before the student run once, before the first trial; a trial is the
+student stage of the base config with three settings changed, so a finished trial is an artifact like any other, and the
+main job run with the best config finds it.
+"""
+
+import math
+from pathlib import Path
+from typing import Annotated, Any
+
+import yaml
+from pydantic import Field, ValidationError, model_validator
+from ray import tune
+from ray.tune.integration.ray_train import TuneReportCallback
+from ray.tune.schedulers import ASHAScheduler
+from ray.tune.search.optuna import OptunaSearch
+from rich.console import Console
+from rich.table import Table
+
+from raw2s.config import Positive, Section, parse_config, read_yaml
+from raw2s.errors import ConfigError, StageFailed
+from raw2s.pipeline.artifacts import Artifact, ArtifactStore
+from raw2s.pipeline.execute import execute, start_ray
+from raw2s.pipeline.preflight import check
+from raw2s.pipeline.progress import StageDisplay
+from raw2s.pipeline.stages import Stage, StageContext, plan_stages
+from raw2s.tracking import Tracker, tracked_run
+
+METRIC = "validation_accuracy"
+
+
+class Range(Section):
+    low: float
+    """Smallest value."""
+    high: float
+    """Largest value."""
+    log: bool = False
+    """Search on a logarithmic scale; low must be above zero."""
+
+    @model_validator(mode="after")
+    def _ordered(self) -> "Range":
+        if not self.low < self.high or (self.log and self.low <= 0):
+            raise ValueError(f"low {self.low} must be below high {self.high}, and above zero with log: true")
+        return self
+
+
+class SweepConfig(Section):
+    name: Annotated[str, Field(pattern=r"^[\w.-]+$")] = "sweep"
+    """The sweep's folder under the base config's storage, and its name in MLflow."""
+    base: Path
+    """The run config whose first student is searched; relative to the sweep's own file."""
+    set: list[str] = []
+    """`key=value` overrides of the base config."""
+    trials: Positive = 8
+    """How many settings are tried."""
+    concurrent: Positive = 2
+    """Trials at the same time; each needs the student's workers and their CPUs or GPUs."""
+    grace_epochs: Positive = 1
+    """Epochs a trial may run before it can be stopped early for doing worse than the others."""
+    seed: int = 1
+    """Seed of the search."""
+    gamma_max: Range = Range(low=0.0, high=0.5)
+    """Range of gamma_max."""
+    kl_weight: Range = Range(low=1e-4, high=1.0, log=True)
+    """Range of lambda_EDL."""
+
+
+def load_sweep(path: Path, overrides: list[str]) -> tuple[SweepConfig, dict[str, Any]]:
+    """The sweep at `path` and its base config as a checked tree. Raises ConfigError."""
+    try:
+        sweep = SweepConfig.model_validate(read_yaml(path, overrides))
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise ConfigError(f"{'.'.join(map(str, first['loc']))}: {first['msg'].lower()}; correct {path}") from None
+    base = read_yaml(path.parent / sweep.base, sweep.set)
+    config = parse_config(base)
+    if config.student_training.keep != "best":
+        raise ConfigError("student_training.keep: a sweep compares epochs on devel; set it to best in the base config")
+    check(config)
+    return sweep, base
+
+
+def run_sweep(sweep: SweepConfig, base: dict[str, Any], console: Console | None = None) -> dict[str, Any]:
+    """Search, log every trial as a child run in MLflow, and write `<storage>/<name>/best.yaml`, which the main job takes.
+
+    Returns the best trial's settings. Raises StageFailed when a stage before the trials fails, or every trial does.
+    """
+    console = console or Console()
+    config = parse_config(base)
+    folder = (config.storage / sweep.name).resolve()
+    folder.mkdir(parents=True, exist_ok=True)
+    store = ArtifactStore(config.storage / "artifacts")
+    with tracked_run(sweep.name, config.storage, sweep.model_dump(mode="json")) as tracker:
+        start_ray(config.ray, dashboard=True)
+        with StageDisplay(console) as display:
+            shared = [stage for stage in plan_stages(config, config.seeds[0]).in_order() if stage.kind in ("split", "train", "label")]
+            shared = [stage for stage in shared if not stage.name.startswith("ceiling")]
+            execute(shared, store, display, config.ray, lambda *_: None)
+        teachers = [teacher.name for teacher in config.teachers]
+        space = {
+            "gamma_max": tune.uniform(sweep.gamma_max.low, sweep.gamma_max.high),
+            "kl_weight": (tune.loguniform if sweep.kl_weight.log else tune.uniform)(sweep.kl_weight.low, sweep.kl_weight.high),
+            **{f"weight/{name}": tune.uniform(0.001, 1.0) for name in teachers},
+        }
+        trial = tune.with_resources(tune.with_parameters(_trial, base=base, store=str(store.root)), {"cpu": 0.1})
+        epochs = config.student_training.epochs
+        tuner = tune.Tuner(
+            trial,
+            param_space=space,
+            tune_config=tune.TuneConfig(
+                metric=METRIC,
+                mode="max",
+                num_samples=sweep.trials,
+                max_concurrent_trials=sweep.concurrent,
+                search_alg=OptunaSearch(seed=sweep.seed),
+                scheduler=ASHAScheduler(
+                    time_attr="training_iteration", max_t=epochs, grace_period=min(sweep.grace_epochs, epochs), reduction_factor=2
+                ),
+            ),
+            run_config=tune.RunConfig(
+                name=f"tune-{tracker.parent_id}", storage_path=str(folder), verbose=0, callbacks=[_Log(tracker, teachers, console)]
+            ),
+        )
+        results = tuner.fit()
+        finished = [result for result in results if result.error is None and METRIC in result.metrics]
+        if not finished:
+            raise StageFailed(f"all {sweep.trials} trials failed, the first with {next(iter(results)).error}; run the base config alone")
+        best = max(finished, key=lambda result: result.metrics[METRIC])
+        tree = with_settings(base, best.config)
+        (folder / "best.yaml").write_text(yaml.safe_dump({**tree, "name": f"{config.name}-best"}, sort_keys=False))
+        tracker.log_results({f"best/{METRIC}": best.metrics[METRIC]}, [folder / "best.yaml"])
+    console.print(_table(finished, teachers, epochs))
+    console.print(f"best     {folder / 'best.yaml'}\nmlflow   mlflow ui --backend-store-uri {tracker.uri}", highlight=False, soft_wrap=True)
+    return best.config
+
+
+def simplex(draws: dict[str, float]) -> list[float]:
+    """Weights on the simplex from draws in (0, 1]: normalised exponentials, uniform over it when the draws are."""
+    exponentials = [-math.log(draw) + 1e-9 for draw in draws.values()]
+    return [value / sum(exponentials) for value in exponentials]
+
+
+def with_settings(base: dict[str, Any], settings: dict[str, float]) -> dict[str, Any]:
+    """The base config with a trial's settings: the first student's gamma_max and kl_weight, and the loss weights."""
+    draws = {key: value for key, value in settings.items() if key.startswith("weight/")}
+    first, *others = base.get("students", [{}])
+    student = {**first, "gamma_max": round(settings["gamma_max"], 6), "kl_weight": float(f"{settings['kl_weight']:.6g}")}
+    weights = {**base.get("weights", {}), "loss": [round(weight, 6) for weight in simplex(draws)]}
+    return {**base, "students": [student, *others], "weights": weights}
+
+
+def _trial(settings: dict[str, float], *, base: dict[str, Any], store: str) -> None:
+    """One trial, in its own process: the student stage with these settings; every epoch reports to Tune."""
+    config = parse_config(with_settings(base, settings))
+    stage = plan_stages(config, config.seeds[0]).students[0][2]
+    artifacts = ArtifactStore(Path(store))
+    found = artifacts.find(stage.kind, stage.key, print)
+    if found is not None:
+        tune.report({METRIC: found.metrics[METRIC], "validation_loss": found.metrics["validation_loss"]})
+        return
+    inputs = {role: _finished(artifacts, needed) for role, needed in stage.inputs.items()}
+    artifacts.create(
+        stage.kind, stage.key, stage.settings, {role: needed.key for role, needed in stage.inputs.items()},
+        lambda out: stage.run(StageContext(stage.name, inputs, out, None, [TuneReportCallback()])),
+    )  # fmt: skip
+
+
+def _finished(artifacts: ArtifactStore, stage: Stage) -> Artifact:
+    artifact = artifacts.find(stage.kind, stage.key, print)
+    if artifact is None:
+        raise StageFailed(f"stage {stage.name} is missing or damaged; start the sweep again, it is rebuilt first")
+    return artifact
+
+
+class _Log(tune.Callback):
+    """Every ended trial as a line and as a child run in MLflow."""
+
+    def __init__(self, tracker: Tracker, teachers: list[str], console: Console):
+        self.tracker, self.teachers, self.console = tracker, teachers, console
+
+    def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        self._log(trial)
+
+    def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        self._log(trial)
+
+    def _log(self, trial: Any) -> None:
+        last = {k: v for k, v in (trial.last_result or {}).items() if k.startswith("validation_") or k == "training_iteration"}
+        weights = dict(zip(self.teachers, simplex({k: v for k, v in trial.config.items() if k.startswith("weight/")}), strict=True))
+        settings = {"gamma_max": trial.config["gamma_max"], "kl_weight": trial.config["kl_weight"], "weights": weights}
+        self.tracker.log_stage(f"trial-{trial.trial_id}", settings, last, key=trial.trial_id, cached=False)
+        self.console.print(f"trial {trial.trial_id}: {trial.status.lower()}, {last}", highlight=False)
+
+
+def _table(finished: list[Any], teachers: list[str], epochs: int) -> Table:
+    table = Table(title="trials, best first (devel)")
+    for column in ("gamma_max", "kl_weight", *(f"w {name}" for name in teachers), "epochs", "accuracy"):
+        table.add_column(column, justify="right")
+    for result in sorted(finished, key=lambda result: -result.metrics[METRIC]):
+        settings = result.config
+        weights = simplex({k: v for k, v in settings.items() if k.startswith("weight/")})
+        ran = result.metrics["training_iteration"]
+        table.add_row(
+            f"{settings['gamma_max']:.3f}", f"{settings['kl_weight']:.2e}", *(f"{w:.2f}" for w in weights),
+            f"{ran} (stopped)" if ran < epochs else str(ran), f"{result.metrics[METRIC]:.4f}",
+        )  # fmt: skip
+    return table

@@ -1,0 +1,190 @@
+import gzip
+import json
+import math
+import os
+from importlib.resources import files
+from itertools import product
+from pathlib import Path
+from typing import Any, get_args
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from transformers import PreTrainedTokenizerFast
+
+from raw2s.decoding import spread_word_scores, word_of_piece, word_scores
+from raw2s.decoding.bridge import Bridge, words
+
+SHARED = Path(os.environ.get("RAW2S_SHARED", Path(__file__).parents[3] / "shared"))
+TOKENIZERS = ["gpt2", "opt", "pythia_neox20b", "llama2", "qwen"]
+
+
+def offsets_of(text: str, *pieces: str) -> list[tuple[int, int]]:
+    """Offsets of pieces that follow each other in the text, and of the end marker."""
+    offsets, start = [], 0
+    for piece in pieces:
+        assert text.startswith(piece, start)
+        offsets.append((start, start + len(piece)))
+        start += len(piece)
+    assert start == len(text)
+    return [*offsets, (len(text), len(text))]
+
+
+@pytest.mark.parametrize(
+    "text, offsets, expected",
+    [
+        ("banana", offsets_of("banana", "ba", "na", "na"), [0, 0, 0, 1]),
+        ("111", offsets_of("111", "1", "1", "1"), [0, 0, 0, 1]),
+        ("na banana", offsets_of("na banana", "na", " ba", "na", "na"), [0, 1, 1, 1, 2]),
+        ("{}", offsets_of("{}", "{", "}"), [0, 0, 1]),
+        ("", [(0, 0)], [0]),
+        ("  ", offsets_of("  ", "  "), [0, 0]),
+        ("a b", offsets_of("a b", "a", " ", "b"), [0, 1, 1, 2]),
+        (" a b", offsets_of(" a b", " ", "a", " b"), [0, 0, 1, 2]),
+        ("a b \n", offsets_of("a b \n", "a", " b", " ", "\n"), [0, 1, 1, 1, 2]),
+        ("a b c", offsets_of("a b c", "a b", " c"), [0, 2, 3]),
+        ("ab cd", offsets_of("ab cd", "a", "b c", "d"), [0, 0, 1, 2]),
+        ("a  b", [(0, 1), (3, 3), (3, 4), (4, 4)], [0, 1, 1, 2]),
+        ("\u00e9 \U0001f600", [(0, 1), (0, 1), (1, 3), (2, 3), (2, 3), (3, 3)], [0, 0, 1, 1, 1, 2]),
+        ("hi there", [(-1, 2), (2, 8), (8, 8)], [0, 1, 2]),
+        ("a b ", [(-1, 4), (4, 4)], [0, 2]),
+        ("hi there", [(-1, 0), (0, 2), (3, 8), (8, 8)], [0, 0, 1, 2]),
+    ],
+)
+def test_word_of_piece(text: str, offsets: list[tuple[int, int]], expected: list[int]) -> None:
+    assert word_of_piece(text, offsets) == expected
+
+
+def test_words_are_whitespace_delimited_spans() -> None:
+    text = ' {"time":\t"3 pm"}\n'
+    assert [text[start:end] for start, end in words(text)] == ['{"time":', '"3', 'pm"}']
+
+
+def test_word_scores_sum_the_pieces() -> None:
+    text = "banana 111"
+    offsets = offsets_of(text, "ba", "na", "na", " 1", "1", "1")
+    logprobs = torch.tensor([-0.1, -0.2, -0.3, -1.0, -2.0, -3.0, -0.5], dtype=torch.float64)
+    assert word_scores(text, offsets, logprobs) == pytest.approx([-0.6, -6.0, -0.5])
+    assert word_scores("a b c", offsets_of("a b c", "a b", " c"), [-1.0, -2.0, -0.5]) == [-1.0, 0.0, -2.0, -0.5]
+    with pytest.raises(ValueError, match="zip"):
+        word_scores(text, offsets, logprobs[:-1])
+
+
+def test_bridge_formulas_on_one_word() -> None:
+    confidence = torch.tensor([0.9, 0.5], dtype=torch.float64)
+    word_logprob, pieces = torch.tensor([-2.0, -0.5], dtype=torch.float64), torch.tensor([0, 0])
+    low, high = math.exp(0.5) / (math.exp(0.5) + math.exp(0.9)), math.exp(0.9) / (math.exp(0.5) + math.exp(0.9))
+    spread = {bridge: spread_word_scores(word_logprob, pieces, confidence, bridge=bridge).tolist() for bridge in get_args(Bridge)}
+    assert spread["log"] == pytest.approx([-2.0 * low, -2.0 * high])
+    assert spread["eq8"] == pytest.approx([-2.0 + math.log(high), -2.0 + math.log(low)])
+    assert spread["equal"] == pytest.approx([-1.0, -1.0])
+
+
+@st.composite
+def batch_of_words(draw: st.DrawFn) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Two padded rows in which every word has one to four pieces."""
+    counts = [draw(st.lists(st.integers(1, 4), min_size=1, max_size=5)) for _ in range(2)]
+    n_words, n_pieces = max(map(len, counts)), max(map(sum, counts))
+    logprob = torch.zeros(2, n_words, dtype=torch.float64)
+    word = torch.full((2, n_pieces), -1)
+    for row, row_counts in enumerate(counts):
+        logprob[row, : len(row_counts)] = -torch.tensor([draw(st.floats(0, 50)) for _ in row_counts], dtype=torch.float64)
+        word[row, : sum(row_counts)] = torch.arange(len(row_counts)).repeat_interleave(torch.tensor(row_counts))
+    confidence = torch.tensor([[draw(st.floats(0, 1)) for _ in range(n_pieces)] for _ in range(2)], dtype=torch.float64)
+    return logprob, word, confidence.masked_fill(word < 0, torch.nan)
+
+
+@settings(deadline=None, max_examples=50)
+@given(batch_of_words())
+def test_the_bridge_keeps_the_probability_of_every_word(batch: tuple[torch.Tensor, torch.Tensor, torch.Tensor]) -> None:
+    logprob, word, confidence = batch
+    is_piece, index = word >= 0, word.clamp(min=0)
+    has_piece = torch.zeros_like(logprob).scatter_add(-1, index, is_piece.double()) > 0
+    for bridge in ("log", "equal"):
+        spread = spread_word_scores(logprob, word, confidence, bridge=bridge)
+        torch.testing.assert_close(torch.zeros_like(logprob).scatter_add(-1, index, spread), logprob)
+        assert (spread <= 0).all() and (spread[~is_piece] == 0).all()
+    total = torch.zeros_like(logprob).scatter_add(
+        -1, index, spread_word_scores(logprob, word, confidence, bridge="eq8").exp().masked_fill(~is_piece, 0.0)
+    )
+    torch.testing.assert_close(total[has_piece], logprob.exp()[has_piece])
+    one_by_one = [spread_word_scores(logprob[row], word[row], confidence[row]) for row in range(2)]
+    torch.testing.assert_close(spread_word_scores(logprob, word, confidence), torch.stack(one_by_one))
+
+
+def test_the_less_confident_piece_gets_the_smaller_probability() -> None:
+    confidence = torch.tensor([0.2, 0.9, 0.5])
+    for bridge in ("log", "eq8"):
+        spread = spread_word_scores(torch.tensor([-3.0]), torch.tensor([0, 0, 0]), confidence, bridge=bridge)
+        assert spread.argsort().tolist() == confidence.argsort().tolist()
+
+
+def test_words_covered_by_a_neighbours_piece_keep_their_probability() -> None:
+    text = "x a b c"
+    pieces = torch.tensor(word_of_piece(text, offsets_of(text, "x", " a b", " c")))
+    assert pieces.tolist() == [0, 1, 3, 4]
+    spread = spread_word_scores(torch.tensor([-1.0, -2.0, -4.0, -8.0, -16.0]), pieces, torch.full((4,), 0.5))
+    torch.testing.assert_close(spread, torch.tensor([-1.0, -6.0, -8.0, -16.0]))
+    uncovered_start = spread_word_scores(torch.tensor([-1.0, -2.0]), torch.tensor([1]), torch.tensor([0.5]))
+    torch.testing.assert_close(uncovered_start, torch.tensor([-3.0]))
+
+
+def test_a_target_cut_short_keeps_its_own_words_only() -> None:
+    spread = spread_word_scores(torch.tensor([-1.0, -2.0, -4.0]), torch.tensor([0, 0]), torch.tensor([0.5, 0.5]))
+    torch.testing.assert_close(spread, torch.tensor([-0.5, -0.5]))
+
+
+def test_impossible_words_stay_impossible_and_padding_is_certain() -> None:
+    spread = spread_word_scores(torch.tensor([-torch.inf]), torch.tensor([0, 0, -1]), torch.tensor([0.5, 0.1, 0.0]))
+    assert spread.tolist() == [-torch.inf, -torch.inf, 0.0]
+    assert spread_word_scores(torch.zeros(2), torch.tensor([-1, -1]), torch.ones(2)).tolist() == [0.0, 0.0]
+
+
+def test_half_precision_is_computed_in_float32() -> None:
+    spread = spread_word_scores(torch.tensor([-2.0]).bfloat16(), torch.tensor([0, 0, 0]), torch.full((3,), 0.5).bfloat16())
+    torch.testing.assert_close(spread, torch.full((3,), -2.0 / 3))
+
+
+def test_an_unknown_bridge_is_refused() -> None:
+    with pytest.raises(ValueError, match="even"):
+        spread_word_scores(torch.zeros(1), torch.tensor([0]), torch.ones(1), bridge="even")  # type: ignore[arg-type]
+
+
+def slurp_targets(count: int) -> list[str]:
+    """JSON slot targets as the task writes them, and some with characters of several bytes."""
+    lines = gzip.decompress(files("raw2s.tasks").joinpath("data", "slurp_devel.jsonl.gz").read_bytes()).decode().splitlines()
+    rows: list[dict[str, Any]] = [json.loads(line) for line in lines[:count]]
+    slots = [json.dumps({kind: filler for kind, filler in row["entities"]}) for row in rows]
+    return [*slots, '{"person": "jos\u00e9 \U0001f600"}', '{"date": "111 banana  \u65e5\u672c \u8a9e"}', "{} "]
+
+
+@pytest.mark.skipif(not (SHARED / "data" / "tokenizers").is_dir(), reason="real tokenizers are not at hand")
+def test_real_tokenizers_keep_every_words_probability() -> None:
+    tokenizers = {
+        name: PreTrainedTokenizerFast(tokenizer_file=str(SHARED / "data" / "tokenizers" / name / "tokenizer.json"))
+        for name in TOKENIZERS
+    }
+    generator = torch.Generator().manual_seed(0)
+    for text in slurp_targets(60):
+        spans = words(text)
+        offsets: dict[str, list[tuple[int, int]]] = {}
+        for name, tokenizer in tokenizers.items():
+            encoding = tokenizer(text, return_offsets_mapping=True, return_special_tokens_mask=True)
+            pieces = zip(encoding["offset_mapping"], encoding["special_tokens_mask"], strict=True)
+            offsets[name] = [*(span for span, special in pieces if not special), (len(text), len(text))]
+            indices = word_of_piece(text, offsets[name])
+            assert indices == sorted(indices)
+            assert sorted(set(indices)) == list(range(len(spans) + 1))
+            for span, index in zip(offsets[name][:-1], indices, strict=False):
+                if text[slice(*span)].strip():
+                    start, end = spans[index]
+                    assert start < span[1] and span[0] < end
+        for teacher, student in product(TOKENIZERS, TOKENIZERS):
+            logprobs = -3 * torch.rand(len(offsets[teacher]), generator=generator, dtype=torch.float64)
+            scores = torch.tensor(word_scores(text, offsets[teacher], logprobs), dtype=torch.float64)
+            pieces_T = torch.tensor(word_of_piece(text, offsets[student]))
+            confidence_T = torch.rand(len(pieces_T), generator=generator, dtype=torch.float64)
+            spread_T = spread_word_scores(scores, pieces_T, confidence_T)
+            product_W = torch.zeros_like(scores).scatter_add(-1, pieces_T, spread_T).exp()
+            torch.testing.assert_close(product_W, scores.exp(), rtol=1e-6, atol=0.0)

@@ -1,0 +1,286 @@
+"""The report on synthetic results: wording, escaping, self-containment, and a table that fits a log."""
+
+import io
+import math
+import re
+import xml.etree.ElementTree as ET
+from html.parser import HTMLParser
+
+import matplotlib as mpl
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from rich.console import Console
+
+from raw2s.report import closing_table, write_report
+from raw2s.report.figures import edl_figure, score_figure, to_svg, training_figure
+from raw2s.report.outcome import outcome
+from raw2s.report.systems import list_systems, method_name, stage_title
+
+TEACHERS = {"gpt2": 0.326, "opt": 0.357, "gpt-neox": 0.425}
+CEILING = 0.553
+NASTY = "wake me <b>up</b> & <script>alert('x')</script>"
+VOID = {"meta", "link", "br"}
+
+
+def scored(score, **extra):
+    return {"score": score, "ci95": [score - 0.02, score + 0.02], "per_seed": [score - 0.01, score + 0.01], **extra}
+
+
+def student(method, score, *, pgr=0.2, pgr_ci95=(0.1, 0.3), aux=False, confidence=True):
+    by_teacher = {name: (score - weak) / (CEILING - weak) for name, weak in TEACHERS.items()}
+    answers = {"empty": 0.4312, "unparsable": 0.0123}
+    return {
+        "method": method, "aux": aux, "confidence": confidence, **scored(score), **answers,
+        "pgr": pgr, "pgr_ci95": list(pgr_ci95), "pgr_by_teacher": by_teacher,
+    }  # fmt: skip
+
+
+def make_results(students, noise=(), **changes):
+    answers = {"empty": 0.35, "unparsable": 0.0}
+    return {
+        "run": "demo", "task": "slurp_slots", "metric": "slu_f1", "seeds": [1, 2], "test_utterances": 1234,
+        "teachers": [{"name": name, **scored(score, **answers)} for name, score in TEACHERS.items()],
+        "ceiling": {"name": "tiny-llama", **scored(CEILING, **answers)},
+        "gap_is_noise": {name: name in noise for name in TEACHERS},
+        "students": students,
+        "environment": {"python": "3.11.9", "torch": "2.13.0"},
+        "stages": [{"name": "split@1", "key": "0123abcd", "cached": True, "seconds": 1.25}],
+        "finished": "2026-01-02T03:04:05+00:00", "command": "python jobs/full_pipeline.py --set name='<demo>'",
+        **changes,
+    }  # fmt: skip
+
+
+def curve(edl=False):
+    terms = [{"nll": 0.0 if step == 3 else 2.0 / step, "kl": 500.0} if edl else {} for step in range(1, 11)]
+    points = [
+        {"step": step, "loss": math.nan if step == 2 else 2.0 / step, "gamma": 0.0, "kl_weight": 1e-6 * step, **term}
+        for step, term in zip(range(1, 11), terms, strict=True)
+    ]
+    return [*points, {"step": 10, "validation_loss": 0.5}]
+
+
+STUDENTS = [
+    student("single:gpt-neox", 0.4311, confidence=False, pgr=0.29, pgr_ci95=(0.1, 0.5)),
+    student("bayesian", 0.4223, pgr=0.24, pgr_ci95=(-0.01, 0.5)),
+    student("bayesian+cdpo", 0.4009, pgr=-0.53, pgr_ci95=(-0.7, -0.3)),
+    student("bayesian", 0.3502, aux=True, pgr=None, pgr_ci95=(None, None)),
+]
+HISTORIES = {f"{stage}@{seed}": curve(edl) for stage, edl in (("teacher/gpt2", False), ("student/1-bayesian", True)) for seed in (1, 2)}
+EXAMPLES = [
+    {"prompt": NASTY, "gold": '{"time": "9"}', "outputs": {"teacher/opt@1": '{"time": "9"}', "ceiling@1": NASTY, "cdpo/1@1": ""}},
+]
+
+
+class Page(HTMLParser):
+    """What the tests ask of a page: tags in balance, ids, what is loaded, and the text."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.open, self.ids, self.loaded, self.tags, self.text = [], [], [], set(), ""
+        self.feed(text)
+
+    def handle_starttag(self, tag, attrs):
+        self.handle_startendtag(tag, attrs)
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag, attrs):
+        self.tags.add(tag)
+        for name, value in attrs:
+            if name == "id":
+                self.ids.append(value)
+            if name in ("src", "href", "xlink:href", "srcset", "data", "poster", "action"):
+                self.loaded.append(value)
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        self.text += data
+
+
+@pytest.fixture(scope="module")
+def report(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("report")
+    file = write_report(make_results(STUDENTS, noise=["gpt-neox"]), HISTORIES, EXAMPLES, folder)
+    assert file == folder / "report.html"
+    return file
+
+
+@pytest.fixture(scope="module")
+def page(report):
+    return Page(report.read_text(encoding="utf-8"))
+
+
+def printed(results, width=80):
+    console = Console(file=io.StringIO(), width=width)
+    console.print(closing_table(results))
+    return console.file.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("method", "name"),
+    [
+        ("bayesian", "Bayesian multi-weak (EDL)"),
+        ("bayesian+ce", "Bayesian multi-weak (CE)"),
+        ("naive", "naive multi-weak (CE)"),
+        ("joint", "joint decoding"),
+        ("joint+edl+cdpo", "joint decoding (EDL), then cDPO"),
+        ("single:gpt-neox", "single teacher gpt-neox"),
+    ],
+)
+def test_methods_have_readable_names(method, name):
+    assert method_name(method) == name
+
+
+def test_every_model_has_a_label_of_its_own_and_the_stage_that_trained_it():
+    twins = [student("joint", 0.4), student("joint+cdpo", 0.41), student("joint", 0.42)]
+    systems = list_systems(make_results(twins))
+    assert len({system.label for system in systems}) == len(systems)
+    assert [s.stage for s in systems if s.role == "student"] == ["student/0-joint", "cdpo/0", "student/1-joint"]
+    assert stage_title("cdpo/0@7", systems) == "joint decoding, then cDPO with soft labels@7"
+    assert stage_title("label", systems) == "label"
+
+
+score = st.floats(0, 1)
+pgr = st.floats(-20, 20)
+
+
+@given(score, pgr, st.tuples(pgr, pgr).map(sorted), st.booleans())
+def test_the_table_fits_80_columns_with_every_number_whole(value, gap, ci95, noise):
+    text = printed(make_results([student("bayesian+cdpo", value, pgr=gap, pgr_ci95=ci95)], noise=["opt"] if noise else []))
+    assert max(map(len, text.splitlines())) <= 80
+    assert "…" not in text
+    assert "\x1b" not in text
+    low, high = ci95
+    for number in (f"{value:.3f}", f"{gap:z.3f}" + (" *" if noise else ""), f"[{low:z.3f}, {high:z.3f}]", "43.1%", "1.2%"):
+        assert number in text
+
+
+def test_a_log_has_each_teacher_the_ceiling_and_what_the_intervals_are():
+    text = " ".join(printed(make_results(STUDENTS)).split())
+    for name, value in TEACHERS.items():
+        assert re.search(rf"teacher {name} {value:.3f}", text)
+    assert "paired bootstrap over the 1,234 test utterances, of the means over seeds 1 and 2" in text
+    assert "NOISE" not in text
+    assert "*" not in text
+
+
+def test_classification_has_no_columns_of_empty_answers():
+    results = make_results([student("naive", 0.4)], metric="accuracy")
+    for entry in (*results["teachers"], results["ceiling"], *results["students"]):
+        del entry["empty"], entry["unparsable"]
+    text = printed(results)
+    assert "accuracy" in text
+    assert "empty" not in text
+
+
+def test_an_undefined_pgr_says_so_and_why():
+    results = make_results([student("naive", 0.4, pgr=None, pgr_ci95=(None, None))], noise=["opt"])
+    results["teachers"][1]["score"] = CEILING
+    text = " ".join(printed(results).split())
+    assert "undefined" in text.split("PGR is undefined")[0]
+    assert "PGR is undefined where a teacher scores at least as high as the ceiling; here teacher opt." in text
+    assert "there is no gap to recover" in outcome(results)
+    assert "The PGR of naive multi-weak (CE) with soft labels is undefined." in outcome(results)
+
+
+def test_a_gap_within_the_noise_is_never_bare():
+    results = make_results([student("naive", 0.4, pgr=0.2, pgr_ci95=(0.1, 0.3))], noise=["gpt-neox"])
+    text = printed(results)
+    assert "0.200 *" in text
+    assert "WITHIN THE NOISE: the gap between the ceiling and teacher gpt-neox" in " ".join(text.split())
+    assert "within the noise" in outcome(results)
+    assert "recovered a measurable share" not in outcome(results)
+
+
+@pytest.mark.parametrize(
+    ("pgr", "ci95", "says", "never"),
+    [
+        (0.2, (0.1, 0.3), "recovered a measurable share", "not distinguishable"),
+        (0.2, (-0.1, 0.5), "not distinguishable from none", "measurable"),
+        (0.2, (None, None), "not distinguishable from none", "measurable"),
+        (-0.2, (-0.4, 0.1), "fell below the teachers on average, by a margin not distinguishable", "measurable"),
+        (-0.2, (-0.4, -0.1), "fell below the teachers on average.", "not distinguishable"),
+    ],
+)
+def test_the_outcome_says_no_more_than_the_interval_allows(pgr, ci95, says, never):
+    text = outcome(make_results([student("naive", 0.4, pgr=pgr, pgr_ci95=ci95)]))
+    assert says in text
+    assert never not in text
+
+
+def test_the_outcome_says_who_taught_whom_and_the_gap():
+    text = outcome(make_results(STUDENTS))
+    for part in ("gpt2, opt and gpt-neox", "tiny-llama", "0.326 to 0.425", "0.553", "a gap of 0.128 to the best teacher"):
+        assert part in text
+
+
+def test_the_page_is_well_formed_and_its_ids_are_unique(page):
+    assert page.open == []
+    assert page.ids
+    assert len(set(page.ids)) == len(page.ids)
+
+
+def test_the_page_loads_nothing(report, page):
+    assert {link for link in page.loaded if not link.startswith(("#", "data:,"))} == set()
+    assert not re.search(r"url\(\s*['\"]?(https?:|//)|@import", report.read_text(encoding="utf-8"))
+
+
+def test_utterances_and_answers_are_escaped(report, page):
+    assert "script" not in page.tags
+    assert "b" not in page.tags
+    assert page.text.count(NASTY) == 2  # the prompt, and the ceiling's answer
+    assert "name='<demo>'" in page.text
+
+
+def test_wrong_answers_are_told_in_words(page):
+    assert page.text.count("✓ same") == 1
+    assert page.text.count("✗ differs") == 2
+    assert "no text" in page.text
+
+
+def test_the_page_says_what_is_noise_and_undefined_and_whose_data(page):
+    for part in ("WITHIN THE NOISE", "(gap is noise)", "undefined", "SLURP text, CC BY 4.0", "Eq. 13", "2026-01-02T03:04:05+00:00", "0123abcd"):
+        assert part in page.text
+
+
+def test_links_inside_inlined_figures_lead_somewhere(report, page):
+    text = report.read_text(encoding="utf-8")
+    used = {link[1:] for link in page.loaded if link.startswith("#")} | set(re.findall(r"url\(#([^)]+)\)", text))
+    assert used
+    assert used <= set(page.ids)
+
+
+def test_the_figures_are_svg_with_their_words_as_text(report):
+    files = {file.stem: ET.parse(file).getroot() for file in (report.parent / "figures").iterdir()}
+    assert files.keys() == {"scores", "training", "edl"}
+    words = {stem: " ".join(root.itertext()) for stem, root in files.items()}
+    assert all(root.tag.endswith("svg") for root in files.values())
+    assert "SLU-F1 on 1,234 test utterances" in words["scores"]
+    assert "best teacher" in words["scores"]
+    assert "validation (ground truth)" in words["training"]
+    assert words["training"].count("teacher gpt2") == 1  # two seeds, one panel
+    assert "λ·KL / NLL" in words["edl"]
+
+
+def test_without_edl_students_there_is_no_edl_figure():
+    assert edl_figure({"teacher/gpt2": curve()}) is None
+
+
+def test_a_run_without_curves_or_examples_still_has_a_report(tmp_path):
+    results = make_results([], finished=None, command=None)
+    results["teachers"][0]["ci95"] = [None, None]
+    page = Page(write_report(results, {}, [], tmp_path).read_text(encoding="utf-8"))
+    assert page.open == []
+    assert "Examples" not in page.text
+    assert sorted(file.name for file in (tmp_path / "figures").iterdir()) == ["scores.svg"]
+
+
+def test_figures_leave_matplotlib_as_it_was_and_repeat_exactly():
+    before = dict(mpl.rcParams)
+    svg = [to_svg(score_figure(make_results(STUDENTS)), "white") for _ in range(2)]
+    training_figure(HISTORIES)
+    assert svg[0] == svg[1]
+    assert dict(mpl.rcParams) == before
