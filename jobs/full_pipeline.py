@@ -1,7 +1,7 @@
 """The main job: split, teachers, labels, ceiling and students, preference, evaluation, report - all on Ray.
 
-    python jobs/full_pipeline.py [--config configs/demo.yaml] [--set key=value ...]
-    ray job submit --working-dir . -- python jobs/full_pipeline.py
+python jobs/full_pipeline.py [--config configs/demo.yaml] [--set key=value ...]
+ray job submit --working-dir . -- python jobs/full_pipeline.py
 """
 
 import argparse

@@ -52,7 +52,7 @@ class Recipe:
 
 
 def recipes() -> dict[str, Recipe]:
-    weak = dict(share_epochs=4)
+    weak = {"share_epochs": 4}
     endoftext = {"bos_token": "<|endoftext|>", "eos_token": "<|endoftext|>", "unk_token": "<|endoftext|>"}
     opt = {"bos_token": "</s>", "eos_token": "</s>", "pad_token": "<pad>", "unk_token": "</s>"}
     llama = {"bos_token": "<s>", "eos_token": "</s>", "pad_token": "<pad>"}
@@ -120,10 +120,14 @@ def pretrain(name: str, recipe: Recipe, out: Path) -> None:
     decay = [p for p in model.parameters() if p.ndim >= 2]
     plain = [p for p in model.parameters() if p.ndim < 2]
     optimizer = torch.optim.AdamW(
-        [{"params": decay, "weight_decay": 0.1}, {"params": plain, "weight_decay": 0.0}], lr=recipe.learning_rate, betas=(0.9, 0.95)
+        [{"params": decay, "weight_decay": 0.1}, {"params": plain, "weight_decay": 0.0}],
+        lr=recipe.learning_rate,
+        betas=(0.9, 0.95),
     )
     length, rows_per_step, step, tokens = 128, 16, 0, 0
-    steps_guess = recipe.epochs * math.ceil(len(blocks(tokenizer, pretraining_texts(rows, recipe.notation, random.Random(0)), length)) / rows_per_step)
+    steps_guess = recipe.epochs * math.ceil(
+        len(blocks(tokenizer, pretraining_texts(rows, recipe.notation, random.Random(0)), length)) / rows_per_step
+    )
     schedule = torch.optim.lr_scheduler.LambdaLR(
         optimizer, lambda s: min((s + 1) / 100, 0.5 * (1 + math.cos(math.pi * min(1.0, s / steps_guess))) + 0.01)
     )

@@ -1,6 +1,6 @@
 """Search gamma_max, lambda_EDL and the teacher weights with Ray Tune, on cached teachers and labels.
 
-    python jobs/sweep.py [--config configs/sweep_demo.yaml] [--set key=value ...]
+python jobs/sweep.py [--config configs/sweep_demo.yaml] [--set key=value ...]
 """
 
 import argparse

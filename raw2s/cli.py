@@ -50,7 +50,9 @@ def report_command(folder: Path) -> None:
 
 
 def with_config(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="put a value over the config; may be repeated")
+    parser.add_argument(
+        "--set", action="append", default=[], metavar="KEY=VALUE", help="put a value over the config; may be repeated"
+    )
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.epilog = "keys of a config, with their defaults:\n" + "\n".join(f"  {line}" for line in describe_keys())
 
@@ -68,7 +70,11 @@ def guarded(command: str, work: Callable[[], None]) -> int:
 def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="raw2s", description="Bayesian WeakS-to-Strong on a Ray cluster.")
     commands = parser.add_subparsers(dest="command", required=True)
-    for name, text in (("run", "run a config's pipeline"), ("plan", "list its stages and which are finished"), ("sweep", "search with Ray Tune")):
+    for name, text in (
+        ("run", "run a config's pipeline"),
+        ("plan", "list its stages and which are finished"),
+        ("sweep", "search with Ray Tune"),
+    ):
         command = commands.add_parser(name, help=text, description=text)
         command.add_argument("config", type=Path)
         with_config(command)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from raw2s.errors import ConfigError
 
@@ -17,8 +17,19 @@ Rate = Annotated[float, Field(ge=0)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
 
 
+def _ordered(replicas: tuple[int, int]) -> tuple[int, int]:
+    if replicas[0] > replicas[1]:
+        raise ValueError(f"{list(replicas)}: more at least than at most; give the smaller number first")
+    return replicas
+
+
+Replicas = Annotated[tuple[Positive, Positive], AfterValidator(_ordered)]
+
+
 class Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True, protected_namespaces=())
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, allow_inf_nan=False, use_attribute_docstrings=True, protected_namespaces=()
+    )
 
 
 class TaskConfig(Section):
@@ -63,8 +74,8 @@ class TrainingConfig(Section):
     """Number format of the forward and backward pass; the master weights stay fp32."""
     workers: Positive = 1
     """Ray Train workers, one process and (with gpus_per_worker) one GPU each."""
-    cpus_per_worker: Annotated[float, Field(gt=0)] = 0.5
-    """Ray CPUs a worker reserves; fractions let several workers share a core. A worker runs max(1, floor) threads."""
+    cpus_per_worker: Annotated[float, Field(gt=0)] = 1
+    """Ray CPUs a worker reserves, and the threads it runs."""
     gpus_per_worker: Rate = 0
     """Ray GPUs a worker reserves."""
     keep: Literal["best", "last"] = "last"
@@ -80,6 +91,18 @@ class TrainingConfig(Section):
         return self
 
 
+class TeacherTrainingConfig(TrainingConfig):
+    keep: Literal["best", "last"] = "best"
+    """Which epoch's weights are kept: the lowest validation loss (ground truth), or the last."""
+
+
+class PreferenceTrainingConfig(TrainingConfig):
+    epochs: Positive = 1
+    """Passes over the pairs."""
+    learning_rate: Annotated[float, Field(gt=0)] = 5e-5
+    """Peak learning rate."""
+
+
 class TeacherConfig(Section):
     name: Annotated[str, Field(pattern=r"^[\w.-]+$")]
     """What the teacher is called in tables and folders."""
@@ -87,9 +110,9 @@ class TeacherConfig(Section):
     """A built-in model (tiny-gpt2, tiny-opt, tiny-gpt-neox, tiny-llama), a folder, or a Hugging Face hub id."""
     learning_rate: Annotated[float, Field(gt=0)] | None = None
     """Overrides teacher_training.learning_rate for this teacher."""
-    replicas: tuple[Positive, Positive] = (1, 1)
+    replicas: Replicas = (1, 1)
     """Fewest and most Ray Data actors of this teacher while labelling."""
-    num_cpus: Annotated[float, Field(gt=0)] = 0.5
+    num_cpus: Annotated[float, Field(gt=0)] = 1
     """Ray CPUs of one such actor."""
     num_gpus: Rate = 0
     """Ray GPUs of one such actor."""
@@ -168,22 +191,24 @@ class StudentConfig(Section):
 class PreferenceConfig(Section):
     beams: Positive = 10
     """The student's own beams per prompt, from which the pairs are made."""
+    prompts: Positive | None = None
+    """How many prompts of B the pairs are made from; null takes all."""
     beta: Annotated[float, Field(gt=0)] = 1.0
     """DPO's beta (Eq. 9); the paper uses 10 with a learning rate of 2e-7."""
     label_smoothing: Annotated[float, Field(ge=0, lt=0.5)] = 0.1
     """epsilon of cDPO (Eq. 12); 0 is plain DPO."""
-    training: TrainingConfig = TrainingConfig(epochs=1, learning_rate=5e-5)
+    training: PreferenceTrainingConfig = PreferenceTrainingConfig()
     """How the preference stage trains."""
 
 
 class ModelConfig(Section):
     model: str
     """A built-in model, a folder, or a Hugging Face hub id."""
-    num_cpus: Annotated[float, Field(gt=0)] = 0.5
+    num_cpus: Annotated[float, Field(gt=0)] = 1
     """Ray CPUs of one actor that decodes with the student."""
     num_gpus: Rate = 0
     """Ray GPUs of one such actor."""
-    replicas: tuple[Positive, Positive] = (1, 1)
+    replicas: Replicas = (1, 1)
     """Fewest and most such actors."""
 
 
@@ -215,7 +240,7 @@ class RunConfig(Section):
     task: TaskConfig = TaskConfig()
     teachers: Annotated[list[TeacherConfig], Field(min_length=1)]
     """The weak models; adding one is adding an entry."""
-    teacher_training: TrainingConfig = TrainingConfig(keep="best")
+    teacher_training: TeacherTrainingConfig = TeacherTrainingConfig()
     """How teachers learn from ground truth on A."""
     labeling: LabelingConfig = LabelingConfig()
     weights: WeightsConfig = WeightsConfig()
@@ -236,6 +261,10 @@ class RunConfig(Section):
         names = [teacher.name for teacher in self.teachers]
         if len(set(names)) < len(names):
             raise ValueError("teachers: two teachers have the same name; rename one")
+        if "student" in names:  # the student's own actors are called so beside the teachers'
+            raise ValueError("teachers: 'student' is the student's name; rename the teacher")
+        if len(set(self.seeds)) < len(self.seeds):
+            raise ValueError("seeds: a seed occurs twice; remove one")
         for use in ("loss", "joint", "preference"):
             weights = getattr(self.weights, use)
             if weights == "uniform":
@@ -243,7 +272,9 @@ class RunConfig(Section):
             if len(weights) != len(names):
                 raise ValueError(f"weights.{use}: {len(weights)} weights for {len(names)} teachers; give one each, or `uniform`")
             if min(weights) < 0 or sum(weights) <= 0:
-                raise ValueError(f"weights.{use}: {weights} holds a negative weight or sums to zero; give at least one above zero, none below")
+                raise ValueError(
+                    f"weights.{use}: {weights} holds a negative weight or sums to zero; give at least one above zero, none below"
+                )
         for student in self.students:
             if student.teacher and student.teacher not in names:
                 raise ValueError(f"students: no teacher is called {student.teacher!r}; name one of {', '.join(names)}")
@@ -343,7 +374,11 @@ def describe_keys(section: type[Section] = RunConfig, prefix: str = "") -> list[
                 lines.append(f"{prefix}{name}: {field.description}")
             lines += describe_keys(inner[0], f"{prefix}{name}{mark}")
         else:
-            default = "required" if field.is_required() else yaml.safe_dump(_plain(field.default), default_flow_style=True).split("\n")[0]
+            default = (
+                "required"
+                if field.is_required()
+                else yaml.safe_dump(_plain(field.default), default_flow_style=True).split("\n")[0]
+            )
             lines.append(f"{prefix}{name} [{default}]: {field.description}")
     return lines
 

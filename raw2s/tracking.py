@@ -15,7 +15,7 @@ PARAM_LIMIT = 500
 class Tracker:
     """Logs one pipeline run. Use `tracked_run`."""
 
-    def __init__(self, client: Any, experiment_id: str, parent_id: str, uri: str):
+    def __init__(self, client: Any, experiment_id: str, parent_id: str, uri: str) -> None:
         self.client, self.experiment_id, self.parent_id, self.uri = client, experiment_id, parent_id, uri
 
     def log_stage(

@@ -36,7 +36,6 @@ def word_of_piece(text: str, offsets: Offsets) -> list[int]:
         if start == end == len(text):
             indices.append(len(word_ends))
             continue
-        start = max(start, 0)
         span = text[start:end]
         first_character = start + len(span) - len(span.lstrip())
         indices.append(min(bisect_right(word_ends, first_character), max(len(word_ends) - 1, 0)))

@@ -65,9 +65,9 @@ def class_logits(
         check_context(model.config, len(row), f"prompt {prompt[:60]!r}")
     logits = np.empty((len(prompts), model.config.num_labels), dtype=np.float32)  # type: ignore[type-var]
     for batch in _length_batches([len(row) for row in rows], max_tokens_per_batch):
-        hidden_BTH, length_B = _hidden_states(model, [rows[index] for index in batch], pad_id(tokenizer))
-        last_BH = hidden_BTH[torch.arange(len(batch), device=model.device), length_B - 1]
-        logits[batch] = model.score(last_BH).float().cpu().numpy()  # type: ignore[operator]
+        ids_BT, mask_BT, length_B = _padded([rows[index] for index in batch], pad_id(tokenizer), model.device)
+        every_row = torch.arange(len(batch), device=model.device)
+        logits[batch] = logits_at(model, ids_BT, mask_BT, every_row, length_B - 1).float().cpu().numpy()
     return logits
 
 

@@ -49,7 +49,7 @@ class Progress:
 class BeamActor:
     """Adds `beams:<name>`: per prompt a list of `Candidate` dicts, best first."""
 
-    def __init__(self, pool: Pool, beams: int, max_new_tokens: int, progress: Progress):
+    def __init__(self, pool: Pool, beams: int, max_new_tokens: int, progress: Progress) -> None:
         self.pool, self.beams, self.max_new_tokens, self.progress = pool, beams, max_new_tokens, progress
         self.model, self.tokenizer = load_model(pool.model, "generation"), load_tokenizer(pool.model)
         self.model.to("cuda" if pool.num_gpus else "cpu")
@@ -64,7 +64,7 @@ class BeamActor:
 class ScoreActor:
     """Adds `scores:<name>`: per prompt, per candidate text, the word log-probabilities (end marker last) and the token count."""
 
-    def __init__(self, pool: Pool, progress: Progress):
+    def __init__(self, pool: Pool, progress: Progress) -> None:
         self.pool, self.progress = pool, progress
         self.model, self.tokenizer = load_model(pool.model, "generation"), load_tokenizer(pool.model)
         self.model.to("cuda" if pool.num_gpus else "cpu")
@@ -74,7 +74,10 @@ class ScoreActor:
         pairs = [(prompt, text) for prompt, texts in zip(prompts, candidates, strict=True) for text in texts]
         logprobs = target_logprobs(self.model, self.tokenizer, pairs)
         scores = iter(
-            {"words": [float(w) for w in word_scores(text, encode_target(self.tokenizer, text)[1], scored)], "tokens": len(scored)}
+            {
+                "words": [float(w) for w in word_scores(text, encode_target(self.tokenizer, text)[1], scored)],
+                "tokens": len(scored),
+            }
             for (_, text), scored in zip(pairs, logprobs, strict=True)
         )
         nested = [[next(scores) for _ in texts] for texts in candidates]
@@ -85,7 +88,7 @@ class ScoreActor:
 class ClassActor:
     """Adds `logits:<name>`: per prompt the classifier's logits."""
 
-    def __init__(self, pool: Pool, classes: tuple[str, ...], progress: Progress):
+    def __init__(self, pool: Pool, classes: tuple[str, ...], progress: Progress) -> None:
         self.pool, self.progress = pool, progress
         self.model, self.tokenizer = load_model(pool.model, "classification", classes), load_tokenizer(pool.model)
         self.model.to("cuda" if pool.num_gpus else "cpu")

@@ -35,7 +35,14 @@ Row = dict[str, Any]
 
 
 def label_generation(
-    ids: list[int], prompts: list[str], teachers: list[Pool], *, beams: int, max_new_tokens: int, batch_size: int, progress: Progress
+    ids: list[int],
+    prompts: list[str],
+    teachers: list[Pool],
+    *,
+    beams: int,
+    max_new_tokens: int,
+    batch_size: int,
+    progress: Progress,
 ) -> list[Row]:
     """Top-M beams of every teacher, then every teacher's score of all M x N candidates (section 4.1, Eq. 6).
 
@@ -55,7 +62,14 @@ def label_generation(
             ranks = [next((r for r, c in enumerate(found[t.name][i]) if c["text"] == text), -1) for t in teachers]
             scores = [scored[t.name][i][index] for t in teachers]
             rows.append(
-                {"id": i, "candidate": index, "text": text, "rank": ranks, "tokens": [s["tokens"] for s in scores], "words": [s["words"] for s in scores]}
+                {
+                    "id": i,
+                    "candidate": index,
+                    "text": text,
+                    "rank": ranks,
+                    "tokens": [s["tokens"] for s in scores],
+                    "words": [s["words"] for s in scores],
+                }
             )
     return rows
 

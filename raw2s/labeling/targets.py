@@ -112,8 +112,12 @@ def preference_pairs(
         if max(scores) > min(scores):
             rows.append(
                 TrainingRow(
-                    id=i, prompt=prompts[i], chosen=chosen["text"], rejected=rejected["text"],
-                    ref_chosen=chosen["reference"], ref_rejected=rejected["reference"],
-                )  # fmt: skip
+                    id=i,
+                    prompt=prompts[i],
+                    chosen=chosen["text"],
+                    rejected=rejected["text"],
+                    ref_chosen=chosen["reference"],
+                    ref_rejected=rejected["reference"],
+                )
             )
     return rows

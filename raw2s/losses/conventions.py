@@ -13,6 +13,11 @@ def at_least_float32(x: Tensor) -> Tensor:
     return x.to(torch.promote_types(x.dtype, torch.float32))
 
 
+def is_class(index: Tensor, classes: int) -> Tensor:
+    """True at each item's class: (...) -> (..., classes). A comparison and not a scatter, which would not fuse."""
+    return index.unsqueeze(-1) == torch.arange(classes, device=index.device)
+
+
 def checked_target(target: Tensor, logits: Tensor) -> Tensor:
     """The target as a constant: indices as int64, probabilities in the precision of the arithmetic.
 

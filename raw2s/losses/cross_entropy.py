@@ -4,7 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from raw2s.losses.conventions import Reduction, at_least_float32, checked_target, reduce_loss
+from raw2s.losses.conventions import Reduction, at_least_float32, checked_target, is_class, reduce_loss
 
 
 def cross_entropy(logits: Tensor, target: Tensor, *, reduction: Reduction = "mean") -> Tensor:
@@ -27,10 +27,9 @@ def soft_label(logits: Tensor, token: Tensor, token_prob: Tensor) -> Tensor:
     The target token gets the teachers' probability P; the others share 1 - P in the student's own proportions,
     p_j (1 - P) / (1 - p_s). A constant: the student's own distribution is not differentiated through. At least fp32.
     """
-    index = token.unsqueeze(-1)
-    others = _without(at_least_float32(logits), index).softmax(-1)
+    others = _without(at_least_float32(logits), token).softmax(-1)
     prob = token_prob.to(others.dtype).unsqueeze(-1)
-    return ((1 - prob) * others).scatter(-1, index, prob)
+    return torch.where(is_class(token, logits.shape[-1]), prob, (1 - prob) * others)
 
 
 def soft_label_cross_entropy(logits: Tensor, token: Tensor, token_prob: Tensor, *, reduction: Reduction = "mean") -> Tensor:
@@ -43,16 +42,15 @@ def soft_label_cross_entropy(logits: Tensor, token: Tensor, token_prob: Tensor, 
 
     where H(q) counts as a constant. The gradient, (p_s - P) (onehot_s - q), is p - soft label exactly.
     """
-    index = token.unsqueeze(-1)
     z = at_least_float32(logits)
     prob = token_prob.detach().to(z.dtype)
-    others = _without(z, index)
-    log_odds = z.gather(-1, index).squeeze(-1) - others.logsumexp(-1)
+    others = _without(z, token)
+    log_odds = z.gather(-1, token.unsqueeze(-1)).squeeze(-1) - others.logsumexp(-1)
     with torch.no_grad():
         entropy = torch.special.entr(others.softmax(-1)).sum(-1)
     return reduce_loss(-prob * F.logsigmoid(log_odds) - (1 - prob) * (F.logsigmoid(-log_odds) - entropy), reduction)
 
 
-def _without(logits: Tensor, index: Tensor) -> Tensor:
+def _without(logits: Tensor, token: Tensor) -> Tensor:
     """The logits of the other pieces: their softmax never divides by 1 - p_s, which is 0 in fp32 for a confident student."""
-    return logits.scatter(-1, index, -torch.inf)
+    return logits.masked_fill(is_class(token, logits.shape[-1]), -torch.inf)

@@ -17,6 +17,8 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from raw2s.losses.conventions import is_class
+
 _STIRLING_FROM = {torch.float32: 4, torch.float64: 9}
 _STIRLING_TERMS = {torch.float32: 5, torch.float64: 7}
 _BERNOULLI = [1 / 6, -1 / 30, 1 / 42, -1 / 30, 5 / 66, -691 / 2730, 7 / 6]
@@ -63,17 +65,18 @@ class _DirichletKL(torch.autograd.Function):
 class _ExpectedDirichletKL(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, evidence: Tensor, target: Tensor) -> Tensor:
-        top, classes = evidence.argmax(-1, keepdim=True), evidence.shape[-1]
-        residual = _sum_of_others(evidence, top)
+        classes = evidence.shape[-1]
+        is_top = is_class(evidence.argmax(-1), classes)
+        residual = _sum_of_others(evidence, is_top)
         if ctx.needs_input_grad[0]:
             slope, slope_less_1 = _slope(evidence, 1)
             residual_slope, residual_slope_less_1 = _slope(residual, classes)
-            others = _sum_of_others(target, top)
-            grad_if_small = others * slope - _sum_of_others(target * residual_slope, top)
-            grad_if_large = others * slope_less_1 - _sum_of_others(target * residual_slope_less_1, top)
+            others = _sum_of_others(target, is_top)
+            grad_if_small = others * slope - _sum_of_others(target * residual_slope, is_top)
+            grad_if_large = others * slope_less_1 - _sum_of_others(target * residual_slope_less_1, is_top)
             ctx.save_for_backward(torch.where(evidence < 1, grad_if_small, grad_if_large))
         excess = _excess(evidence, 1)
-        return (target * (_sum_of_others(excess, top) - _excess(residual, classes))).sum(-1)
+        return (target * (_sum_of_others(excess, is_top) - _excess(residual, classes))).sum(-1)
 
     @staticmethod
     @once_differentiable
@@ -82,10 +85,11 @@ class _ExpectedDirichletKL(torch.autograd.Function):
         return grad * grad_kl.unsqueeze(-1), None
 
 
-def _sum_of_others(x: Tensor, top: Tensor) -> Tensor:
-    """Σ_{k≠j} x_k for every j. Entry `top`, the largest evidence, is left out, not subtracted: it may hold nearly everything."""
-    rest = x.scatter(-1, top, 0.0).sum(-1, keepdim=True)
-    return (x.gather(-1, top) + (rest - x)).scatter(-1, top, rest)
+def _sum_of_others(x: Tensor, is_top: Tensor) -> Tensor:
+    """Σ_{k≠j} x_k for every j. The largest evidence is left out of its own sum, not subtracted: it may hold nearly everything."""
+    top = x.masked_fill(~is_top, 0.0).sum(-1, keepdim=True)
+    rest = x.masked_fill(is_top, 0.0).sum(-1, keepdim=True)
+    return torch.where(is_top, rest, top + (rest - x))
 
 
 def _excess(r: Tensor, c: int) -> Tensor:

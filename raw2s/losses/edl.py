@@ -17,7 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from raw2s.losses.conventions import Reduction, at_least_float32, checked_target, reduce_loss
+from raw2s.losses.conventions import Reduction, at_least_float32, checked_target, is_class, reduce_loss
 from raw2s.losses.dirichlet import dirichlet_kl, expected_dirichlet_kl
 
 Evidence = Literal["exp", "softplus", "relu"]
@@ -101,7 +101,7 @@ def _kl(evidence: Tensor, target: Tensor, form: EDLForm) -> Tensor:
     if form not in ("expected", "soft"):
         raise ValueError(f"form is {form!r}; it must be 'expected' or 'soft'")
     if not target.is_floating_point():
-        return dirichlet_kl(evidence.scatter(-1, target.unsqueeze(-1), 0.0))
+        return dirichlet_kl(evidence.masked_fill(is_class(target, evidence.shape[-1]), 0.0))
     if form == "soft":
         return dirichlet_kl((1 - target) * evidence)
     return expected_dirichlet_kl(evidence, target)

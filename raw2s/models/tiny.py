@@ -11,7 +11,8 @@ from pathlib import Path
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from raw2s.tasks.slurp import Row, pretraining_rows as all_rows
+from raw2s.tasks.slurp import Row
+from raw2s.tasks.slurp import pretraining_rows as all_rows
 
 TINY_FOLDER = Path(__file__).parent / "weights"
 HELD_OUT = 400

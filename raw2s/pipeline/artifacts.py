@@ -6,6 +6,7 @@ A key is a hash of the stage's settings and its inputs' keys, so a second run, a
 teacher finds what did not change. A folder is written under a temporary name and renamed when its manifest is in it.
 """
 
+import fcntl
 import hashlib
 import json
 import os
@@ -16,9 +17,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 MANIFEST = "manifest.json"
+LOCK = ".lock"
 LIBRARIES = ("raw2s", "ray", "torch", "transformers", "deepspeed", "numpy")
 
 
@@ -41,7 +43,7 @@ def artifact_key(kind: str, settings: dict[str, Any], inputs: dict[str, str]) ->
 
 
 class ArtifactStore:
-    def __init__(self, root: Path):
+    def __init__(self, root: Path) -> None:
         self.root = root.resolve()
 
     def find(self, kind: str, key: str, warn: Callable[[str], None]) -> Artifact | None:
@@ -63,7 +65,10 @@ class ArtifactStore:
         """Let `fill` write into a temporary folder and return its metrics, then publish it in one rename."""
         parent = self.root / kind
         parent.mkdir(parents=True, exist_ok=True)
-        work = Path(tempfile.mkdtemp(prefix=f".{key}-", dir=parent))
+        _remove_abandoned(parent, key)
+        work = Path(tempfile.mkdtemp(prefix=".new-", dir=parent))
+        lock = _locked(work)  # held until this process ends or closes it: tells a killed run's folder from a living one's
+        work = work.rename(parent / f".{key}-{work.name}")  # only now: `_remove_abandoned` must not meet it unlocked
         try:
             work.chmod(0o755)  # mkdtemp makes it 0700; an artifact is read by other nodes' users too
             start = time.perf_counter()
@@ -76,7 +81,11 @@ class ArtifactStore:
                 "metrics": metrics,
                 "seconds": round(time.perf_counter() - start, 3),
                 "versions": {name: version(name) for name in LIBRARIES},
-                "files": {str(file.relative_to(work)): _checksum(file) for file in sorted(work.rglob("*")) if file.is_file()},
+                "files": {
+                    str(file.relative_to(work)): _checksum(file)
+                    for file in sorted(work.rglob("*"))
+                    if file.is_file() and file.name != LOCK
+                },
             }
             text = json.dumps(manifest, indent=1, default=str)
             (work / MANIFEST).write_text(text)
@@ -87,10 +96,29 @@ class ArtifactStore:
                 if not folder.is_dir():
                     raise
                 shutil.rmtree(work)  # another run finished the same stage first; its result is ours
+            (folder / LOCK).unlink(missing_ok=True)
             return Artifact(folder, json.loads((folder / MANIFEST).read_text()))
         except BaseException:
             shutil.rmtree(work, ignore_errors=True)
             raise
+        finally:
+            lock.close()
+
+
+def _locked(work: Path) -> IO[str]:
+    lock = (work / LOCK).open("w")
+    fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    return lock
+
+
+def _remove_abandoned(parent: Path, key: str) -> None:
+    """Delete what a killed run left of this stage: a temporary folder whose lock nobody holds."""
+    for left in parent.glob(f".{key}-*"):
+        try:
+            _locked(left).close()
+        except OSError:
+            continue  # locked: another run is making the same stage right now
+        shutil.rmtree(left, ignore_errors=True)
 
 
 def _checksum(file: Path) -> str:
@@ -101,10 +129,10 @@ def _checksum(file: Path) -> str:
 def _damage(folder: Path) -> str | None:
     """What is wrong with a published folder, or None."""
     try:
-        expected = json.loads((folder / MANIFEST).read_text())["files"]
-    except (OSError, ValueError, KeyError):
+        expected = json.loads((folder / MANIFEST).read_text())["files"].items()
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return "its manifest is missing or unreadable"
-    for name, checksum in expected.items():
+    for name, checksum in expected:
         if not (folder / name).is_file():
             return f"{name} is missing"
         if _checksum(folder / name) != checksum:

@@ -2,7 +2,6 @@
 
 import logging
 import os
-import warnings
 from collections.abc import Callable
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
@@ -15,6 +14,14 @@ from raw2s.pipeline.artifacts import Artifact, ArtifactStore
 from raw2s.pipeline.progress import Board, StageDisplay, brief
 from raw2s.pipeline.stages import Stage, StageContext
 
+RAY_ENV = {
+    "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.5",  # how soon a finished worker is noticed; Ray's 2 s add up over the stages
+    "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",  # one process less per training run
+    "RAY_prestart_worker_first_driver": "0",  # prestarted workers lack the stages' environment and are never used
+    "RAY_BACKEND_LOG_LEVEL": "fatal",  # Ray's C++ warnings otherwise cover the progress bars; Python errors are not affected
+}
+"""Set where the user has not set them, before Ray is imported."""
+
 
 @dataclass(frozen=True)
 class Done:
@@ -25,7 +32,11 @@ class Done:
 
 
 def execute(
-    stages: list[Stage], store: ArtifactStore, display: StageDisplay, ray_config: RayConfig, on_done: Callable[[Stage, Done], None]
+    stages: list[Stage],
+    store: ArtifactStore,
+    display: StageDisplay,
+    ray_config: RayConfig,
+    on_done: Callable[[Stage, Done], None],
 ) -> dict[str, Done]:
     """Finish every stage (inputs come first in `stages`); results by stage name. `on_done` is called in this thread.
 
@@ -99,8 +110,8 @@ def start_ray(config: RayConfig, *, dashboard: bool = False) -> None:
     Tune needs the dashboard: without its state API an early-stopped sweep never ends.
     Only from the main thread: the local Ray's processes die with the thread that started them.
     """
-    os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.5")  # how soon a finished worker is noticed; Ray's 2 s add up
-    warnings.filterwarnings("ignore", module="ray")
+    for name, value in RAY_ENV.items():
+        os.environ.setdefault(name, value)
     import ray  # a second run that finds every stage needs no Ray  # noqa: PLC0415
     import ray.data  # noqa: PLC0415
 

@@ -1,35 +1,41 @@
 """What can be checked of a config before anything starts: that its models exist and fit the task."""
 
+from pathlib import Path
+
 from raw2s.config import RunConfig
 from raw2s.errors import ConfigError
 from raw2s.models.load import load_model_config, model_source
 from raw2s.models.tiny import TINY_FOLDER
-from raw2s.tasks.slurp import POOL, train_rows
+from raw2s.tasks.slurp import draw_slurp
 
 
 def check(config: RunConfig) -> None:
     """Raise ConfigError, naming the key and what to do, for what the types cannot show."""
-    models = {f"teachers.{i}.model": teacher.model for i, teacher in enumerate(config.teachers)} | {"student.model": config.student.model}
+    models = {f"teachers.{i}.model": teacher.model for i, teacher in enumerate(config.teachers)} | {
+        "student.model": config.student.model
+    }
     for key, model in models.items():
-        _check_model(config, key, model, config.preference.beams if key == "student.model" and any(s.cdpo for s in config.students) else 0)
-    task = config.task
-    available = POOL if task.draw_from == "pool" else len(train_rows())
-    if task.n_teacher + task.n_student > available:
-        raise ConfigError(
-            f"task.n_teacher: with task.n_student it asks for {task.n_teacher + task.n_student} utterances, but draw_from: "
-            f"{task.draw_from} holds {available}; lower one of them"
+        _check_model(
+            config, key, model, config.preference.beams if key == "student.model" and any(s.cdpo for s in config.students) else 0
         )
+    task = config.task
+    try:
+        draw_slurp(task.draw_from, task.n_teacher, task.n_student, seed=0)
+    except ValueError as error:
+        raise ConfigError(str(error)) from None
     for use in ("student_training", "ceiling_training"):
         training = getattr(config, use)
         if training is not None and training.batch_size > task.n_student:
             raise ConfigError(f"{use}.batch_size: {training.batch_size} is more than the {task.n_student} rows of B; lower it")
     if config.teacher_training.batch_size > task.n_teacher:
-        raise ConfigError(f"teacher_training.batch_size: {config.teacher_training.batch_size} is more than the {task.n_teacher} rows of A; lower it")
+        raise ConfigError(
+            f"teacher_training.batch_size: {config.teacher_training.batch_size} is more than the {task.n_teacher} rows of A; lower it"
+        )
 
 
 def _check_model(config: RunConfig, key: str, model: str, own_beams: int) -> None:
     source = model_source(model)
-    builtin = str(TINY_FOLDER / model) == source
+    builtin = Path(source).parent == TINY_FOLDER
     if builtin and config.task.draw_from != "pool":
         raise ConfigError(f"{key}: {model} was pretrained on SLURP's train split outside the pool; set task.draw_from: pool")
     if builtin and config.task.prompt == "paper":
@@ -38,8 +44,14 @@ def _check_model(config: RunConfig, key: str, model: str, own_beams: int) -> Non
         vocabulary = load_model_config(model).get_text_config().vocab_size
     except (OSError, ValueError) as error:
         reason = str(error).strip().splitlines()[0]
-        raise ConfigError(f"{key}: no model {model!r} ({reason}); name a built-in model, a folder or a reachable hub id") from None
+        raise ConfigError(
+            f"{key}: no model {model!r} ({reason}); name a built-in model, a folder or a reachable hub id"
+        ) from None
     if config.task.name == "slurp_slots":
-        for name, beams in (("labeling.beams", config.labeling.beams), ("preference.beams", own_beams), ("evaluation.beams", config.evaluation.beams)):
+        for name, beams in (
+            ("labeling.beams", config.labeling.beams),
+            ("preference.beams", own_beams),
+            ("evaluation.beams", config.evaluation.beams),
+        ):
             if beams > vocabulary:
                 raise ConfigError(f"{name}: {beams} beams are more than the {vocabulary} pieces of {model}; lower it")

@@ -38,7 +38,7 @@ class Board:
 class StageDisplay:
     """Shows the stages of one run; used as a context manager. Thread-safe: stages run in threads."""
 
-    def __init__(self, console: Console):
+    def __init__(self, console: Console) -> None:
         self.console = console
         self.live = console.is_terminal
         self.bars = Progress(

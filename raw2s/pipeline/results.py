@@ -20,7 +20,9 @@ def collect_results(config: RunConfig, plans: list[SeedPlan], done: dict[str, Do
     utterances, which all seeds share, of those means."""
     task = get_task(config.task.name)
     counts = {
-        f"{name}@{plan.seed}": np.load(done[test.name].artifact.folder / "counts.npy") for plan in plans for name, test in plan.tests.items()
+        f"{name}@{plan.seed}": np.load(done[test.name].artifact.folder / "counts.npy")
+        for plan in plans
+        for name, test in plan.tests.items()
     }
     samples = paired_bootstrap(counts, task.score, resamples=config.evaluation.resamples)
 
@@ -32,7 +34,11 @@ def collect_results(config: RunConfig, plans: list[SeedPlan], done: dict[str, Do
 
     def system(stages: list[Stage]) -> dict[str, Any]:
         scores = per_seed(stages)
-        extra = {key: float(np.mean([done[_test_of(p, s)].artifact.metrics[key] for p, s in zip(plans, stages, strict=True)])) for key in ("empty", "unparsable") if task.kind == "generation"}
+        extra = {
+            key: float(np.mean([done[_test_of(p, s)].artifact.metrics[key] for p, s in zip(plans, stages, strict=True)]))
+            for key in ("empty", "unparsable")
+            if task.kind == "generation"
+        }
         return {"score": float(np.mean(scores)), "ci95": list(interval(sampled(stages))), "per_seed": scores, **extra}
 
     teacher_stages = {t.name: [plan.teachers[t.name] for plan in plans] for t in config.teachers}
@@ -94,7 +100,11 @@ def environment() -> dict[str, str]:
 
 def _cpu_name() -> str:
     info = Path("/proc/cpuinfo")
-    names = [line.split(":", 1)[1].strip() for line in info.read_text().splitlines() if line.startswith("model name")] if info.is_file() else []
+    names = (
+        [line.split(":", 1)[1].strip() for line in info.read_text().splitlines() if line.startswith("model name")]
+        if info.is_file()
+        else []
+    )
     return f"{len(names)} x {names[0]}" if names else platform.processor()
 
 

@@ -39,7 +39,9 @@ def run_pipeline(config: RunConfig, console: Console | None = None) -> dict[str,
 
         def log(stage: Stage, done: Done) -> None:
             history = None if done.cached else done.artifact.folder / "history.jsonl"
-            tracker.log_stage(stage.name, stage.settings, done.artifact.metrics, key=stage.key, cached=done.cached, history=history)
+            tracker.log_stage(
+                stage.name, stage.settings, done.artifact.metrics, key=stage.key, cached=done.cached, history=history
+            )
 
         done = execute(stages, store, display, config.ray, log)
         when = {"finished": datetime.now(UTC).isoformat(timespec="seconds"), "command": " ".join(sys.argv)}
@@ -55,7 +57,11 @@ def run_pipeline(config: RunConfig, console: Console | None = None) -> dict[str,
         tracker.log_results(scores, [folder / "config.yaml", folder / "results.json", report])
         uri = tracker.uri
     console.print(closing_table(results))
-    console.print(f"report   {report}\nresults  {folder / 'results.json'}\nmlflow   mlflow ui --backend-store-uri {uri}", highlight=False, soft_wrap=True)
+    console.print(
+        f"report   {report}\nresults  {folder / 'results.json'}\nmlflow   mlflow ui --backend-store-uri {uri}",
+        highlight=False,
+        soft_wrap=True,
+    )
     return results
 
 
@@ -69,9 +75,13 @@ def examples(plan: SeedPlan, done: dict[str, Done]) -> list[dict[str, Any]]:
     """A few test utterances with every system's answer, those on which the systems differ most first."""
     systems = {name: done[test.name].artifact.folder / "predictions.jsonl" for name, test in plan.tests.items()}
     outputs = {name: read_jsonl(file) for name, file in systems.items()}
-    test = read_jsonl(done[plan.split.name].artifact.folder / "test.jsonl")
+    test = read_jsonl(done[plan.testset.name].artifact.folder / "test.jsonl")
     order = sorted(range(len(test)), key=lambda u: (-len({rows[u]["output"] for rows in outputs.values()}), u))
     return [
-        {"prompt": test[u]["prompt"].strip(), "gold": test[u]["target"], "outputs": {name: rows[u]["output"] for name, rows in outputs.items()}}
+        {
+            "prompt": test[u]["prompt"].strip(),
+            "gold": test[u]["target"],
+            "outputs": {name: rows[u]["output"] for name, rows in outputs.items()},
+        }
         for u in order[:EXAMPLES_SHOWN]
     ]

@@ -1,9 +1,10 @@
 """The stages of a run: what each reads, what decides its content, and what it does.
 
-    split ─┬─ teacher/* ─┬─ test/* 
-           │             └─ label ─┬─ student/* ─┬─ test/*
-           └─ ceiling ── test/*    │             └─ pairs/* ── cdpo/* ── test/*
-                                   └─ (weights are applied here, not in label)
+    split ─┬─ teacher/* ─┬─ test/*
+           │             └─ label ── student/* ─┬─ test/*
+           └─ ceiling ── test/*                 └─ pairs/* ── cdpo/* ── test/*
+
+The splits of devel and test are stages of their own, so that testing on more utterances trains nothing again.
 
 `plan_stages` lays them out for one seed; nothing runs until `raw2s.pipeline.execute`.
 """
@@ -36,7 +37,9 @@ class StageContext:
     """Ray Train callbacks of a training stage; a sweep reports to Tune through one."""
 
     def read_examples(self, part: str) -> list[dict[str, Any]]:
-        return read_jsonl(self.inputs["split"].folder / f"{part}.jsonl")
+        """`teacher` (A) or `student` (B) of the split, or the `validation` or `test` utterances."""
+        role = part if part in self.inputs and part != "student" else "split"
+        return read_jsonl(self.inputs[role].folder / f"{part}.jsonl")
 
 
 @dataclass(frozen=True)
@@ -59,7 +62,7 @@ class SeedPlan:
     """The stages of one seed, by what the results call them."""
 
     seed: int
-    split: Stage
+    testset: Stage
     label: Stage
     teachers: dict[str, Stage]
     ceiling: Stage
@@ -93,18 +96,24 @@ def plan_stages(config: RunConfig, seed: int) -> SeedPlan:
 
         return Stage(kind, name + suffix, _plain(settings), inputs, run)
 
-    split = stage("split", "split", "split", {}, task=config.task, seed=seed)
     task = {"task": config.task.name}
+    source = {**task, "prompt": config.task.prompt}
+    split = stage(
+        "split", "split", "split", {},
+        **source, draw_from=config.task.draw_from, n_teacher=config.task.n_teacher, n_student=config.task.n_student, seed=seed,
+    )  # fmt: skip
+    validation = stage("split", "validation", "held_out", {}, **source, part="validation", size=config.task.n_validation)
+    test = stage("split", "testset", "held_out", {}, **source, part="test", size=config.task.n_test)
 
     def trained(name: str, part: str, training: TrainingConfig, pretrained: str) -> Stage:
         return stage(
-            "train", name, "train_on_ground_truth", {"split": split},
+            "train", name, "train_on_ground_truth", {"split": split, "validation": validation},
             **task, part=part, training=training, seed=seed, model=pretrained, fingerprint=model_fingerprint(pretrained),
         )  # fmt: skip
 
     def tested(model: Stage) -> Stage:
         role = model.name.removesuffix(suffix)
-        inputs = {"split": split, "model": model}
+        inputs = {"test": test, "model": model}
         return stage(
             "test", f"test/{role}", "test", inputs,
             **task, beams=config.evaluation.beams, max_new_tokens=config.labeling.max_new_tokens, batch_size=config.evaluation.batch_size,
@@ -116,8 +125,9 @@ def plan_stages(config: RunConfig, seed: int) -> SeedPlan:
         training = config.teacher_training.model_copy(update={"learning_rate": rate})
         teachers[teacher.name] = trained(f"teacher/{teacher.name}", "teacher", training, teacher.model)
     ceiling = trained("ceiling", "student", config.ceiling_training or config.student_training, config.student.model)
+    roles = {f"teacher:{name}": made for name, made in teachers.items()}
     label = stage(
-        "label", "label", "label", {"split": split, **teachers},
+        "label", "label", "label", {"split": split, **roles},
         **task, beams=config.labeling.beams, max_new_tokens=config.labeling.max_new_tokens, batch_size=config.labeling.batch_size,
     )  # fmt: skip
 
@@ -125,7 +135,7 @@ def plan_stages(config: RunConfig, seed: int) -> SeedPlan:
     for index, student in enumerate(config.students):
         name = f"student/{index}-{student.label.replace(':', '-')}"
         made = stage(
-            "student", name, "train_student", {"split": split, "label": label},
+            "student", name, "train_student", {"split": split, "validation": validation, "label": label},
             **task, student=student.model_copy(update={"cdpo": False}), weights=student_weights(config, student),
             score=config.labeling.score, training=config.student_training,
             seed=seed, model=config.student.model, fingerprint=model_fingerprint(config.student.model),
@@ -133,18 +143,18 @@ def plan_stages(config: RunConfig, seed: int) -> SeedPlan:
         students.append((student, student.label, made))
         if student.cdpo:
             pairs = stage(
-                "pairs", f"pairs/{index}", "make_pairs", {"split": split, "student": made, **teachers},
-                **task, beams=config.preference.beams, weights=named_weights(config, "preference"), score=config.labeling.score,
+                "pairs", f"pairs/{index}", "make_pairs", {"split": split, "student": made, **roles},
+                **task, beams=config.preference.beams, prompts=config.preference.prompts, weights=named_weights(config, "preference"), score=config.labeling.score,
                 max_new_tokens=config.labeling.max_new_tokens, batch_size=config.labeling.batch_size,
             )  # fmt: skip
             preferred = stage(
-                "cdpo", f"cdpo/{index}", "train_preference", {"split": split, "student": made, "pairs": pairs},
+                "cdpo", f"cdpo/{index}", "train_preference", {"validation": validation, "student": made, "pairs": pairs},
                 **task, beta=config.preference.beta, label_smoothing=config.preference.label_smoothing,
                 training=config.preference.training, seed=seed,
             )  # fmt: skip
             students.append((student, f"{student.label}+cdpo", preferred))
     models = [*teachers.values(), ceiling, *(made for _, _, made in students)]
-    return SeedPlan(seed, split, label, teachers, ceiling, students, {model.name: tested(model) for model in models})
+    return SeedPlan(seed, test, label, teachers, ceiling, students, {model.name: tested(model) for model in models})
 
 
 def named_weights(config: RunConfig, use: Literal["loss", "joint", "preference"]) -> dict[str, float]:
@@ -172,4 +182,4 @@ def read_jsonl(file: Path) -> list[dict[str, Any]]:
 
 
 def write_jsonl(file: Path, rows: list[dict[str, Any]]) -> None:
-    file.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")

@@ -7,10 +7,19 @@ import numpy as np
 
 from raw2s.config import RunConfig, StudentConfig, TrainingConfig
 from raw2s.labeling.actors import BeamActor, ClassActor, Pool, Progress, by_id, dataset_of, prompt_units, through
-from raw2s.labeling.table import CLASSIFICATION, GENERATION, label_classes, label_generation, read_table, score_candidates, write_table
+from raw2s.labeling.table import (
+    CLASSIFICATION,
+    GENERATION,
+    label_classes,
+    label_generation,
+    read_table,
+    score_candidates,
+    write_table,
+)
 from raw2s.labeling.targets import class_rows, preference_pairs, text_rows
 from raw2s.pipeline.stages import StageContext, read_jsonl, write_jsonl
-from raw2s.tasks import Task, draw_examples, get_task
+from raw2s.tasks import Task, get_task
+from raw2s.tasks.slurp import draw_slurp, held_out_slurp
 from raw2s.training.fit import fit
 from raw2s.training.job import Job, LossSettings
 from raw2s.training.rows import Form, TextTarget, TrainingRow
@@ -20,13 +29,20 @@ Settings = dict[str, Any]
 
 
 def split(context: StageContext, config: RunConfig, seed: int, settings: Settings) -> Metrics:
-    """A, B, validation and test as prompts and targets, one JSONL each."""
-    task = config.task
-    sizes = {"teacher": task.n_teacher, "student": task.n_student, "validation": task.n_validation, "test": task.n_test}
-    parts = draw_examples(get_task(task.name), task.draw_from, sizes, task.prompt, seed)
-    for name, examples in parts.items():
-        write_jsonl(context.out / f"{name}.jsonl", examples)
-    return {name: len(examples) for name, examples in parts.items()}
+    """A and B as prompts and targets, one JSONL each."""
+    task = get_task(settings["task"])
+    parts = draw_slurp(settings["draw_from"], settings["n_teacher"], settings["n_student"], seed)
+    for name, rows in parts.items():
+        write_jsonl(context.out / f"{name}.jsonl", task.examples(rows, settings["prompt"]))
+    return {name: len(rows) for name, rows in parts.items()}
+
+
+def held_out(context: StageContext, config: RunConfig, seed: int, settings: Settings) -> Metrics:
+    """The validation (devel) or test utterances, the same for every seed."""
+    task, part = get_task(settings["task"]), settings["part"]
+    rows = held_out_slurp(part, settings["size"])
+    write_jsonl(context.out / f"{part}.jsonl", task.examples(rows, settings["prompt"]))
+    return {part: len(rows)}
 
 
 def train_on_ground_truth(context: StageContext, config: RunConfig, seed: int, settings: Settings) -> Metrics:
@@ -74,7 +90,7 @@ def train_student(context: StageContext, config: RunConfig, seed: int, settings:
 
 def make_pairs(context: StageContext, config: RunConfig, seed: int, settings: Settings) -> Metrics:
     """The student's own beams on B, scored by every teacher, as preference pairs with the student's reference values."""
-    ids, prompts = _prompts(context.read_examples("student"))
+    ids, prompts = _prompts(context.read_examples("student")[: settings["prompts"]])
     pools = teacher_pools(context, config)
     student = student_pool(context.inputs["student"].folder, config)
     progress = Progress(context.board, context.name, (2 + len(pools)) * len(ids))
@@ -157,7 +173,8 @@ def ground_truth_row(example: dict[str, Any], task: Task) -> TrainingRow:
 def teacher_pools(context: StageContext, config: RunConfig) -> list[Pool]:
     """One pool per teacher, in the config's order."""
     return [
-        Pool(t.name, str(context.inputs[t.name].folder / "model"), t.replicas, t.num_cpus, t.num_gpus) for t in config.teachers
+        Pool(t.name, str(context.inputs[f"teacher:{t.name}"].folder / "model"), t.replicas, t.num_cpus, t.num_gpus)
+        for t in config.teachers
     ]
 
 
@@ -182,7 +199,17 @@ def _train(
     write_jsonl(validation_file, [ground_truth_row(example, task) for example in context.read_examples("validation")])
     form = form or ("classification" if task.kind == "classification" else "supervised")
     job = Job(
-        model, task.kind, task.classes, form, str(train_file), str(validation_file), training, loss, seed, context.board, context.name
+        model,
+        task.kind,
+        task.classes,
+        form,
+        str(train_file),
+        str(validation_file),
+        training,
+        loss,
+        seed,
+        context.board,
+        context.name,
     )
     metrics = fit(job, context.out, context.callbacks)
     validation_file.unlink()  # it is the split's; the training rows stay, for they are the evidence of what was learned

@@ -3,7 +3,7 @@
 import io
 import math
 import textwrap
-from typing import Any, Literal
+from typing import Any
 
 import matplotlib as mpl
 from matplotlib.axes import Axes
@@ -18,12 +18,12 @@ INK, GREY = "#222222", "#808080"
 BLUE, VERMILION, GREEN = "#0072B2", "#D55E00", "#009E73"
 WIDTH = 7.3
 """Inches. Shown 700 px wide, a point of text is 1.3 px."""
-STYLE: dict[str, Any] = {
-    "font.family": "DejaVu Sans", "font.size": 9, "axes.titlesize": 9, "axes.labelsize": 9, "xtick.labelsize": 8.5, "ytick.labelsize": 8.5,
-    "legend.fontsize": 8.5, "legend.frameon": False, "text.color": INK, "axes.labelcolor": INK, "axes.titlecolor": INK,
-    "xtick.color": INK, "ytick.color": INK, "axes.edgecolor": GREY, "axes.facecolor": "none", "axes.spines.top": False,
-    "axes.spines.right": False, "axes.grid": True, "grid.color": GREY, "grid.alpha": 0.25, "lines.linewidth": 1.3,
-    "svg.fonttype": "none", "svg.hashsalt": "raw2s",
+STYLE: Any = {
+    "font.family": "DejaVu Sans", "font.size": 9, "axes.titlesize": 9, "axes.labelsize": 9, "figure.labelsize": 9,
+    "xtick.labelsize": 8.5, "ytick.labelsize": 8.5, "legend.fontsize": 8.5, "legend.frameon": False, "text.color": INK,
+    "axes.labelcolor": INK, "axes.titlecolor": INK, "xtick.color": INK, "ytick.color": INK, "axes.edgecolor": GREY,
+    "axes.facecolor": "none", "figure.facecolor": "none", "axes.spines.top": False, "axes.spines.right": False, "axes.grid": True,
+    "grid.color": GREY, "grid.alpha": 0.25, "lines.linewidth": 1.3, "svg.fonttype": "none", "svg.hashsalt": "raw2s",
 }  # fmt: skip
 """Text stays text in the SVG, for readers and search; the same data gives the same file."""
 ROLES = {"teacher": ("s", VERMILION), "ceiling": ("D", INK), "student": ("o", BLUE)}
@@ -41,15 +41,17 @@ def score_figure(results: Results) -> Figure:
         axes = figure.subplots()
         for row, system in enumerate(systems):
             marker, color = ROLES[system.role]
-            if None not in system.ci95:
-                axes.plot(system.ci95, [row, row], color=color, linewidth=2, solid_capstyle="butt")
+            ends = [end for end in system.ci95 if end is not None]
+            if len(ends) == 2:
+                axes.plot(ends, [row, row], color=color, linewidth=2, solid_capstyle="butt")
             if len(system.per_seed) > 1:
                 axes.plot(system.per_seed, [row] * len(system.per_seed), "|", color=color, markersize=9, markeredgewidth=1)
             axes.plot(system.score, row, marker, color=color, markersize=6.5)
         references = sorted([(teacher.score, "best teacher", VERMILION, ":"), (ceiling.score, "ceiling", INK, "--")])
-        for (score, text, color, style), side in zip(references, ("right", "left"), strict=True):  # outwards: close lines keep their names apart
+        # Names point outwards, so that those of close lines do not meet.
+        for (score, text, color, style), side in zip(references, ("right", "left"), strict=True):
             axes.axvline(score, color=color, linestyle=style, linewidth=1, zorder=0)
-            axes.annotate(text, (score, 1), xycoords=("data", "axes fraction"), xytext=(0, 3), textcoords="offset points", ha=side)
+            axes.text(score, 1.01, text, transform=axes.get_xaxis_transform(), ha=side, va="bottom")
         axes.set_yticks(range(len(systems)), labels)
         axes.set_ylim(len(systems) - 0.4, -0.6)
         axes.grid(axis="y", visible=False)
@@ -73,8 +75,8 @@ def training_figure(histories: dict[str, History]) -> Figure:
             axes.set_title(textwrap.fill(model, 30), loc="left")
         for axes in panels[len(models) :]:
             axes.remove()
-        figure.supxlabel("optimizer step", fontsize=9)
-        figure.supylabel("loss", fontsize=9)
+        figure.supxlabel("optimizer step")
+        figure.supylabel("loss")
         curves = [line for axes in panels[: len(models)] for line in axes.get_lines() if len(line.get_xdata())]
         shown = {str(line.get_label()): line for line in curves}
         figure.legend(shown.values(), shown.keys(), loc="outside upper right", ncols=2)
@@ -106,17 +108,17 @@ def edl_figure(histories: dict[str, History]) -> Figure | None:
             gamma, kl_weight = (max(p[key] for p in points[0]) for key in ("gamma", "kl_weight"))
             weights.set_title(f"γ ≤ {gamma:.3g}, λ ≤ {kl_weight:.3g}", loc="right")
             weights.set_ylim(-0.05, 1.05)
-        figure.supxlabel("optimizer step", fontsize=9)
+        figure.supxlabel("optimizer step")
         for axes in panels[0, [0, 2]]:
             handles, labels = axes.get_legend_handles_labels()
             axes.legend(handles[:2], labels[:2])
     return figure
 
 
-def to_svg(figure: Figure, background: Literal["white", "none"]) -> str:
-    """The figure as SVG text, without a date."""
+def to_svg(figure: Figure) -> str:
+    """The figure as SVG text, transparent and without a date."""
     with mpl.rc_context(STYLE), io.StringIO() as text:
-        figure.savefig(text, format="svg", facecolor=background, metadata={"Date": None, "Creator": None})
+        figure.savefig(text, format="svg", metadata={"Date": None, "Creator": None})
         return text.getvalue()
 
 

@@ -8,7 +8,18 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from raw2s.report.figures import INK, History, edl_figure, score_figure, to_svg, training_figure
 from raw2s.report.outcome import outcome
-from raw2s.report.systems import Results, System, bounds, fraction, list_systems, metric_name, noisy_teachers, notes, pgr_text, stage_title
+from raw2s.report.systems import (
+    Results,
+    System,
+    bounds,
+    fraction,
+    list_systems,
+    metric_name,
+    noisy_teachers,
+    notes,
+    pgr_text,
+    stage_title,
+)
 
 
 def write_report(results: Results, histories: dict[str, History], examples: list[dict[str, Any]], folder: Path) -> Path:
@@ -26,14 +37,18 @@ def write_report(results: Results, histories: dict[str, History], examples: list
     if edl := edl_figure(titled):
         figures["edl"] = edl
     (folder / "figures").mkdir(parents=True, exist_ok=True)
-    for name, figure in figures.items():
-        (folder / "figures" / f"{name}.svg").write_text(to_svg(figure, "white"), encoding="utf-8")
+    drawn = {name: to_svg(figure) for name, figure in figures.items()}
+    for name, svg in drawn.items():
+        opaque = svg.replace("<svg ", '<svg style="background: white" ', 1)  # the ink is dark whatever the file is shown on
+        (folder / "figures" / f"{name}.svg").write_text(opaque, encoding="utf-8")
     environment = Environment(
-        loader=PackageLoader("raw2s.report", "."), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
+        loader=PackageLoader("raw2s.report", "."), autoescape=True, undefined=StrictUndefined,
+        trim_blocks=True, lstrip_blocks=True,
+    )  # fmt: skip
     page = environment.get_template("page.html.j2").render(
-        results=results, systems=systems, noisy=noisy, outcome=outcome(results), notes=notes(results), metric=metric_name(results),
-        figures={name: _inline(to_svg(figure, "none"), name) for name, figure in figures.items()},
+        results=results, systems=systems, noisy=noisy, metric=metric_name(results),
+        outcome=outcome(results), notes=notes(results),
+        figures={name: _inline(svg, name) for name, svg in drawn.items()},
         examples=[_example(example, systems) for example in examples],
         fraction=fraction, bounds=bounds, pgr_text=pgr_text,
     )  # fmt: skip

@@ -1,4 +1,4 @@
-"""What table, figures and page show of results.json: one `System` per tested model, named for a newcomer, and the notes on its numbers."""
+"""What table, figures and page show of results.json: a `System` per tested model, readably named, and notes on the numbers."""
 
 from collections import Counter
 from dataclasses import dataclass, replace
@@ -51,7 +51,7 @@ def method_name(method: str) -> str:
     base, *suffixes = method.split("+")
     kind, _, teacher = base.partition(":")
     loss = next((s.upper() for s in suffixes if s in ("ce", "edl")), USUAL_LOSS.get(kind))
-    name = " ".join(filter(None, [METHODS.get(kind, kind), teacher, loss and f"({loss})"]))
+    name = " ".join([METHODS.get(kind, kind), *filter(None, [teacher]), *([f"({loss})"] if loss else [])])
     return f"{name}, then cDPO" if "cdpo" in suffixes else name
 
 
@@ -85,7 +85,8 @@ def stage_title(stage: str, systems: list[System]) -> str:
 
 
 def metric_name(results: Results) -> str:
-    return METRICS.get(results["metric"], results["metric"])
+    metric: str = results["metric"]
+    return METRICS.get(metric, metric)
 
 
 def noisy_teachers(results: Results) -> list[str]:
@@ -133,7 +134,9 @@ def notes(results: Results) -> list[str]:
         "the spread from training again with other seeds comes on top."
     )
     if "empty" in results["ceiling"]:
-        lines.append("empty: answers that name nothing, which may be right; unparsable: answers not in the asked format, counted as empty.")
+        lines.append(
+            "empty: answers that name nothing, which may be right; unparsable: not in the asked format, counted as empty."
+        )
     return lines
 
 

@@ -19,19 +19,21 @@ def closing_table(results: Results) -> Group:
     for heading in ("aux", "conf.", f"{metric_name(results)}\n[interval]", "PGR\n[interval]", *shares):
         table.add_column(Text(heading), justify="right", no_wrap=True)
     for system, following in zip(systems, [*systems[1:], None], strict=True):
-        table.add_row(*map(Text, _cells(system, noise, answers)), end_section=following is not None and following.role != system.role)
+        last_of_role = following is not None and following.role != system.role
+        table.add_row(*map(Text, _cells(system, noise, answers)), end_section=last_of_role)
     title = Text(f"{results['run']}: {results['task']}, {results['test_utterances']:,} test utterances", style="bold")
     return Group(Text(), title, Text(), table, Text(), *map(Text, notes(results)), Text())
 
 
 def _cells(system: System, noise: bool, answers: bool) -> list[str]:
     student = system.role == "student"
+    pgr = [pgr_text(system.pgr, noise), *([bounds(system.pgr_ci95)] if system.pgr is not None else [])]
     cells = [
         system.name,
         ("yes" if system.aux else "no") if student else "",
         ("yes" if system.confidence else "no") if student else "",
         f"{fraction(system.score)}\n{bounds(system.ci95)}",
-        "\n".join([pgr_text(system.pgr, noise), *([bounds(system.pgr_ci95)] if system.pgr is not None else [])]) if student else "",
+        "\n".join(pgr) if student else "",
     ]
     shares = [system.empty, system.unparsable] if answers else []
     return cells + ["" if share is None else f"{share:.1%}" for share in shares]

@@ -8,7 +8,7 @@ import numpy as np
 
 from raw2s.evaluation import f1_of_counts, slu_f1_counts
 from raw2s.tasks.slot_filling import PROMPTS, parse_slots, slot_target
-from raw2s.tasks.slurp import Row, draw_slurp, train_rows
+from raw2s.tasks.slurp import Row, train_rows
 
 
 class Example(TypedDict):
@@ -39,6 +39,14 @@ class Task:
     utterance_counts: Callable[[Sequence[Any], Sequence[Any]], np.ndarray]
     score: Callable[[np.ndarray], np.ndarray]
 
+    def examples(self, rows: Sequence[Row], prompt: str) -> list[Example]:
+        """The rows as later stages see them, with the prompt called `prompt`."""
+        template = self.prompts[prompt]
+        return [
+            Example(id=row["id"], prompt=template.format(text=row["text"]), target=self.target(row), gold=self.gold(row))
+            for row in rows
+        ]
+
 
 def _scenarios() -> tuple[str, ...]:
     return tuple(sorted({row["scenario"] for row in train_rows()}))
@@ -52,21 +60,18 @@ def get_task(name: str) -> Task:
     """The task called `name`: `slurp_slots` (SLU-F1) or `slurp_scenario` (accuracy over 18 classes)."""
     if name == "slurp_slots":
         return Task(
-            name, "generation", "slu_f1", (), PROMPTS, slot_target, lambda row: row["entities"], parse_slots, slu_f1_counts, f1_of_counts
+            name,
+            "generation",
+            "slu_f1",
+            (),
+            PROMPTS,
+            slot_target,
+            lambda row: row["entities"],
+            parse_slots,
+            slu_f1_counts,
+            f1_of_counts,
         )
     return Task(
         name, "classification", "accuracy", _scenarios(), {"short": "{text}\n"}, lambda row: row["scenario"],
         lambda row: row["scenario"], lambda text: text, _correct, lambda counts: counts[..., 0],
     )  # fmt: skip
-
-
-def draw_examples(task: Task, draw_from: Literal["pool", "train"], sizes: dict, prompt: str, seed: int) -> dict[str, list[Example]]:
-    """`teacher` (A), `student` (B), `validation` and `test` examples; see `draw_slurp` for what moves with the seed."""
-    template = task.prompts[prompt]
-    return {
-        part: [
-            Example(id=row["id"], prompt=template.format(text=row["text"]), target=task.target(row), gold=task.gold(row))
-            for row in rows
-        ]
-        for part, rows in draw_slurp(draw_from, sizes, seed).items()
-    }

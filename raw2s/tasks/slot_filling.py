@@ -44,9 +44,9 @@ def parse_slots(text: str) -> list[list[str]] | None:
     Types outside the 55 are dropped, as the authors' scoring script does.
     """
     try:
-        pairs = json.loads(text, object_pairs_hook=list)
-    except (json.JSONDecodeError, RecursionError):
+        pairs = json.loads(text, object_pairs_hook=tuple)
+    except (ValueError, RecursionError):  # not only JSONDecodeError: a number may have too many digits
         return None
-    if not isinstance(pairs, list) or not all(isinstance(p, tuple) and isinstance(p[1], str) for p in pairs):
+    if not isinstance(pairs, tuple) or not all(isinstance(value, str) for _, value in pairs):
         return None
     return [[kind, filler] for kind, value in pairs if kind in SLOT_TYPES for filler in value.split(JOIN)]

@@ -72,27 +72,26 @@ def pretraining_rows() -> list[Row]:
     return kept
 
 
-def draw_slurp(
-    draw_from: Literal["pool", "train"], sizes: dict[Literal["teacher", "student", "validation", "test"], int | None], seed: int
-) -> dict[str, list[Row]]:
-    """A, B, validation and test; `None` takes all of the official set.
+def draw_slurp(draw_from: Literal["pool", "train"], n_teacher: int, n_student: int, seed: int) -> dict[str, list[Row]]:
+    """A (`teacher`) and B (`student`): disjoint, and moving with the seed.
 
-    A and B are disjoint and move with the seed. Validation and test are a prefix of one fixed shuffle, whatever
-    the seed, so that runs and seeds are compared on the same utterances.
-
-    Raises ValueError when A and B together are larger than what they are drawn from.
+    Raises ValueError when together they are larger than what they are drawn from.
     """
     rows = pool_rows() if draw_from == "pool" else train_rows()
-    n_teacher, n_student = sizes["teacher"] or 0, sizes["student"] or 0
     if n_teacher + n_student > len(rows):
         raise ValueError(
-            f"task.n_teacher + task.n_student is {n_teacher + n_student}, but {draw_from!r} holds {len(rows)} utterances; "
-            "lower them, or set task.draw_from: train if no model was pretrained on SLURP."
+            f"task.n_teacher + task.n_student is {n_teacher + n_student}, but draw_from: {draw_from} holds {len(rows)} "
+            "utterances; lower them, or set task.draw_from: train if no model was pretrained on SLURP"
         )
     random.Random(seed).shuffle(rows)
-    fixed = {}
-    for name, source in (("validation", "devel"), ("test", "test")):
-        official = load_slurp(source)
-        random.Random(0).shuffle(official)
-        fixed[name] = official[: sizes[name]]
-    return {"teacher": rows[:n_teacher], "student": rows[n_teacher : n_teacher + n_student], **fixed}
+    return {"teacher": rows[:n_teacher], "student": rows[n_teacher : n_teacher + n_student]}
+
+
+def held_out_slurp(part: Literal["validation", "test"], size: int | None) -> list[Row]:
+    """`size` utterances of the official devel or test set, a prefix of one fixed shuffle; None takes all.
+
+    No seed moves them, so that runs and seeds are compared on the same utterances.
+    """
+    rows = load_slurp("devel" if part == "validation" else "test")
+    random.Random(0).shuffle(rows)
+    return rows[:size]

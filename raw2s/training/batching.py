@@ -4,6 +4,7 @@ Every rank computes the same plan from the seed, so no row is dropped, none is s
 step is divided by the whole step's total, however its rows fall on workers and micro-batches.
 """
 
+import itertools
 import random
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -59,7 +60,6 @@ class Batch:
     word_logprob_IW: torch.Tensor | None
     probabilities_PK: torch.Tensor
     reference_P2: torch.Tensor
-    divisor: float = 1.0
 
     def to(self, device: torch.device) -> "Batch":
         moved = {k: v.to(device) if isinstance(v, torch.Tensor) else v for k, v in vars(self).items()}
@@ -100,7 +100,7 @@ def plan_epoch(
     for start in range(0, len(order), batch_size):
         step = sorted(order[start : start + batch_size], key=lambda i: (lengths[i], i))
         cuts = [round(part * len(step) / parts) for part in range(parts + 1)]
-        shares = [step[low:high] for low, high in zip(cuts, cuts[1:], strict=False)]
+        shares = [step[low:high] for low, high in itertools.pairwise(cuts)]
         yield step, shares[rank::workers]
 
 

@@ -31,7 +31,10 @@ def fit(job: Job, out: Path, callbacks: Sequence[UserCallback] = ()) -> dict[str
         scaling_config=ray.train.ScalingConfig(
             num_workers=training.workers,
             use_gpu=training.gpus_per_worker > 0,
-            resources_per_worker={"CPU": training.cpus_per_worker, **({"GPU": training.gpus_per_worker} if training.gpus_per_worker else {})},
+            resources_per_worker={
+                "CPU": training.cpus_per_worker,
+                **({"GPU": training.gpus_per_worker} if training.gpus_per_worker else {}),
+            },
         ),
         run_config=ray.train.RunConfig(
             name="train",
@@ -46,8 +49,10 @@ def fit(job: Job, out: Path, callbacks: Sequence[UserCallback] = ()) -> dict[str
         ),
     )
     result = trainer.fit()
-    kept, metrics = result.best_checkpoints[-1] if training.keep == "last" else min(
-        result.best_checkpoints, key=lambda pair: pair[1]["validation_loss"]
+    kept, metrics = (
+        result.best_checkpoints[-1]
+        if training.keep == "last"
+        else min(result.best_checkpoints, key=lambda pair: pair[1]["validation_loss"])
     )
     os.replace(kept.path, out / "model")
     history = result.metrics["history"]

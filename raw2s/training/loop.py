@@ -171,7 +171,9 @@ def _validate(
     return loss / count, correct / count
 
 
-def _report(metrics: dict[str, Any], save: bool, engine: deepspeed.DeepSpeedEngine, tokenizer: PreTrainedTokenizerBase, rank: int) -> None:
+def _report(
+    metrics: dict[str, Any], save: bool, engine: deepspeed.DeepSpeedEngine, tokenizer: PreTrainedTokenizerBase, rank: int
+) -> None:
     """`ray.train.report` on every rank (it is a barrier); rank 0 brings the weights as a Hugging Face folder."""
     state = _full_state(engine, rank) if save else {}
     with tempfile.TemporaryDirectory() as folder:

@@ -15,6 +15,7 @@ from raw2s.decoding import spread_word_scores
 from raw2s.decoding.heads import logits_at
 from raw2s.losses import (
     cdpo_loss,
+    cross_entropy,
     edl_loss,
     edl_terms,
     gamma_at,
@@ -51,7 +52,7 @@ class TargetLogits(nn.Module):
     One forward of one module, so that DeepSpeed's ZeRO-3 hooks gather every partitioned weight, the head's too.
     """
 
-    def __init__(self, model: PreTrainedModel):
+    def __init__(self, model: PreTrainedModel) -> None:
         super().__init__()
         self.model = model
 
@@ -59,7 +60,9 @@ class TargetLogits(nn.Module):
         return logits_at(self.model, batch.input_ids_BT, batch.attention_mask_BT, batch.row_N, batch.column_N)
 
 
-def token_loss(logits_NV: torch.Tensor, batch: Batch, settings: LossSettings, weights: Weights) -> tuple[torch.Tensor, dict[str, float]]:
+def token_loss(
+    logits_NV: torch.Tensor, batch: Batch, settings: LossSettings, weights: Weights
+) -> tuple[torch.Tensor, dict[str, float]]:
     """Eq. 2, 4 and 5 over target tokens, each weighted with its teachers' weights.
 
     Teachers who gave the same sequence share one row of the batch: the soft label is linear in P(s_i), and so is the loss
@@ -69,12 +72,16 @@ def token_loss(logits_NV: torch.Tensor, batch: Batch, settings: LossSettings, we
     prob_N = None if batch.word_logprob_IW is None else _teacher_probability(logits_NV, batch, settings.bridge)
     if settings.edl:
         vocabulary = logits_NV.shape[-1]
-        target_NV = F.one_hot(batch.token_N, vocabulary).to(logits_NV.dtype) if prob_N is None else soft_label(logits_NV.detach(), batch.token_N, prob_N)
+        target_NV = (
+            F.one_hot(batch.token_N, vocabulary).to(logits_NV.dtype)
+            if prob_N is None
+            else soft_label(logits_NV.detach(), batch.token_N, prob_N)
+        )
         loss_N, logged = _edl(logits_NV, target_NV, settings, weights, weight_N)
     else:
-        own_N = F.cross_entropy(logits_NV, logits_NV.argmax(dim=-1), reduction="none") if weights.gamma else 0.0
+        own_N = cross_entropy(logits_NV, logits_NV.argmax(dim=-1), reduction="none") if weights.gamma else 0.0
         loss_N = (
-            F.cross_entropy(logits_NV, batch.token_N, reduction="none")
+            cross_entropy(logits_NV, batch.token_N, reduction="none")
             if prob_N is None
             else soft_label_cross_entropy(logits_NV, batch.token_N, prob_N, reduction="none")
         )
@@ -82,18 +89,24 @@ def token_loss(logits_NV: torch.Tensor, batch: Batch, settings: LossSettings, we
     return (weight_N * loss_N).sum(), logged
 
 
-def class_loss(logits_PK: torch.Tensor, batch: Batch, settings: LossSettings, weights: Weights) -> tuple[torch.Tensor, dict[str, float]]:
+def class_loss(
+    logits_PK: torch.Tensor, batch: Batch, settings: LossSettings, weights: Weights
+) -> tuple[torch.Tensor, dict[str, float]]:
     """Eq. 2, 4 and 5 over classes; the teachers' probabilities come already mixed with their weights."""
     if settings.edl:
-        loss_P, logged = _edl(logits_PK, batch.probabilities_PK, settings, weights, torch.ones(len(logits_PK), device=logits_PK.device))
+        loss_P, logged = _edl(
+            logits_PK, batch.probabilities_PK, settings, weights, torch.ones(len(logits_PK), device=logits_PK.device)
+        )
         return loss_P.sum(), logged
     target_PK = mix_with_own_prediction(batch.probabilities_PK, logits_PK, weights.gamma)
-    return F.cross_entropy(logits_PK, target_PK, reduction="sum"), {}
+    return cross_entropy(logits_PK, target_PK, reduction="sum"), {}
 
 
-def preference_loss(logits_NV: torch.Tensor, batch: Batch, settings: LossSettings, weights: Weights) -> tuple[torch.Tensor, dict[str, float]]:
+def preference_loss(
+    logits_NV: torch.Tensor, batch: Batch, settings: LossSettings, weights: Weights
+) -> tuple[torch.Tensor, dict[str, float]]:
     """cDPO, Eq. 9 and 12, over pairs; sequences alternate chosen, rejected."""
-    logprob_N = -F.cross_entropy(logits_NV.float(), batch.token_N, reduction="none")
+    logprob_N = -cross_entropy(logits_NV, batch.token_N, reduction="none")
     pairs = len(batch.reference_P2)
     policy_P2 = logprob_N.new_zeros(2 * pairs).index_add(0, batch.row_N, logprob_N).view(pairs, 2)
     (chosen_P, rejected_P), (ref_chosen_P, ref_rejected_P) = policy_P2.unbind(1), batch.reference_P2.unbind(1)
@@ -121,7 +134,12 @@ def _edl(
 ) -> tuple[torch.Tensor, dict[str, float]]:
     """Eq. 5 is Eq. 4 on the target mixed with the student's own arg-max."""
     target = mix_with_own_prediction(target, logits, weights.gamma)
-    options = {"evidence": settings.evidence, "form": settings.form, "logit_clamp": settings.logit_clamp, "kl_clamp": settings.kl_clamp}
+    options = {
+        "evidence": settings.evidence,
+        "form": settings.form,
+        "logit_clamp": settings.logit_clamp,
+        "kl_clamp": settings.kl_clamp,
+    }
     if weights.kl == 0:
         nll = edl_loss(logits, target, kl_weight=0.0, reduction="none", **options)
         return nll, {"nll": (row_weight * nll).sum().item()}

@@ -94,7 +94,9 @@ def run_sweep(sweep: SweepConfig, base: dict[str, Any], console: Console | None 
     with tracked_run(sweep.name, config.storage, sweep.model_dump(mode="json")) as tracker:
         start_ray(config.ray, dashboard=True)
         with StageDisplay(console) as display:
-            shared = [stage for stage in plan_stages(config, config.seeds[0]).in_order() if stage.kind in ("split", "train", "label")]
+            shared = [
+                stage for stage in plan_stages(config, config.seeds[0]).in_order() if stage.kind in ("split", "train", "label")
+            ]
             shared = [stage for stage in shared if not stage.name.startswith("ceiling")]
             execute(shared, store, display, config.ray, lambda *_: None)
         teachers = [teacher.name for teacher in config.teachers]
@@ -119,19 +121,26 @@ def run_sweep(sweep: SweepConfig, base: dict[str, Any], console: Console | None 
                 ),
             ),
             run_config=tune.RunConfig(
-                name=f"tune-{tracker.parent_id}", storage_path=str(folder), verbose=0, callbacks=[_Log(tracker, teachers, console)]
+                name=f"tune-{tracker.parent_id}",
+                storage_path=str(folder),
+                verbose=0,
+                callbacks=[_Log(tracker, teachers, console)],
             ),
         )
         results = tuner.fit()
         finished = [result for result in results if result.error is None and METRIC in result.metrics]
         if not finished:
-            raise StageFailed(f"all {sweep.trials} trials failed, the first with {next(iter(results)).error}; run the base config alone")
+            raise StageFailed(
+                f"all {sweep.trials} trials failed, the first with {next(iter(results)).error}; run the base config alone"
+            )
         best = max(finished, key=lambda result: result.metrics[METRIC])
         tree = with_settings(base, best.config)
         (folder / "best.yaml").write_text(yaml.safe_dump({**tree, "name": f"{config.name}-best"}, sort_keys=False))
         tracker.log_results({f"best/{METRIC}": best.metrics[METRIC]}, [folder / "best.yaml"])
     console.print(_table(finished, teachers, epochs))
-    console.print(f"best     {folder / 'best.yaml'}\nmlflow   mlflow ui --backend-store-uri {tracker.uri}", highlight=False, soft_wrap=True)
+    console.print(
+        f"best     {folder / 'best.yaml'}\nmlflow   mlflow ui --backend-store-uri {tracker.uri}", highlight=False, soft_wrap=True
+    )
     return best.config
 
 
@@ -176,7 +185,7 @@ def _finished(artifacts: ArtifactStore, stage: Stage) -> Artifact:
 class _Log(tune.Callback):
     """Every ended trial as a line and as a child run in MLflow."""
 
-    def __init__(self, tracker: Tracker, teachers: list[str], console: Console):
+    def __init__(self, tracker: Tracker, teachers: list[str], console: Console) -> None:
         self.tracker, self.teachers, self.console = tracker, teachers, console
 
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
@@ -187,7 +196,9 @@ class _Log(tune.Callback):
 
     def _log(self, trial: Any) -> None:
         last = {k: v for k, v in (trial.last_result or {}).items() if k.startswith("validation_") or k == "training_iteration"}
-        weights = dict(zip(self.teachers, simplex({k: v for k, v in trial.config.items() if k.startswith("weight/")}), strict=True))
+        weights = dict(
+            zip(self.teachers, simplex({k: v for k, v in trial.config.items() if k.startswith("weight/")}), strict=True)
+        )
         settings = {"gamma_max": trial.config["gamma_max"], "kl_weight": trial.config["kl_weight"], "weights": weights}
         self.tracker.log_stage(f"trial-{trial.trial_id}", settings, last, key=trial.trial_id, cached=False)
         self.console.print(f"trial {trial.trial_id}: {trial.status.lower()}, {last}", highlight=False)

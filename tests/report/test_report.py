@@ -8,7 +8,7 @@ from html.parser import HTMLParser
 
 import matplotlib as mpl
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from rich.console import Console
 
@@ -66,7 +66,9 @@ STUDENTS = [
     student("bayesian+cdpo", 0.4009, pgr=-0.53, pgr_ci95=(-0.7, -0.3)),
     student("bayesian", 0.3502, aux=True, pgr=None, pgr_ci95=(None, None)),
 ]
-HISTORIES = {f"{stage}@{seed}": curve(edl) for stage, edl in (("teacher/gpt2", False), ("student/1-bayesian", True)) for seed in (1, 2)}
+HISTORIES = {f"teacher/gpt2@{seed}": curve() for seed in (1, 2)} | {
+    f"student/1-bayesian@{seed}": curve(edl=True) for seed in (1, 2)
+}
 EXAMPLES = [
     {"prompt": NASTY, "gold": '{"time": "9"}', "outputs": {"teacher/opt@1": '{"time": "9"}', "ceiling@1": NASTY, "cdpo/1@1": ""}},
 ]
@@ -147,6 +149,7 @@ score = st.floats(0, 1)
 pgr = st.floats(-20, 20)
 
 
+@settings(deadline=None, max_examples=40)
 @given(score, pgr, st.tuples(pgr, pgr).map(sorted), st.booleans())
 def test_the_table_fits_80_columns_with_every_number_whole(value, gap, ci95, noise):
     text = printed(make_results([student("bayesian+cdpo", value, pgr=gap, pgr_ci95=ci95)], noise=["opt"] if noise else []))
@@ -235,14 +238,22 @@ def test_utterances_and_answers_are_escaped(report, page):
     assert "name='<demo>'" in page.text
 
 
-def test_wrong_answers_are_told_in_words(page):
-    assert page.text.count("✓ same") == 1
-    assert page.text.count("✗ differs") == 2
+def test_wrong_answers_are_told_in_words(report, page):
+    cells = re.findall(r"<td class=\"(right|wrong)\">(.*?)</td>", report.read_text(encoding="utf-8"))
+    assert cells == [("right", "✓ same"), ("wrong", "✗ differs"), ("wrong", "✗ differs")]
     assert "no text" in page.text
 
 
 def test_the_page_says_what_is_noise_and_undefined_and_whose_data(page):
-    for part in ("WITHIN THE NOISE", "(gap is noise)", "undefined", "SLURP text, CC BY 4.0", "Eq. 13", "2026-01-02T03:04:05+00:00", "0123abcd"):
+    for part in (
+        "WITHIN THE NOISE",
+        "(gap is noise)",
+        "undefined",
+        "SLURP text, CC BY 4.0",
+        "Eq. 13",
+        "2026-01-02T03",
+        "0123abcd",
+    ):
         assert part in page.text
 
 
@@ -280,7 +291,7 @@ def test_a_run_without_curves_or_examples_still_has_a_report(tmp_path):
 
 def test_figures_leave_matplotlib_as_it_was_and_repeat_exactly():
     before = dict(mpl.rcParams)
-    svg = [to_svg(score_figure(make_results(STUDENTS)), "white") for _ in range(2)]
+    svg = [to_svg(score_figure(make_results(STUDENTS))) for _ in range(2)]
     training_figure(HISTORIES)
     assert svg[0] == svg[1]
     assert dict(mpl.rcParams) == before

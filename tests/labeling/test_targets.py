@@ -1,0 +1,181 @@
+import math
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from raw2s.labeling.table import CLASSIFICATION, GENERATION, read_table, write_table
+from raw2s.labeling.targets import best_candidate, candidate_score, class_rows, preference_pairs, text_rows
+
+PROMPTS = {7: "wake me up\n", 3: "play jazz\n"}
+
+
+def candidate(
+    index: int, text: str, rank: list[int], words: list[list[float]], tokens: list[int] | None = None, prompt: int = 7
+) -> dict:
+    return {
+        "id": prompt,
+        "candidate": index,
+        "text": text,
+        "rank": rank,
+        "tokens": tokens or [len(w) for w in words],
+        "words": words,
+    }
+
+
+# Prompt 7: each teacher has another best beam. Prompt 3: they agree on the best.
+TABLE = [
+    candidate(0, "nine am", [0, 1], [[-0.1, -0.1, -0.2], [-1.0, -1.0, -1.0]]),
+    candidate(1, "nine", [1, -1], [[-2.0, -0.5], [-4.0, -1.0]]),
+    candidate(2, "at nine am", [-1, 0], [[-0.5, -0.5, -0.1, -0.1], [-0.1, -0.1, -0.2, -0.4]]),
+    candidate(0, "jazz", [0, 0], [[-0.3, -0.1], [-0.6, -0.2]], prompt=3),
+    candidate(1, "blues", [1, 1], [[-3.0, -0.1], [-6.0, -0.2]], prompt=3),
+]
+
+
+def rows_of(table=TABLE, **changes):
+    settings = {"method": "multi", "weights": [0.75, 0.25], "score": "mean_logprob", "confidence": True, "merge": True}
+    return text_rows(PROMPTS, table, **(settings | changes))
+
+
+@pytest.mark.parametrize(
+    ("score", "first", "second"),
+    [
+        ("mean_logprob", math.log(0.5), math.log(0.25)),
+        ("sum_logprob", 3 * math.log(0.5), 2 * math.log(0.25)),
+        ("prob", 0.5**3, 0.25**2),
+    ],
+)
+def test_the_three_kinds_of_score(score, first, second):
+    # Two words and the end marker; the second teacher's tokenizer needs two pieces for them.
+    words = [[math.log(0.5)] * 3, [2 * math.log(0.25), 0.0, 0.0]]
+    assert candidate_score(words, [3, 2], [0.7, 0.3], score) == pytest.approx(0.7 * first + 0.3 * second)
+
+
+logprobs = st.lists(st.sampled_from([-4.0, -1.5, -0.5]), min_size=2, max_size=2)  # few values, so that many scores tie
+beams = st.lists(st.lists(logprobs, min_size=2, max_size=2), min_size=1, max_size=6)
+shares = st.lists(st.floats(0.01, 1), min_size=2, max_size=2)
+scores = st.sampled_from(["mean_logprob", "sum_logprob", "prob"])
+
+
+@given(beams, shares, scores)
+def test_joint_decoding_takes_the_largest_score_and_of_equals_the_first(words, weights, score):
+    candidates = [candidate(index, str(index), [index, index], each) for index, each in enumerate(words)]
+    values = [candidate_score(c["words"], c["tokens"], weights, score) for c in candidates]
+    best = best_candidate(candidates[::-1], weights, score)
+    assert values[best["candidate"]] == max(values)
+    assert values.index(max(values)) == best["candidate"]
+
+
+@pytest.mark.parametrize(
+    ("weights", "text", "producer"),
+    [
+        ([0.5, 0.5], "at nine am", 1),
+        ([1.0, 0.0], "nine am", 0),
+        ([0.9, 0.1], "nine am", 0),  # the second teacher has it too, only lower
+    ],
+)
+def test_joint_trains_on_one_sequence_with_its_producers_confidence(weights, text, producer):
+    (target,) = rows_of(method="joint", weights=weights)[0]["targets"]
+    chosen = next(c for c in TABLE if c["text"] == text)
+    assert target == {"text": text, "weights": [1.0], "word_logprobs": [chosen["words"][producer]]}
+
+
+@pytest.mark.parametrize(("rank", "producer"), [([1, 0], 1), ([0, 0], 0), ([2, 1], 1), ([-1, 3], 1), ([3, -1], 0)])
+def test_the_producer_is_who_ranked_it_highest_then_the_first(rank, producer):
+    words = [[-1.0, -0.1], [-2.0, -0.2]]
+    (row,) = rows_of([candidate(0, "nine", rank, words)], method="joint")
+    assert row["targets"][0]["word_logprobs"] == [words[producer]]
+
+
+def test_multi_gives_each_teachers_own_best():
+    apart, together = rows_of()
+    assert (apart["id"], apart["prompt"]) == (7, PROMPTS[7])
+    assert apart["targets"] == [
+        {"text": "nine am", "weights": [0.75], "word_logprobs": [TABLE[0]["words"][0]]},
+        {"text": "at nine am", "weights": [0.25], "word_logprobs": [TABLE[2]["words"][1]]},
+    ]
+    assert together["targets"] == [{"text": "jazz", "weights": [0.75, 0.25], "word_logprobs": TABLE[3]["words"]}]
+
+
+def test_equal_texts_stay_apart_unless_merged():
+    assert rows_of(merge=False)[1]["targets"] == [
+        {"text": "jazz", "weights": [0.75], "word_logprobs": [TABLE[3]["words"][0]]},
+        {"text": "jazz", "weights": [0.25], "word_logprobs": [TABLE[3]["words"][1]]},
+    ]
+
+
+@pytest.mark.parametrize("merge", [True, False])
+def test_a_teacher_of_weight_zero_has_no_say(merge):
+    for row, text in zip(rows_of(weights=[0.0, 1.0], merge=merge), ("at nine am", "jazz"), strict=True):
+        (target,) = row["targets"]
+        assert (target["text"], target["weights"]) == (text, [1.0])
+        assert target["word_logprobs"] == [next(c for c in TABLE if c["text"] == text)["words"][1]]
+
+
+@pytest.mark.parametrize("method", ["multi", "joint"])
+def test_hard_labels_carry_no_confidence(method):
+    for row in rows_of(method=method, confidence=False):
+        assert [target.keys() for target in row["targets"]] == [{"text", "weights"}] * len(row["targets"])
+
+
+@pytest.mark.parametrize("confidence", [True, False])
+def test_classes_are_mixed_with_the_weights(confidence):
+    probabilities = [[0.7, 0.2, 0.1], [0.1, 0.3, 0.6]]
+    table = [{"id": 3, "logits": [[math.log(p) + 5 for p in teacher] for teacher in probabilities]}]
+    (row,) = class_rows(PROMPTS, table, weights=[3, 1], confidence=confidence)
+    expected = [0.55, 0.225, 0.225] if confidence else [0.75, 0, 0.25]
+    assert row == {"id": 3, "prompt": PROMPTS[3], "probabilities": pytest.approx(expected)}
+
+
+def test_a_class_teacher_of_weight_zero_has_no_say():
+    table = [{"id": 3, "logits": [[100.0, 0.0], [0.3, 0.4]]}]
+    (row,) = class_rows(PROMPTS, table, weights=[0, 1], confidence=True)
+    assert row["probabilities"] == pytest.approx(torch.tensor([0.3, 0.4], dtype=torch.float64).softmax(0).tolist())
+
+
+def own_beams(values: list[float]) -> list[dict]:
+    """Beams of the student to which both teachers give the same one-word score."""
+    return [
+        {"text": str(index), "reference": -float(index), "words": [[value], [value]], "tokens": [1, 1]}
+        for index, value in enumerate(values)
+    ]
+
+
+@given(beams, shares, scores)
+def test_pairs_are_the_best_against_the_worst(words, weights, score):
+    candidates = [
+        {"text": str(index), "reference": -float(index), "words": each, "tokens": [2, 2]} for index, each in enumerate(words)
+    ]
+    values = [candidate_score(c["words"], c["tokens"], weights, score) for c in candidates]
+    pairs = preference_pairs([7], PROMPTS, {7: candidates}, weights, score)
+    if max(values) == min(values):
+        assert pairs == []
+        return
+    best, worst = values.index(max(values)), values.index(min(values))
+    assert pairs == [
+        {
+            "id": 7, "prompt": PROMPTS[7], "chosen": str(best), "rejected": str(worst),
+            "ref_chosen": -float(best), "ref_rejected": -float(worst),
+        }
+    ]  # fmt: skip
+
+
+def test_no_pair_where_the_best_is_the_worst():
+    candidates = {7: own_beams([-2.0, -2.0]), 3: own_beams([-1.0]), 5: own_beams([-2.0, -1.0, -2.0])}
+    (pair,) = preference_pairs([7, 3, 5], PROMPTS | {5: "stop\n"}, candidates, [0.5, 0.5], "mean_logprob")
+    assert (pair["id"], pair["chosen"], pair["rejected"]) == (5, "1", "0")
+
+
+def test_tables_are_read_as_they_were_written(tmp_path):
+    texts = ["", 'zoë "r. & b."', "a\u2028b\x85", "{}", "\n"]
+    table = [{**row, "text": text} for row, text in zip(TABLE, texts, strict=True)]
+    write_table(tmp_path / "labels.parquet", table, GENERATION, ["gpt-2", "zoë"])
+    assert read_table(tmp_path / "labels.parquet") == (table, ["gpt-2", "zoë"])
+
+
+def test_class_tables_are_read_as_they_were_written(tmp_path):
+    logits = torch.tensor([[0.1, -2.3, 1e-30], [5.0, 0.0, -1e30]]).tolist()
+    write_table(tmp_path / "labels.parquet", [{"id": -4, "logits": logits}], CLASSIFICATION, ["a", "b"])
+    assert read_table(tmp_path / "labels.parquet") == ([{"id": -4, "logits": logits}], ["a", "b"])

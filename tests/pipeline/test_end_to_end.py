@@ -1,0 +1,152 @@
+"""The main job on a few utterances: what it leaves, what a second run reuses, what a killed run keeps."""
+
+import json
+import os
+from pathlib import Path
+
+import mlflow
+import pytest
+from conftest import kill_when, start_pipeline, tiny_run, write_config
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    """(storage, output) of one uninterrupted run."""
+    folder = tmp_path_factory.mktemp("uninterrupted")
+    process = start_pipeline(write_config(folder, tiny_run(folder / "runs")))
+    output, _ = process.communicate(timeout=380)
+    assert process.returncode == 0, output
+    return folder / "runs", output
+
+
+def manifests(storage: Path) -> dict[str, dict]:
+    found = {}
+    for file in sorted(storage.glob("artifacts/*/*/manifest.json")):
+        if not file.parent.name.startswith(".") and "damaged" not in file.parent.name:
+            found[f"{file.parent.parent.name}/{file.parent.name}"] = json.loads(file.read_text())
+    return found
+
+
+def contents(storage: Path) -> dict[str, dict]:
+    """Every artifact's checksums: two runs that agree here are the same to the last bit."""
+    return {name: manifest["files"] for name, manifest in manifests(storage).items()}
+
+
+def test_leaves_results_report_and_mlflow_runs(finished):
+    storage, output = finished
+    results = json.loads((storage / "tiny" / "results.json").read_text())
+    assert [t["name"] for t in results["teachers"]] == ["gpt2", "opt"]
+    assert [s["method"] for s in results["students"]] == ["bayesian", "bayesian+cdpo"]
+    assert all(0 <= system["score"] <= 1 for system in [*results["teachers"], results["ceiling"], *results["students"]])
+    assert {"split", "teacher/gpt2", "label", "student/0-bayesian", "pairs/0", "cdpo/0"} <= {s["name"] for s in results["stages"]}
+    assert not any(stage["cached"] for stage in results["stages"])
+    assert "<svg" in (storage / "tiny" / "report.html").read_text()
+    assert "SLU-F1" in output
+    assert "report.html" in output
+    assert "Traceback" not in output
+    client = mlflow.MlflowClient(tracking_uri=f"sqlite:///{storage / 'mlflow.db'}")
+    experiment = client.get_experiment_by_name("raw2s")
+    runs = client.search_runs([experiment.experiment_id])
+    parents = [run for run in runs if "mlflow.parentRunId" not in run.data.tags]
+    assert len(parents) == 1
+    assert parents[0].info.status == "FINISHED"
+    assert parents[0].data.metrics["ceiling"] == pytest.approx(results["ceiling"]["score"])
+    student = next(run for run in runs if run.info.run_name == "student/0-bayesian")
+    assert student.data.tags["mlflow.parentRunId"] == parents[0].info.run_id
+    assert client.get_metric_history(student.info.run_id, "train/loss")
+
+
+def test_every_id_is_labelled_by_every_teacher_with_consistent_scores(finished):
+    import pyarrow.parquet as pq
+
+    storage, _ = finished
+    table = pq.read_table(next(storage.glob("artifacts/label/*/labels.parquet"))).to_pylist()
+    split = next(storage.glob("artifacts/split/*/student.jsonl"))
+    ids = [json.loads(line)["id"] for line in split.read_text().splitlines()]
+    assert list(dict.fromkeys(row["id"] for row in table)) == ids
+    for row in table:
+        words = len(row["text"].split()) + 1
+        assert [len(scores) for scores in row["words"]] == [words, words]
+        assert all(sum(scores) <= 0 for scores in row["words"])
+        assert any(rank >= 0 for rank in row["rank"])
+
+
+def test_second_run_reuses_every_stage_and_more_test_rows_train_nothing(finished):
+    storage, _ = finished
+    before = contents(storage)
+    process = start_pipeline(storage.parent / "config.yaml")
+    output, _ = process.communicate(timeout=120)
+    assert process.returncode == 0, output
+    assert contents(storage) == before
+    assert ": started" not in output
+    assert all(stage["cached"] for stage in json.loads((storage / "tiny" / "results.json").read_text())["stages"])
+    planned = start_pipeline(storage.parent / "config.yaml", "--set", "task.n_test=30", "--set", "students=[]")
+    output, _ = planned.communicate(timeout=200)
+    assert planned.returncode == 0, output
+    started = [line.split("] ")[1].split(": ")[0] for line in output.splitlines() if line.endswith(": started")]
+    assert sorted(started) == ["test/ceiling", "test/teacher/gpt2", "test/teacher/opt", "testset"]
+
+
+def test_a_flipped_byte_is_noticed_and_only_that_stage_is_rebuilt(finished):
+    storage, _ = finished
+    before = contents(storage)
+    weights = next(storage.glob("artifacts/student/*/model/model.safetensors"))
+    data = bytearray(weights.read_bytes())
+    data[len(data) // 2] ^= 1
+    weights.write_bytes(data)
+    process = start_pipeline(storage.parent / "config.yaml")
+    output, _ = process.communicate(timeout=200)
+    assert process.returncode == 0, output
+    assert "model/model.safetensors has changed" in output
+    assert [line for line in output.splitlines() if line.endswith(": started")][0].endswith("student/0-bayesian: started")
+    assert output.count(": started") == 1
+    assert contents(storage) == before
+
+
+@pytest.mark.timeout(600)
+def test_killed_in_a_stage_and_run_again_equals_the_uninterrupted_run(finished, tmp_path):
+    storage, _ = finished
+    config = write_config(tmp_path, tiny_run(tmp_path / "runs"))
+    kept: set[str] = set()
+    for stage in ("teacher/opt: started", "label: started", "student/0-bayesian: started", "cdpo/0: started"):
+        output = kill_when(start_pipeline(config), stage)
+        assert stage in output, output
+        now = set(contents(tmp_path / "runs"))
+        assert kept <= now, "a finished stage was lost"
+        kept = now
+    process = start_pipeline(config)
+    output, _ = process.communicate(timeout=300)
+    assert process.returncode == 0, output
+    uninterrupted = {name: files for name, files in contents(storage).items() if name in contents(tmp_path / "runs")}
+    assert contents(tmp_path / "runs") == uninterrupted
+    left_over = [p.name for p in (tmp_path / "runs" / "artifacts").glob("*/.*") if p.is_dir()]
+    assert left_over == [], "temporary folders of killed runs were not removed"
+    assert os.listdir(tmp_path / "runs" / "tiny")
+
+
+def test_classification_runs_end_to_end(tmp_path):
+    tree = tiny_run(
+        tmp_path / "runs",
+        task={"name": "slurp_scenario", "n_teacher": 48, "n_student": 24, "n_validation": 16, "n_test": 24},
+        students=[{"method": "bayesian", "gamma_max": 0.1, "kl_weight": 0.01}],
+    )
+    process = start_pipeline(write_config(tmp_path, tree))
+    output, _ = process.communicate(timeout=300)
+    assert process.returncode == 0, output
+    results = json.loads((tmp_path / "runs" / "tiny" / "results.json").read_text())
+    assert results["metric"] == "accuracy"
+    assert [s["method"] for s in results["students"]] == ["bayesian"]
+    assert "accuracy" in output.lower()
+
+
+def test_a_stage_that_fails_is_named_in_one_line_and_keeps_the_others(tmp_path):
+    tree = tiny_run(tmp_path / "runs", labeling={"beams": 2, "max_new_tokens": 250, "batch_size": 12}, students=[])
+    process = start_pipeline(write_config(tmp_path, tree))
+    output, _ = process.communicate(timeout=300)
+    assert process.returncode == 1, output
+    assert "stage label failed" in output or "stage test/" in output
+    assert "max_position_embeddings" in output
+    assert "Traceback" not in output
+    assert list((tmp_path / "runs" / "artifacts" / "train").glob("*/manifest.json"))

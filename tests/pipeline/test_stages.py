@@ -1,0 +1,204 @@
+from itertools import pairwise
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from raw2s.config import parse_config
+from raw2s.pipeline.stages import plan_stages, read_jsonl, student_weights, write_jsonl
+
+GPT2, OPT, NEOX = ({"name": name, "model": f"tiny-{name}"} for name in ("gpt2", "opt", "gpt-neox"))
+METHODS = [
+    {"method": "single", "teacher": "opt"}, {"method": "naive"}, {"method": "joint"}, {"method": "bayesian"},
+    {"method": "bayesian", "cdpo": True},
+]  # fmt: skip
+TREE = {
+    "teachers": [GPT2, OPT],
+    "student": {"model": "tiny-gpt-neox"},
+    "students": METHODS,
+    "weights": {"loss": [1, 2], "joint": [1, 3], "preference": [1, 4]},
+}
+STUDENTS = {"student/0-single-opt", "student/1-naive", "student/2-joint", "student/3-bayesian", "student/4-bayesian"}
+PREFERENCE = {"pairs/4", "cdpo/4"}
+HELD_OUT = {"validation", "testset"}
+
+
+def plan_of(seed=1, **sections):
+    return plan_stages(parse_config(TREE | sections), seed)
+
+
+def keys_of(**sections) -> dict[str, str]:
+    return {stage.name: stage.key for stage in plan_of(**sections).in_order()}
+
+
+def moved(**sections) -> set[str]:
+    """The stages whose key another config changes, apart from the tests of changed models."""
+    before, after = keys_of(), keys_of(**sections)
+    changed = {name for name in before.keys() & after.keys() if before[name] != after[name]}
+    models = {name.removeprefix("test/") for name in changed if name.startswith("test/")}
+    assert models == {name for name in changed if f"test/{name}" in before}  # a test follows its model
+    return changed - {f"test/{name}" for name in models}
+
+
+def test_every_stage_of_the_run_is_planned():
+    keys = keys_of()
+    models = STUDENTS | {"teacher/gpt2", "teacher/opt", "ceiling", "cdpo/4"}
+    assert keys.keys() == models | {f"test/{name}" for name in models} | {"split", "validation", "testset", "label", "pairs/4"}
+
+
+def test_every_stage_has_a_key_of_its_own():
+    keys = keys_of(students=METHODS[:-1])
+    assert len(set(keys.values())) == len(keys)
+
+
+def test_inputs_come_first():
+    order = plan_of().in_order()
+    position = {stage.name: place for place, stage in enumerate(order)}
+    assert len(position) == len(order)
+    for stage in order:
+        for needed in stage.inputs.values():
+            assert position[needed.name] < position[stage.name]
+
+
+def test_what_the_student_is_told_does_not_label_again():
+    assert moved(weights={}) == STUDENTS - {"student/0-single-opt"} | PREFERENCE
+    assert moved(student_training={"epochs": 9}) == STUDENTS | PREFERENCE | {"ceiling"}
+    assert moved(student_training={"epochs": 9}, ceiling_training={}) == STUDENTS | PREFERENCE
+    louder = [{**student, "gamma_max": 0.5} for student in METHODS]
+    assert moved(students=louder) == STUDENTS | PREFERENCE
+    assert moved(students=[]) == set()
+    assert moved(students=METHODS[:2]) == set()
+
+
+@pytest.mark.parametrize(
+    ("use", "stages"),
+    [
+        ("loss", {"student/1-naive", "student/3-bayesian", "student/4-bayesian"} | PREFERENCE),
+        ("joint", {"student/2-joint"}),
+        ("preference", PREFERENCE),
+    ],
+)
+def test_weights_change_only_the_methods_that_read_them(use, stages):
+    assert moved(weights=TREE["weights"] | {use: [5, 1]}) == stages
+    assert moved(weights=TREE["weights"] | {use: [7 * weight for weight in TREE["weights"][use]]}) == set()
+
+
+@pytest.mark.parametrize(
+    ("sections", "stages"),
+    [
+        ({"labeling": {"beams": 6}}, {"label"} | STUDENTS | PREFERENCE),
+        ({"preference": {"beams": 6}}, PREFERENCE),
+        ({"preference": {"prompts": 6}}, PREFERENCE),
+        ({"preference": {"beta": 6}}, {"cdpo/4"}),
+        ({"preference": {"training": {"learning_rate": 1e-6}}}, {"cdpo/4"}),
+        ({"teacher_training": {"epochs": 9}}, {"teacher/gpt2", "teacher/opt", "label"} | STUDENTS | PREFERENCE),
+        ({"teachers": [GPT2, OPT | {"learning_rate": 1e-5}]}, {"teacher/opt", "label"} | STUDENTS | PREFERENCE),
+        ({"ceiling_training": {"epochs": 9}}, {"ceiling"}),
+        ({"student": {"model": "tiny-opt"}}, {"ceiling"} | STUDENTS | PREFERENCE),
+    ],
+)
+def test_a_setting_changes_its_stage_and_what_follows(sections, stages):
+    assert moved(**sections) == stages
+
+
+def test_beams_at_test_time_change_the_tests_only():
+    before, after = keys_of(), keys_of(evaluation={"beams": 3})
+    assert {name for name in before if before[name] != after[name]} == {name for name in before if name.startswith("test/")}
+
+
+@pytest.mark.parametrize(
+    "sections", [{"task": {"n_teacher": 1999}}, {"task": {"name": "slurp_scenario"}, "students": METHODS[:-1]}]
+)
+def test_another_split_changes_everything(sections):
+    before, after = keys_of(), keys_of(**sections)
+    same = {name for name in after if after[name] == before[name]}
+    assert same <= HELD_OUT
+    assert (same == HELD_OUT) == ("name" not in sections["task"])
+
+
+def test_more_test_utterances_train_nothing_again():
+    before, after = keys_of(), keys_of(task={"n_test": None})
+    assert {name for name in before if before[name] != after[name]} == {
+        "testset", *(name for name in before if name.startswith("test/")),
+    }  # fmt: skip
+
+
+def test_a_seed_changes_everything_but_what_is_tested_on():
+    one, two = plan_of(seed=1), plan_of(seed=2)
+    assert [stage.name for stage in one.in_order()] == [stage.name for stage in two.in_order()]
+    same = {before.name for before, after in zip(one.in_order(), two.in_order(), strict=True) if before.key == after.key}
+    assert same == HELD_OUT
+
+
+@pytest.mark.parametrize(
+    "sections",
+    [
+        {"teachers": [GPT2 | {"num_cpus": 4, "num_gpus": 0.5}, OPT | {"replicas": [2, 3]}]},
+        {"student": {"model": "tiny-gpt-neox", "num_cpus": 4, "num_gpus": 1, "replicas": [2, 3]}},
+        {"student_training": {"cpus_per_worker": 3, "gpus_per_worker": 1}},
+        {"teacher_training": {"cpus_per_worker": 3, "gpus_per_worker": 1}},
+        {"preference": {"training": {"gpus_per_worker": 1}}},
+        {"ceiling_training": {"gpus_per_worker": 1}},
+        {"ray": {"num_cpus": 64, "parallel_stages": 1}},
+        {"name": "other", "storage": "elsewhere", "evaluation": {"resamples": 5}},
+    ],
+)
+def test_where_work_runs_is_in_no_key(sections):
+    assert moved(**sections) == set()
+
+
+def test_another_teacher_leaves_the_others():
+    weights = {use: [*numbers, 1] for use, numbers in TREE["weights"].items()}
+    more = moved(teachers=[GPT2, OPT, NEOX], weights=weights)
+    assert more == {"label"} | STUDENTS | PREFERENCE
+    assert "teacher/gpt-neox" in keys_of(teachers=[GPT2, OPT, NEOX], weights=weights)
+
+
+def test_a_model_is_known_by_its_content(tmp_path):
+    def teacher_key(vocabulary: int) -> str:
+        (tmp_path / "config.json").write_text(f'{{"vocab_size": {vocabulary}}}')
+        return keys_of(teachers=[GPT2, {"name": "opt", "model": str(tmp_path)}])["teacher/opt"]
+
+    assert teacher_key(10) == teacher_key(10) != teacher_key(11)
+
+
+def test_names_differ_between_seeds_and_not_for_one():
+    several = parse_config(TREE | {"seeds": [1, 2, 3]})
+    names = [stage.name for seed in several.seeds for stage in plan_stages(several, seed).in_order()]
+    assert len(set(names)) == len(names)
+    assert {stage.key for stage in plan_stages(several, 1).in_order()} == set(keys_of().values())
+    plan = plan_stages(several, 2)
+    assert plan.tests.keys() == {
+        stage.name for stage in (*plan.teachers.values(), plan.ceiling, *(s for _, _, s in plan.students))
+    }
+
+
+def test_preference_follows_its_own_student():
+    plan = plan_of()
+    (_, first, student), (_, second, preferred) = plan.students[-2:]
+    assert (first, second) == ("bayesian", "bayesian+cdpo")
+    pairs = preferred.inputs["pairs"]
+    assert (pairs.kind, preferred.kind) == ("pairs", "cdpo")
+    assert preferred.inputs["student"] is pairs.inputs["student"] is student
+    assert [stage for stage in pairs.inputs.values() if stage in plan.teachers.values()] == list(plan.teachers.values())
+    without = plan_of(students=METHODS[:-1])
+    assert not [stage for stage in without.in_order() if stage.kind in ("pairs", "cdpo")]
+    # A student is one artifact with and without preference.
+    assert [one.key == other.key for (_, _, one), (_, _, other) in pairwise(plan.students[3:5])] == [True]
+
+
+def test_students_read_the_weights_of_their_method():
+    config = parse_config(TREE)
+    single, naive, joint, bayesian, _ = (student_weights(config, student) for student in config.students)
+    assert single == {"gpt2": 0, "opt": 1}
+    assert naive == bayesian == pytest.approx({"gpt2": 1 / 3, "opt": 2 / 3})
+    assert joint == {"gpt2": 0.25, "opt": 0.75}
+
+
+# Line ends of Unicode (U+0085, U+2028) inside a text end no line; a lone surrogate is what JSON "\ud800" of a model parses to.
+@given(texts=st.lists(st.text() | st.sampled_from(["a\x85b", "a\u2028b", "\ud800", "a\nb"])))
+def test_rows_survive_being_written(tmp_path_factory, texts):
+    file = tmp_path_factory.getbasetemp() / "rows.jsonl"
+    rows = [{"id": index, "output": text, "predicted": None, "gold": [["time", text]]} for index, text in enumerate(texts)]
+    write_jsonl(file, rows)
+    assert read_jsonl(file) == rows

@@ -1,0 +1,304 @@
+import math
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+from transformers import GPT2Config
+
+from raw2s.cli import guarded, main
+from raw2s.config import RunConfig, describe_keys, load_config, parse_config, read_yaml
+from raw2s.errors import ConfigError, StageFailed
+from raw2s.models.load import model_source
+from raw2s.pipeline.preflight import check
+
+ROOT = Path(__file__).resolve().parents[1]
+CONFIGS = sorted((ROOT / "configs").glob("*.yaml"))
+TREE = {
+    "teachers": [{"name": "gpt2", "model": "tiny-gpt2"}, {"name": "opt", "model": "tiny-opt"}],
+    "student": {"model": "tiny-gpt-neox"},
+}
+
+
+def make(**sections) -> RunConfig:
+    return parse_config(TREE | sections)
+
+
+def refusal(function, *arguments) -> str:
+    """The message of the ConfigError that `function` raises: one line."""
+    with pytest.raises(ConfigError) as caught:
+        function(*arguments)
+    message = str(caught.value)
+    assert message.splitlines() == [message]
+    return message
+
+
+def written(folder: Path, tree: dict) -> Path:
+    file = folder / "config.yaml"
+    file.write_text(yaml.safe_dump(tree))
+    return file
+
+
+def leaves(tree, prefix: str = "") -> dict:
+    """The values of a dumped config by dotted key; of a list of sections the first."""
+    if isinstance(tree, list) and tree and isinstance(tree[0], dict):
+        return leaves(tree[0], f"{prefix}.0")
+    if isinstance(tree, dict):
+        return {key: leaf for name, value in tree.items() for key, leaf in leaves(value, f"{prefix}.{name}").items()}
+    return {prefix.removeprefix("."): tree}
+
+
+MISTAKES = {
+    "unknown section": ({"tsk": {}}, "tsk: unknown key", "did you mean task?"),
+    "unknown key": ({"task": {"n_teachr": 3}}, "task.n_teachr: unknown key", "did you mean n_teacher?"),
+    "unknown key in a list": ({"students": [{"gama_max": 0.1}]}, "students.0.gama_max: unknown key", "did you mean gamma_max?"),
+    "unknown key in an optional section": ({"ceiling_training": {"epoch": 1}}, "ceiling_training.epoch:", "did you mean epochs?"),
+    "unknown key like no other": ({"ray": {"zzzzzz": 1}}, "ray.zzzzzz: unknown key", "see --help"),
+    "missing key": ({"teachers": [{"name": "gpt2"}]}, "teachers.0.model: missing", "add it"),
+    "no number": ({"task": {"n_teacher": "many"}}, "task.n_teacher:", "not 'many'; correct"),
+    "a fraction of an utterance": ({"task": {"n_test": 1.5}}, "task.n_test:", "not 1.5; correct"),
+    "no epoch": ({"student_training": {"epochs": 0}}, "student_training.epochs:", "not 0; correct"),
+    "not one of the choices": ({"students": [{"bridge": "eq9"}]}, "students.0.bridge:", "not 'eq9'; correct"),
+    "a word for a section": ({"labeling": "fast"}, "labeling:", "not 'fast'; correct"),
+    "no seed": ({"seeds": []}, "seeds:", "correct"),
+    "no teacher": ({"teachers": []}, "teachers:", "correct"),
+    "a name with a slash": ({"name": "a/b"}, "name:", "not 'a/b'; correct"),
+    "a name of two lines": ({"name": "a\nb"}, "name:", "correct"),
+    "weights all zero": ({"weights": {"loss": [0, 0]}}, "weights.loss:", "give at least one above zero"),
+    "a negative weight": ({"weights": {"joint": [2, -1]}}, "weights.joint:", "none below"),
+    "a weight too few": (
+        {"weights": {"preference": [1]}},
+        "weights.preference: 1 weights for 2 teachers",
+        "one each, or `uniform`",
+    ),
+    "another word for uniform": ({"weights": {"loss": "equal"}}, "weights.loss:", "'uniform', not 'equal'; correct"),
+    "a weight that is no number": ({"weights": {"loss": [1, math.nan]}}, "weights.loss", ""),
+    "an infinite weight": ({"weights": {"loss": [1, math.inf]}}, "weights.loss", ""),
+    "an infinite learning rate": (
+        {"student_training": {"learning_rate": math.inf}},
+        "student_training.learning_rate:",
+        "correct",
+    ),
+    "a batch that does not divide": (
+        {"student_training": {"batch_size": 12, "workers": 2, "micro_batch_size": 4}},
+        "student_training: batch_size 12",
+        "make it a multiple of 8",
+    ),
+    "two teachers of one name": ({"teachers": [TREE["teachers"][0]] * 2}, "teachers: two", "rename one"),
+    "a teacher named like the student's actors": (
+        {"teachers": [{"name": "student", "model": "tiny-gpt2"}]},
+        "teachers",
+        "rename",
+    ),
+    "more actors at least than at most": ({"student": {"model": "tiny-opt", "replicas": [3, 1]}}, "student.replicas", ""),
+    "a seed twice": ({"seeds": [1, 1]}, "seeds", ""),
+    "single without its teacher": ({"students": [{"method": "single"}]}, "students.0: `teacher`", "set both or neither"),
+    "a teacher without single": ({"students": [{"method": "joint", "teacher": "opt"}]}, "students.0: `teacher`", "or neither"),
+    "nobody's name": ({"students": [{"method": "single", "teacher": "bert"}]}, "students: no teacher", "name one of gpt2, opt"),
+    "preference among classes": (
+        {"task": {"name": "slurp_scenario"}, "students": [{"cdpo": True}]},
+        "students: cdpo",
+        "task.name: slurp_slots",
+    ),
+    "the paper's prompt for classes": (
+        {"task": {"name": "slurp_scenario", "prompt": "paper"}},
+        "task.prompt:",
+        "set task.prompt: short",
+    ),
+}
+
+
+@pytest.mark.parametrize(("sections", "key", "advice"), MISTAKES.values(), ids=MISTAKES)
+def test_a_mistake_is_one_line_with_the_key_and_what_to_do(sections, key, advice):
+    message = refusal(lambda: make(**sections))
+    assert message.startswith(key)
+    assert advice in message
+
+
+def test_every_mistake_is_named_at_once():
+    message = refusal(lambda: make(tsk={}, seeds="one", labeling={"beams": 0}))
+    assert all(key in message for key in ("tsk:", "seeds:", "labeling.beams:"))
+
+
+@pytest.mark.parametrize("content", ["", "- a\n- b\n", "teachers: [\n", "a: b: c\n"])
+def test_a_file_that_holds_no_mapping_is_refused(tmp_path, content):
+    file = tmp_path / "config.yaml"
+    file.write_text(content)
+    assert refusal(load_config, file).startswith(str(file))
+
+
+def test_a_missing_file_is_refused(tmp_path):
+    message = refusal(load_config, tmp_path / "none.yaml")
+    assert str(tmp_path / "none.yaml") in message
+    assert "configs/" in message
+
+
+def test_overrides_are_yaml_values_put_over_the_file(tmp_path):
+    overrides = [
+        "teachers.1.name=second", "task.n_test=null", "labeling.score=prob", "seeds=[3, 4]", "weights.loss=[1, 3]",
+        "preference.training.epochs=7", "student_training={batch_size: 32}", "student_training.micro_batch_size=4", "name=a=b",
+    ]  # fmt: skip
+    config = load_config(written(tmp_path, TREE), overrides[:-1])
+    assert [teacher.name for teacher in config.teachers] == ["gpt2", "second"]
+    assert config.task.n_test is None
+    assert config.labeling.score == "prob"
+    assert config.seeds == [3, 4]
+    assert config.teacher_weights("loss") == [0.25, 0.75]
+    assert config.preference.training.epochs == 7
+    assert (config.student_training.batch_size, config.student_training.micro_batch_size) == (32, 4)
+    assert "'a=b'" in refusal(load_config, written(tmp_path, TREE), overrides[-1:])  # only the first = separates
+
+
+@pytest.mark.parametrize(
+    "override",
+    [
+        "labeling.beams",
+        "teachers.2.name=c",
+        "teachers.first.name=c",
+        "student.model.size=1",
+        "labeling.beams=[1",
+        "x=1",
+    ],
+)
+def test_an_override_without_a_place_is_refused(tmp_path, override):
+    message = refusal(load_config, written(tmp_path, TREE), [override])
+    assert override.partition("=")[0] in message
+    assert "--set key=value" in message or "--help" in message
+
+
+def test_weights_are_normalised():
+    config = make(weights={"joint": [3, 1]})
+    assert config.teacher_weights("joint") == [0.75, 0.25]
+    assert config.teacher_weights("loss") == [0.5, 0.5]
+
+
+@pytest.mark.parametrize("section", [name for name, value in make().model_dump().items() if isinstance(value, dict)])
+def test_naming_a_section_without_its_keys_changes_nothing(section):
+    """So that `--set preference.training.epochs=2` sets the epochs and nothing else."""
+    nested = {name: {} for name, value in make().model_dump()[section].items() if isinstance(value, dict)}
+    assert make(**{section: TREE.get(section, {}) | nested}) == make()
+
+
+def test_help_describes_every_key():
+    described = [line.partition(": ") for line in describe_keys()]
+    assert all(text.strip() not in ("", "None") for _, _, text in described)
+    keys = [key.partition(" [")[0] for key, _, _ in described if key.endswith("]")]
+    assert len(set(keys)) == len(keys)
+    assert set(keys) == leaves(make(ceiling_training={}).model_dump()).keys()
+
+
+def test_help_tells_the_true_defaults():
+    told = dict(line.partition("]: ")[0].split(" [", 1) for line in describe_keys() if "]: " in line)
+    true = leaves(make(ceiling_training={}).model_dump(mode="json"))
+    required = {key for key, default in told.items() if default == "required"}
+    assert required == {"teachers.0.name", "teachers.0.model", "student.model"}
+    wrong = {key: (told[key], true[key]) for key in told.keys() - required if yaml.safe_load(told[key]) != true[key]}
+    assert wrong == {}
+
+
+@pytest.mark.parametrize("command", [("-m", "raw2s.cli", "run"), ("-m", "raw2s.cli", "sweep"), ("jobs/full_pipeline.py",)])
+def test_help_prints_every_key(command):
+    done = subprocess.run([sys.executable, *command, "--help"], cwd=ROOT, capture_output=True, text=True, timeout=60, check=True)
+    printed = [line.strip() for line in done.stdout.splitlines()]
+    assert [line for line in describe_keys() if line not in printed] == []
+
+
+@pytest.mark.parametrize(
+    ("command", "tree", "key"),
+    [
+        ("run", TREE | {"tsk": {}}, "tsk"),
+        ("plan", TREE | {"seeds": []}, "seeds"),
+        ("plan", TREE | {"student": {"model": "./no/folder"}}, "student.model"),
+    ],
+)
+def test_a_bad_config_ends_with_status_2_and_one_line(tmp_path, capsys, command, tree, key):
+    assert main([command, str(written(tmp_path, tree))]) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.startswith(f"raw2s {command}: {key}")
+    assert err.count("\n") == 1
+
+
+def test_a_failed_stage_ends_with_status_1(capsys):
+    def work():
+        raise StageFailed("stage label failed")
+
+    assert guarded("raw2s run", work) == 1
+    assert capsys.readouterr().err == "raw2s run: stage label failed\n"
+    assert guarded("raw2s run", lambda: None) == 0
+
+
+@pytest.mark.parametrize("file", CONFIGS, ids=lambda file: file.stem)
+def test_shipped_configs_pass(file):
+    tree = read_yaml(file, [])
+    config = parse_config(read_yaml(file.parent / tree["base"], tree.get("set", [])) if "base" in tree else tree)
+    models = [config.student.model, *(teacher.model for teacher in config.teachers)]
+    if any("/" in model for model in models):
+        pytest.skip("its models are on the Hugging Face hub")
+    if "tiny-llama" in models and not Path(model_source("tiny-llama")).is_dir():
+        pytest.skip("tiny-llama has not been made")
+    check(config)
+
+
+PREFLIGHT = {
+    "a teacher's folder that is not there": (
+        {"teachers": [TREE["teachers"][0], {"name": "b", "model": "./no/folder"}]},
+        "teachers.1.model:",
+        "name a built-in model, a folder",
+    ),
+    "the student's folder that is not there": (
+        {"student": {"model": "/no/such/folder"}},
+        "student.model:",
+        "name a built-in model",
+    ),
+    "more beams than pieces": (
+        {"labeling": {"beams": 1001}},
+        "labeling.beams:",
+        "more than the 1000 pieces of tiny-gpt2; lower it",
+    ),
+    "more beams at test time": ({"evaluation": {"beams": 5000}}, "evaluation.beams:", "lower it"),
+    "more of the student's own beams": (
+        {"preference": {"beams": 1501}, "students": [{"cdpo": True}]},
+        "preference.beams:",
+        "more than the 1500 pieces of tiny-gpt-neox; lower it",
+    ),
+    "more utterances than the pool": ({"task": {"n_teacher": 2001}}, "task.n_teacher + task.n_student", "lower them"),
+    "a step larger than B": ({"task": {"n_student": 8}}, "student_training.batch_size:", "lower it"),
+    "a step larger than A": ({"task": {"n_teacher": 8}}, "teacher_training.batch_size:", "lower it"),
+    "a step of the ceiling larger than B": (
+        {"ceiling_training": {"batch_size": 4000}},
+        "ceiling_training.batch_size:",
+        "lower it",
+    ),
+    "text the built-in models have seen": ({"task": {"draw_from": "train"}}, "teachers.0.model:", "set task.draw_from: pool"),
+    "a prompt too long for the built-in models": ({"task": {"prompt": "paper"}}, "teachers.0.model:", "set task.prompt: short"),
+}
+
+
+@pytest.mark.parametrize(("sections", "key", "advice"), PREFLIGHT.values(), ids=PREFLIGHT)
+def test_preflight_names_the_key_and_what_to_do(sections, key, advice):
+    message = refusal(check, make(**sections))
+    assert message.startswith(key)
+    assert advice in message
+
+
+@pytest.mark.parametrize(
+    "sections",
+    [
+        {},
+        {"labeling": {"beams": 1000}},
+        {"preference": {"beams": 1501}},  # nobody follows with preference
+        {"task": {"name": "slurp_scenario"}, "labeling": {"beams": 5000}},  # classes need no beams
+        {"task": {"n_teacher": 3984, "n_student": 16}},
+    ],
+)
+def test_preflight_lets_the_rest_through(sections):
+    check(make(**sections))
+
+
+@pytest.mark.parametrize("task", [{"draw_from": "train", "n_teacher": 5000}, {"prompt": "paper"}])
+def test_a_folder_of_ones_own_is_no_built_in_model(tmp_path, task):
+    GPT2Config(vocab_size=100, n_embd=8, n_layer=1, n_head=1).save_pretrained(tmp_path / "mine")
+    mine = str(tmp_path / "mine")
+    check(make(task=task, teachers=[{"name": "mine", "model": mine}], student={"model": mine}))

@@ -1,0 +1,121 @@
+"""`ray job submit` against a real head, the sweep job, and cluster.yaml against Ray's own schema."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import jsonschema
+import mlflow
+import pytest
+import ray
+import yaml
+from conftest import ROOT, tiny_run, write_config
+
+BIN = Path(sys.executable).parent
+
+
+def test_cluster_yaml_fits_rays_schema():
+    schema = json.loads((Path(ray.__file__).parent / "autoscaler" / "ray-schema.json").read_text())
+    cluster = yaml.safe_load((ROOT / "cluster.yaml").read_text())
+    jsonschema.validate(cluster, schema)
+    assert cluster["provider"]["type"] == "local"
+    assert not any("0.0.0.0" in command for command in cluster["head_start_ray_commands"])
+
+
+def free_port() -> int:
+    import socket
+
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        return int(s.getsockname()[1])
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(400)
+def test_ray_job_submit_streams_output_and_returns_the_exit_status(tmp_path):
+    """A head of our own, started and stopped by its process, on loopback only."""
+    dashboard = free_port()
+    environment = {k: v for k, v in os.environ.items() if k not in ("RAY_ADDRESS", "MLFLOW_TRACKING_URI")}
+    environment |= {"HOME": str(tmp_path), "RAY_AUTH_MODE": "disabled", "PYTHONUNBUFFERED": "1"}
+    head = subprocess.Popen(
+        [
+            str(BIN / "ray"), "start", "--head", "--block", "--node-ip-address=127.0.0.1", f"--port={free_port()}",
+            "--dashboard-host=127.0.0.1", f"--dashboard-port={dashboard}", "--num-cpus=8", "--object-store-memory=300000000",
+            f"--temp-dir={tmp_path / 'ray'}", "--disable-usage-stats",
+        ],
+        env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+    )  # fmt: skip
+    try:
+        working_dir = tmp_path / "checkout"
+        working_dir.mkdir()
+        for part in ("raw2s", "jobs", "configs"):
+            shutil.copytree(ROOT / part, working_dir / part, ignore=shutil.ignore_patterns("__pycache__"))
+        tree = tiny_run(tmp_path / "runs", students=[{"method": "naive"}])
+        (working_dir / "configs" / "tiny.yaml").write_text(yaml.safe_dump(tree))
+
+        def submit(*arguments: str) -> subprocess.CompletedProcess[str]:
+            return subprocess.run(
+                [str(BIN / "ray"), "job", "submit", "--address", f"http://127.0.0.1:{dashboard}", "--working-dir", str(working_dir),
+                 "--", sys.executable, "jobs/full_pipeline.py", *arguments],
+                env=environment, capture_output=True, text=True, timeout=380, check=False,
+            )  # fmt: skip
+
+        wait_until_up(dashboard, environment)
+        good = submit("--config", "configs/tiny.yaml")
+        assert good.returncode == 0, good.stdout + good.stderr
+        assert "student/0-naive: done" in good.stdout
+        assert (tmp_path / "runs" / "tiny" / "results.json").is_file()
+        bad = submit("--config", "configs/tiny.yaml", "--set", "labelling.beams=3")
+        assert bad.returncode != 0
+        assert "labelling: unknown key; did you mean labeling?" in bad.stdout + bad.stderr
+    finally:
+        head.terminate()
+        head.wait(timeout=60)
+
+
+def wait_until_up(port: int, environment: dict[str, str]) -> None:
+    import time
+    import urllib.request
+
+    for _ in range(120):
+        try:
+            urllib.request.urlopen(f"http://127.0.0.1:{port}/api/version", timeout=2).read()
+            return
+        except OSError:
+            time.sleep(0.5)
+    raise TimeoutError("the head's job server did not come up in a minute")
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(500)
+def test_sweep_writes_a_config_the_main_job_takes_and_nested_runs(tmp_path):
+    base = tiny_run(
+        tmp_path / "runs",
+        task={"name": "slurp_scenario", "n_teacher": 48, "n_student": 48, "n_validation": 32, "n_test": 24},
+        student_training={"epochs": 2, "keep": "best"},
+        students=[{"method": "bayesian"}],
+    )
+    write_config(tmp_path, base)
+    sweep = {"name": "search", "base": "config.yaml", "trials": 3, "concurrent": 3, "grace_epochs": 1}
+    (tmp_path / "sweep.yaml").write_text(yaml.safe_dump(sweep))
+    environment = {k: v for k, v in os.environ.items() if k not in ("RAY_ADDRESS", "MLFLOW_TRACKING_URI")}
+    done = subprocess.run(
+        [sys.executable, str(ROOT / "jobs" / "sweep.py"), "--config", str(tmp_path / "sweep.yaml")],
+        env=environment, capture_output=True, text=True, timeout=480, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert len(list((tmp_path / "runs" / "artifacts" / "label").glob("*/manifest.json"))) == 1
+    best = tmp_path / "runs" / "search" / "best.yaml"
+    weights = yaml.safe_load(best.read_text())["weights"]["loss"]
+    assert sum(weights) == pytest.approx(1, abs=1e-5)
+    client = mlflow.MlflowClient(tracking_uri=f"sqlite:///{tmp_path / 'runs' / 'mlflow.db'}")
+    runs = client.search_runs([client.get_experiment_by_name("raw2s").experiment_id])
+    trials = [run for run in runs if run.info.run_name.startswith("trial-")]
+    assert len(trials) == 3
+    assert len({run.data.tags["mlflow.parentRunId"] for run in trials}) == 1
+    from raw2s.cli import main
+
+    assert main(["plan", str(best)]) == 0

@@ -1,0 +1,225 @@
+import functools
+
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import given
+from hypothesis import strategies as st
+
+from raw2s.decoding import word_of_piece
+from raw2s.decoding.bridge import words
+from raw2s.decoding.scoring import target_logprobs
+from raw2s.decoding.tokens import encode_prompt, encode_target, pad_id
+from raw2s.models.load import load_model, load_tokenizer
+from raw2s.training.batching import collate, plan_epoch, steps_in_epoch, tokenize_row
+from raw2s.training.objectives import TargetLogits
+
+MODELS = ["tiny-gpt2", "tiny-opt"]  # without and with a BOS and a pad token
+PROMPTS = ["wake me up at nine am\n", "what is the weather in paris next wednesday and thursday\n", "stop\n"]
+TARGETS = ['{"time": "nine am"}', '{"place_name": "paris", "date": "wednesday & thursday"}', "{}"]
+
+tokenizer_of = functools.cache(load_tokenizer)
+plans = st.fixed_dictionaries(
+    {
+        "lengths": st.lists(st.integers(1, 30), min_size=1, max_size=60),
+        "workers": st.integers(1, 4),
+        "micro_batches": st.integers(1, 3),
+        "micro_batch_size": st.integers(1, 4),
+        "seed": st.none() | st.integers(0, 9),
+    }
+)
+
+
+def plan(lengths, workers, micro_batches, micro_batch_size, seed):
+    """For every rank the steps of an epoch."""
+    batch_size = workers * micro_batches * micro_batch_size
+    return [
+        list(plan_epoch(lengths, batch_size=batch_size, micro_batches=micro_batches, workers=workers, rank=rank, seed=seed))
+        for rank in range(workers)
+    ]
+
+
+@given(plans)
+def test_every_row_is_learned_from_once_an_epoch_by_one_rank(settings):
+    ranks = plan(**settings)
+    shares = [share for steps in ranks for _, lists in steps for share in lists]
+    assert sorted(index for share in shares for index in share) == list(range(len(settings["lengths"])))
+    assert max(len(share) for share in shares) <= settings["micro_batch_size"]
+
+
+@given(plans)
+def test_all_ranks_take_the_same_steps(settings):
+    ranks = plan(**settings)
+    batch_size = settings["workers"] * settings["micro_batches"] * settings["micro_batch_size"]
+    assert {len(steps) for steps in ranks} == {steps_in_epoch(len(settings["lengths"]), batch_size)}
+    for together in zip(*ranks, strict=True):
+        chosen = together[0][0]
+        assert all(rows == chosen for rows, _ in together)
+        assert all(len(lists) == settings["micro_batches"] for _, lists in together)
+        assert sorted(index for _, lists in together for share in lists for index in share) == sorted(chosen)
+        assert len(chosen) <= batch_size
+
+
+@given(plans)
+def test_the_plan_follows_from_the_seed_and_like_lengths_stay_together(settings):
+    ranks = plan(**settings)
+    assert plan(**settings) == ranks
+    lengths = settings["lengths"]
+    for together in zip(*ranks, strict=True):
+        in_turn = [share for lists in zip(*(lists for _, lists in together), strict=True) for share in lists]
+        ordered = [lengths[index] for share in in_turn for index in share]
+        assert ordered == sorted(ordered)
+
+
+def test_seeds_shuffle_and_none_keeps_the_order():
+    settings = {"lengths": [1] * 100, "workers": 1, "micro_batches": 1, "micro_batch_size": 10}
+    ordered, one, two = ([rows for rows, _ in plan(**settings, seed=seed)[0]] for seed in (None, 1, 2))
+    assert ordered == [list(range(start, start + 10)) for start in range(0, 100, 10)]
+    assert ordered != one != two != ordered
+
+
+def supervised(tokenizer, targets: list[dict], prompt: str = PROMPTS[0]):
+    return tokenize_row({"id": 0, "prompt": prompt, "targets": targets}, tokenizer, "supervised")
+
+
+def soft_target(text: str, weights: list[float], start: float) -> dict:
+    """Word scores that differ between teachers and words."""
+    count = len(words(text)) + 1
+    return {
+        "text": text,
+        "weights": weights,
+        "word_logprobs": [[-start - i - 0.01 * w for w in range(count)] for i in range(len(weights))],
+    }
+
+
+@pytest.fixture(params=MODELS)
+def tokenizer(request):
+    return tokenizer_of(request.param)
+
+
+@pytest.fixture
+def soft_rows(tokenizer):
+    """Three prompts; one with two targets, one with a target of two teachers."""
+    return [
+        supervised(tokenizer, [soft_target(TARGETS[0], [0.5], 1.0), soft_target(TARGETS[2], [0.25], 10.0)], PROMPTS[0]),
+        supervised(tokenizer, [soft_target(TARGETS[1], [0.5, 0.25], 20.0)], PROMPTS[1]),
+        supervised(tokenizer, [soft_target(TARGETS[2], [1.0], 30.0)], PROMPTS[2]),
+    ]
+
+
+def test_a_rows_total_is_its_weighted_target_tokens(tokenizer, soft_rows):
+    tokens = [len(encode_target(tokenizer, text)[0]) for text in TARGETS]
+    assert [row.total for row in soft_rows] == pytest.approx([0.5 * tokens[0] + 0.25 * tokens[2], 0.75 * tokens[1], tokens[2]])
+    assert [row.length for row in soft_rows] == [
+        len(encode_prompt(tokenizer, prompt)) + tokens[longest] for longest, prompt in enumerate(PROMPTS)
+    ]
+    batch = collate(soft_rows, tokenizer)
+    assert batch.weight_IN.sum().item() == pytest.approx(sum(row.total for row in soft_rows))
+
+
+def test_each_token_is_predicted_from_the_position_before_it(tokenizer, soft_rows):
+    batch = collate(soft_rows, tokenizer)
+    sequences = [(row.prompt, sequence.ids) for row in soft_rows for sequence in row.sequences]
+    assert len(batch.token_N) == sum(len(ids) for _, ids in sequences)
+    for b, (prompt, ids) in enumerate(sequences):
+        mine = batch.row_N == b
+        assert batch.token_N[mine].tolist() == ids
+        assert ids[-1] == tokenizer.eos_token_id
+        whole = torch.tensor([*prompt, *ids])
+        torch.testing.assert_close(whole[batch.column_N[mine] + 1], batch.token_N[mine])
+        torch.testing.assert_close(whole[batch.column_N[mine]], batch.input_ids_BT[b, batch.column_N[mine]])
+        assert batch.column_N[mine].tolist() == list(range(len(prompt) - 1, len(prompt) - 1 + len(ids)))
+
+
+def test_padding_is_on_the_right_and_masked(tokenizer, soft_rows):
+    batch = collate(soft_rows, tokenizer)
+    for b, (prompt, sequence) in enumerate((row.prompt, sequence) for row in soft_rows for sequence in row.sequences):
+        length = len(prompt) + len(sequence.ids) - 1  # the end marker is only predicted
+        assert batch.attention_mask_BT[b].tolist() == [1] * length + [0] * (batch.attention_mask_BT.shape[1] - length)
+        assert set(batch.input_ids_BT[b, length:].tolist()) <= {pad_id(tokenizer)}
+    assert batch.attention_mask_BT.sum(dim=1).max() == batch.input_ids_BT.shape[1]
+
+
+def test_words_point_at_their_own_sequences_scores(tokenizer, soft_rows):
+    batch = collate(soft_rows, tokenizer)
+    sequences = [sequence for row in soft_rows for sequence in row.sequences]
+    texts = [TARGETS[0], TARGETS[2], TARGETS[1], TARGETS[2]]
+    seen = set()
+    for b, (sequence, text) in enumerate(zip(sequences, texts, strict=True)):
+        mine = batch.row_N == b
+        here = set(batch.word_N[mine].tolist())
+        assert not here & seen
+        seen |= here
+        pieces = word_of_piece(text, encode_target(tokenizer, text)[1])
+        for i, weight in enumerate(sequence.weights):
+            expected = torch.tensor([sequence.word_logprobs[i][word] for word in pieces])
+            torch.testing.assert_close(batch.word_logprob_IW[i, batch.word_N[mine]], expected)
+            assert set(batch.weight_IN[i, mine].tolist()) == {weight}
+        assert not batch.weight_IN[len(sequence.weights) :, mine].any()  # fewer teachers than others: the rest have no weight
+    assert batch.weight_IN.shape[0] == batch.word_logprob_IW.shape[0] == 2
+    assert seen == set(range(batch.word_logprob_IW.shape[1]))
+
+
+def test_hard_labels_have_no_word_scores(tokenizer):
+    rows = [supervised(tokenizer, [{"text": text, "weights": [0.5]}, {"text": "{}", "weights": [0.5]}]) for text in TARGETS]
+    batch = collate(rows, tokenizer)
+    assert batch.word_logprob_IW is None
+    assert batch.weight_IN.tolist() == [[0.5] * len(batch.token_N)]
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_a_batch_scores_as_each_pair_alone(name):
+    model, tokenizer = load_model(name, "generation"), tokenizer_of(name)
+    pairs = [(prompt, target) for prompt in PROMPTS for target in TARGETS]
+    rows = [supervised(tokenizer, [{"text": target, "weights": [1.0]}], prompt) for prompt, target in pairs]
+    batch = collate(rows, tokenizer)
+    with torch.inference_mode():
+        logprob_N = -F.cross_entropy(TargetLogits(model)(batch), batch.token_N, reduction="none")
+    for b, pair in enumerate(pairs):
+        (alone,) = target_logprobs(model, tokenizer, [pair])
+        assert logprob_N[batch.row_N == b].tolist() == pytest.approx(alone, abs=1e-4)
+
+
+def test_classification_reads_each_prompts_last_token(tokenizer):
+    rows = [
+        tokenize_row({"id": 0, "prompt": prompt, "probabilities": [0.25, 0.75]}, tokenizer, "classification")
+        for prompt in PROMPTS
+    ]
+    batch = collate(rows, tokenizer)
+    prompts = [encode_prompt(tokenizer, prompt) for prompt in PROMPTS]
+    assert batch.row_N.tolist() == list(range(len(PROMPTS)))
+    assert batch.column_N.tolist() == [len(prompt) - 1 for prompt in prompts]
+    assert batch.input_ids_BT[batch.row_N, batch.column_N].tolist() == [prompt[-1] for prompt in prompts]
+    assert batch.attention_mask_BT.sum(dim=1).tolist() == [len(prompt) for prompt in prompts]
+    assert batch.probabilities_PK.tolist() == [[0.25, 0.75]] * len(PROMPTS)
+    assert [row.total for row in rows] == [1.0] * len(PROMPTS)
+
+
+def test_preference_alternates_chosen_and_rejected(tokenizer):
+    pair = {
+        "id": 0,
+        "prompt": PROMPTS[0],
+        "chosen": TARGETS[0],
+        "rejected": TARGETS[2],
+        "ref_chosen": -3.5,
+        "ref_rejected": -7.25,
+    }
+    rows = [tokenize_row(pair, tokenizer, "preference")] * 2
+    batch = collate(rows, tokenizer)
+    sides = [encode_target(tokenizer, TARGETS[side])[0] for side in (0, 2, 0, 2)]
+    assert [batch.token_N[batch.row_N == b].tolist() for b in range(4)] == sides
+    assert batch.reference_P2.tolist() == [[-3.5, -7.25]] * 2
+    assert [row.total for row in rows] == [1.0, 1.0]
+
+
+def test_an_empty_target_is_its_end_marker(tokenizer):
+    row = supervised(tokenizer, [soft_target("", [1.0], 1.0)])
+    batch = collate([row], tokenizer)
+    assert batch.token_N.tolist() == [tokenizer.eos_token_id]
+    assert batch.column_N.tolist() == [len(row.prompt) - 1]
+    assert batch.word_N.tolist() == [0]
+
+
+def test_a_batch_moves_whole(tokenizer, soft_rows):
+    moved = collate(soft_rows, tokenizer).to(torch.device("meta"))
+    assert {value.device.type for value in vars(moved).values() if isinstance(value, torch.Tensor)} == {"meta"}
