@@ -231,7 +231,7 @@ class RayConfig(Section):
 
 
 class RunConfig(Section):
-    name: Annotated[str, Field(pattern=r"^[\w.-]+$")] = "run"
+    name: Annotated[str, Field(pattern=r"^\w[\w.-]*$")] = "run"
     """The run's folder under `storage`, and its name in MLflow."""
     storage: Path = Path("runs")
     """Where runs and the artifact store lie; on a cluster, a path every node sees."""
@@ -259,6 +259,8 @@ class RunConfig(Section):
     @model_validator(mode="after")
     def _consistent(self) -> "RunConfig":
         names = [teacher.name for teacher in self.teachers]
+        if self.name == "artifacts":
+            raise ValueError("name: artifacts is the artifact store's folder; choose another")
         if len(set(names)) < len(names):
             raise ValueError("teachers: two teachers have the same name; rename one")
         if "student" in names:  # the student's own actors are called so beside the teachers'

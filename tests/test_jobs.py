@@ -3,8 +3,11 @@
 import json
 import os
 import shutil
+import socket
 import subprocess
 import sys
+import time
+import urllib.request
 from pathlib import Path
 
 import jsonschema
@@ -13,6 +16,8 @@ import pytest
 import ray
 import yaml
 from conftest import ROOT, tiny_run, write_config
+
+from raw2s.cli import main
 
 BIN = Path(sys.executable).parent
 
@@ -26,8 +31,6 @@ def test_cluster_yaml_fits_rays_schema():
 
 
 def free_port() -> int:
-    import socket
-
     with socket.socket() as s:
         s.bind(("127.0.0.1", 0))
         return int(s.getsockname()[1])
@@ -77,9 +80,6 @@ def test_ray_job_submit_streams_output_and_returns_the_exit_status(tmp_path):
 
 
 def wait_until_up(port: int, environment: dict[str, str]) -> None:
-    import time
-    import urllib.request
-
     for _ in range(120):
         try:
             urllib.request.urlopen(f"http://127.0.0.1:{port}/api/version", timeout=2).read()
@@ -116,6 +116,4 @@ def test_sweep_writes_a_config_the_main_job_takes_and_nested_runs(tmp_path):
     trials = [run for run in runs if run.info.run_name.startswith("trial-")]
     assert len(trials) == 3
     assert len({run.data.tags["mlflow.parentRunId"] for run in trials}) == 1
-    from raw2s.cli import main
-
     assert main(["plan", str(best)]) == 0

@@ -18,13 +18,13 @@ def candidate_score(words: Sequence[Sequence[float]], tokens: Sequence[int], wei
 
     `words` (teachers, words + 1) are word log-probabilities, `tokens` the teachers' piece counts.
     """
-    sums = [sum(logprobs) for logprobs in words]
-    per_teacher = {
-        "mean_logprob": lambda: [total / count for total, count in zip(sums, tokens, strict=True)],
-        "sum_logprob": lambda: sums,
-        "prob": lambda: [math.exp(total) for total in sums],
-    }[score]()
-    return sum(weight * value for weight, value in zip(weights, per_teacher, strict=True))
+    values = [sum(logprobs) for logprobs in words]
+    match score:
+        case "mean_logprob":
+            values = [total / count for total, count in zip(values, tokens, strict=True)]
+        case "prob":
+            values = [math.exp(total) for total in values]
+    return sum(weight * value for weight, value in zip(weights, values, strict=True))
 
 
 def best_candidate(candidates: list[dict[str, Any]], weights: Sequence[float], score: Score) -> dict[str, Any]:

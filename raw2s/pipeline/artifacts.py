@@ -19,9 +19,11 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import IO, Any
 
+from raw2s import __version__
+
 MANIFEST = "manifest.json"
 LOCK = ".lock"
-LIBRARIES = ("raw2s", "ray", "torch", "transformers", "deepspeed", "numpy")
+LIBRARIES = ("ray", "torch", "transformers", "deepspeed", "numpy")
 
 
 @dataclass(frozen=True)
@@ -80,7 +82,7 @@ class ArtifactStore:
                 "inputs": inputs,
                 "metrics": metrics,
                 "seconds": round(time.perf_counter() - start, 3),
-                "versions": {name: version(name) for name in LIBRARIES},
+                "versions": versions(),
                 "files": {
                     str(file.relative_to(work)): _checksum(file)
                     for file in sorted(work.rglob("*"))
@@ -103,6 +105,11 @@ class ArtifactStore:
             raise
         finally:
             lock.close()
+
+
+def versions() -> dict[str, str]:
+    """raw2s and the libraries that numbers depend on. raw2s by attribute: a Ray job's working directory is not installed."""
+    return {"raw2s": __version__, **{name: version(name) for name in LIBRARIES}}
 
 
 def _locked(work: Path) -> IO[str]:

@@ -18,6 +18,7 @@ RAY_ENV = {
     "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.5",  # how soon a finished worker is noticed; Ray's 2 s add up over the stages
     "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",  # one process less per training run
     "RAY_prestart_worker_first_driver": "0",  # prestarted workers lack the stages' environment and are never used
+    "RAY_worker_maximum_startup_concurrency": "12",  # its default, the cores, makes Ray warn of every stage's processes
     "RAY_BACKEND_LOG_LEVEL": "fatal",  # Ray's C++ warnings otherwise cover the progress bars; Python errors are not affected
 }
 """Set where the user has not set them, before Ray is imported."""

@@ -15,9 +15,7 @@ def check(config: RunConfig) -> None:
         "student.model": config.student.model
     }
     for key, model in models.items():
-        _check_model(
-            config, key, model, config.preference.beams if key == "student.model" and any(s.cdpo for s in config.students) else 0
-        )
+        _check_model(config, key, model)
     task = config.task
     try:
         draw_slurp(task.draw_from, task.n_teacher, task.n_student, seed=0)
@@ -33,7 +31,7 @@ def check(config: RunConfig) -> None:
         )
 
 
-def _check_model(config: RunConfig, key: str, model: str, own_beams: int) -> None:
+def _check_model(config: RunConfig, key: str, model: str) -> None:
     source = model_source(model)
     builtin = Path(source).parent == TINY_FOLDER
     if builtin and config.task.draw_from != "pool":
@@ -41,17 +39,22 @@ def _check_model(config: RunConfig, key: str, model: str, own_beams: int) -> Non
     if builtin and config.task.prompt == "paper":
         raise ConfigError(f"{key}: the paper's prompt is longer than the {model}'s 256 positions; set task.prompt: short")
     try:
-        vocabulary = load_model_config(model).get_text_config().vocab_size
+        sizes = load_model_config(model).get_text_config()
     except (OSError, ValueError) as error:
         reason = str(error).strip().splitlines()[0]
         raise ConfigError(
             f"{key}: no model {model!r} ({reason}); name a built-in model, a folder or a reachable hub id"
         ) from None
     if config.task.name == "slurp_slots":
-        for name, beams in (
-            ("labeling.beams", config.labeling.beams),
-            ("preference.beams", own_beams),
-            ("evaluation.beams", config.evaluation.beams),
-        ):
-            if beams > vocabulary:
-                raise ConfigError(f"{name}: {beams} beams are more than the {vocabulary} pieces of {model}; lower it")
+        own_beams = any(student.cdpo for student in config.students)
+        used = ["labeling"] if key.startswith("teachers") else ["preference"] if own_beams else []
+        for name in (*used, "evaluation"):
+            beams = getattr(config, name).beams
+            if beams > sizes.vocab_size:
+                raise ConfigError(f"{name}.beams: {beams} beams are more than the {sizes.vocab_size} pieces of {model}; lower it")
+        positions = getattr(sizes, "max_position_embeddings", None)
+        if positions is not None and config.labeling.max_new_tokens >= positions:
+            raise ConfigError(
+                f"labeling.max_new_tokens: {config.labeling.max_new_tokens} leaves no room for a prompt in the {positions} "
+                f"positions of {model}; lower it"
+            )

@@ -1,7 +1,6 @@
 """From the test stages to results.json: scores, PGR, and the intervals beside them."""
 
 import platform
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -9,13 +8,15 @@ import numpy as np
 
 from raw2s.config import RunConfig
 from raw2s.evaluation import gap_is_noise, gap_recovered_interval, interval, paired_bootstrap, performance_gap_recovered
-from raw2s.pipeline.artifacts import LIBRARIES
+from raw2s.pipeline.artifacts import versions
 from raw2s.pipeline.execute import Done
 from raw2s.pipeline.stages import SeedPlan, Stage
 from raw2s.tasks import get_task
 
 
-def collect_results(config: RunConfig, plans: list[SeedPlan], done: dict[str, Done], started: dict[str, Any]) -> dict[str, Any]:
+def collect_results(
+    config: RunConfig, plans: list[SeedPlan], stages_in_order: list[Stage], done: dict[str, Done], when: dict[str, Any]
+) -> dict[str, Any]:
     """The content of results.json. Scores are fractions, means over seeds; intervals are paired bootstraps over the test
     utterances, which all seeds share, of those means."""
     task = get_task(config.task.name)
@@ -34,11 +35,9 @@ def collect_results(config: RunConfig, plans: list[SeedPlan], done: dict[str, Do
 
     def system(stages: list[Stage]) -> dict[str, Any]:
         scores = per_seed(stages)
-        extra = {
-            key: float(np.mean([done[_test_of(p, s)].artifact.metrics[key] for p, s in zip(plans, stages, strict=True)]))
-            for key in ("empty", "unparsable")
-            if task.kind == "generation"
-        }
+        tests = [done[plan.tests[s.name].name].artifact for plan, s in zip(plans, stages, strict=True)]
+        shares = ("empty", "unparsable") if task.kind == "generation" else ()
+        extra = {key: float(np.mean([test.metrics[key] for test in tests])) for key in shares}
         return {"score": float(np.mean(scores)), "ci95": list(interval(sampled(stages))), "per_seed": scores, **extra}
 
     teacher_stages = {t.name: [plan.teachers[t.name] for plan in plans] for t in config.teachers}
@@ -72,21 +71,23 @@ def collect_results(config: RunConfig, plans: list[SeedPlan], done: dict[str, Do
             "test_utterances": len(next(iter(counts.values()))),
             "teachers": teachers,
             "ceiling": ceiling,
-            "gap_is_noise": {name: gap_is_noise([s], sampled(ceiling_stages)) for name, s in zip(teacher_stages, weak_samples, strict=True)},
+            "gap_is_noise": {
+                name: gap_is_noise([s], sampled(ceiling_stages)) for name, s in zip(teacher_stages, weak_samples, strict=True)
+            },
             "students": students,
             "environment": environment(),
             "stages": [
-                {"name": stage.name, "key": stage.key, "cached": done[stage.name].cached, "seconds": done[stage.name].artifact.manifest["seconds"]}
-                for plan in plans
-                for stage in plan.in_order()
+                {
+                    "name": stage.name,
+                    "key": stage.key,
+                    "cached": done[stage.name].cached,
+                    "seconds": done[stage.name].artifact.manifest["seconds"],
+                }
+                for stage in stages_in_order
             ],
-            **started,
+            **when,
         }
-    )  # fmt: skip
-
-
-def _test_of(plan: SeedPlan, model: Stage) -> str:
-    return plan.tests[model.name].name
+    )
 
 
 def environment() -> dict[str, str]:
@@ -94,7 +95,7 @@ def environment() -> dict[str, str]:
     return {
         "python": platform.python_version(),
         "machine": f"{platform.system()} {platform.machine()}, {_cpu_name()}",
-        **{name: version(name) for name in LIBRARIES},
+        **versions(),
     }
 
 

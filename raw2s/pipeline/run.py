@@ -34,7 +34,7 @@ def run_pipeline(config: RunConfig, console: Console | None = None) -> dict[str,
     (folder / "config.yaml").write_text(yaml.safe_dump(dumped, sort_keys=False))
     store = ArtifactStore(config.storage / "artifacts")
     plans = [plan_stages(config, seed) for seed in config.seeds]
-    stages = [stage for plan in plans for stage in plan.in_order()]
+    stages = list({stage.name: stage for plan in plans for stage in plan.in_order()}.values())
     with tracked_run(config.name, config.storage, dumped) as tracker, StageDisplay(console) as display:
 
         def log(stage: Stage, done: Done) -> None:
@@ -45,7 +45,7 @@ def run_pipeline(config: RunConfig, console: Console | None = None) -> dict[str,
 
         done = execute(stages, store, display, config.ray, log)
         when = {"finished": datetime.now(UTC).isoformat(timespec="seconds"), "command": " ".join(sys.argv)}
-        results = collect_results(config, plans, done, when)
+        results = collect_results(config, plans, stages, done, when)
         (folder / "results.json").write_text(json.dumps(results, indent=1) + "\n")
         report = write_report(results, histories(done), examples(plans[0], done), folder)
         scores = {"ceiling": results["ceiling"]["score"], **{f"teacher/{t['name']}": t["score"] for t in results["teachers"]}}

@@ -36,9 +36,8 @@ class StageContext:
     callbacks: Sequence[Any] = ()
     """Ray Train callbacks of a training stage; a sweep reports to Tune through one."""
 
-    def read_examples(self, part: str) -> list[dict[str, Any]]:
-        """`teacher` (A) or `student` (B) of the split, or the `validation` or `test` utterances."""
-        role = part if part in self.inputs and part != "student" else "split"
+    def read_examples(self, role: str, part: str) -> list[dict[str, Any]]:
+        """`teacher` (A) or `student` (B) of the input `split`; `validation` and `test` of the inputs of that name."""
         return read_jsonl(self.inputs[role].folder / f"{part}.jsonl")
 
 
@@ -94,7 +93,7 @@ def plan_stages(config: RunConfig, seed: int) -> SeedPlan:
             functions = import_module("raw2s.pipeline.work")  # imports Ray, which planning and a cached run do not need
             return getattr(functions, work)(context, config, seed, settings)
 
-        return Stage(kind, name + suffix, _plain(settings), inputs, run)
+        return Stage(kind, name + (suffix if "seed" in settings or inputs else ""), _plain(settings), inputs, run)
 
     task = {"task": config.task.name}
     source = {**task, "prompt": config.task.prompt}
@@ -137,14 +136,16 @@ def plan_stages(config: RunConfig, seed: int) -> SeedPlan:
         made = stage(
             "student", name, "train_student", {"split": split, "validation": validation, "label": label},
             **task, student=student.model_copy(update={"cdpo": False}), weights=student_weights(config, student),
-            score=config.labeling.score, training=config.student_training,
+            score=config.labeling.score if student.method == "joint" else None, training=config.student_training,
             seed=seed, model=config.student.model, fingerprint=model_fingerprint(config.student.model),
         )  # fmt: skip
+        made = next((stage for _, _, stage in students if stage.key == made.key), made)  # the same student, with cDPO
         students.append((student, student.label, made))
         if student.cdpo:
             pairs = stage(
                 "pairs", f"pairs/{index}", "make_pairs", {"split": split, "student": made, **roles},
-                **task, beams=config.preference.beams, prompts=config.preference.prompts, weights=named_weights(config, "preference"), score=config.labeling.score,
+                **task, beams=config.preference.beams, prompts=config.preference.prompts,
+                weights=named_weights(config, "preference"), score=config.labeling.score,
                 max_new_tokens=config.labeling.max_new_tokens, batch_size=config.labeling.batch_size,
             )  # fmt: skip
             preferred = stage(

@@ -48,14 +48,14 @@ def held_out(context: StageContext, config: RunConfig, seed: int, settings: Sett
 def train_on_ground_truth(context: StageContext, config: RunConfig, seed: int, settings: Settings) -> Metrics:
     """A teacher on A, or the ceiling on B."""
     task = get_task(config.task.name)
-    rows = [ground_truth_row(example, task) for example in context.read_examples(settings["part"])]
+    rows = [ground_truth_row(example, task) for example in context.read_examples("split", settings["part"])]
     return _train(context, config, task, rows, settings["model"], settings["training"], LossSettings(), seed)
 
 
 def label(context: StageContext, config: RunConfig, seed: int, settings: Settings) -> Metrics:
     """Every teacher's labels of B, as one raw table."""
     task = get_task(config.task.name)
-    ids, prompts = _prompts(context.read_examples("student"))
+    ids, prompts = _prompts(context.read_examples("split", "student"))
     pools = teacher_pools(context, config)
     passes = 2 * len(pools) if task.kind == "generation" else len(pools)
     common = {"batch_size": settings["batch_size"], "progress": Progress(context.board, context.name, passes * len(ids))}
@@ -75,7 +75,7 @@ def train_student(context: StageContext, config: RunConfig, seed: int, settings:
     student: StudentConfig = settings["student"]
     table, names = read_table(context.inputs["label"].folder / "labels.parquet")
     weights = [settings["weights"][name] for name in names]
-    prompts = {example["id"]: example["prompt"] for example in context.read_examples("student")}
+    prompts = {example["id"]: example["prompt"] for example in context.read_examples("split", "student")}
     if task.kind == "classification":
         rows = class_rows(prompts, table, weights=weights, confidence=student.confidence)
     else:
@@ -90,7 +90,7 @@ def train_student(context: StageContext, config: RunConfig, seed: int, settings:
 
 def make_pairs(context: StageContext, config: RunConfig, seed: int, settings: Settings) -> Metrics:
     """The student's own beams on B, scored by every teacher, as preference pairs with the student's reference values."""
-    ids, prompts = _prompts(context.read_examples("student")[: settings["prompts"]])
+    ids, prompts = _prompts(context.read_examples("split", "student")[: settings["prompts"]])
     pools = teacher_pools(context, config)
     student = student_pool(context.inputs["student"].folder, config)
     progress = Progress(context.board, context.name, (2 + len(pools)) * len(ids))
@@ -131,7 +131,7 @@ def train_preference(context: StageContext, config: RunConfig, seed: int, settin
 def test(context: StageContext, config: RunConfig, seed: int, settings: Settings) -> Metrics:
     """A model's predictions on the test set and its score."""
     task = get_task(config.task.name)
-    examples = context.read_examples("test")
+    examples = context.read_examples("test", "test")
     ids, prompts = _prompts(examples)
     pool = student_pool(context.inputs["model"].folder, config)
     progress = Progress(context.board, context.name, len(ids))
@@ -196,7 +196,9 @@ def _train(
 ) -> Metrics:
     train_file, validation_file = context.out / "train.jsonl", context.out / "validation.jsonl"
     write_jsonl(train_file, rows)
-    write_jsonl(validation_file, [ground_truth_row(example, task) for example in context.read_examples("validation")])
+    write_jsonl(
+        validation_file, [ground_truth_row(example, task) for example in context.read_examples("validation", "validation")]
+    )
     form = form or ("classification" if task.kind == "classification" else "supervised")
     job = Job(
         model,

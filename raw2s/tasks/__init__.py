@@ -33,7 +33,8 @@ class Task:
     metric: str
     classes: tuple[str, ...]
     prompts: dict[str, str]
-    target: Callable[[Row], str]
+    target: Callable[[Row, str], str]
+    """(row, name of the prompt) to the text a model should write."""
     gold: Callable[[Row], Any]
     parse: Callable[[str], Any | None]
     utterance_counts: Callable[[Sequence[Any], Sequence[Any]], np.ndarray]
@@ -43,7 +44,7 @@ class Task:
         """The rows as later stages see them, with the prompt called `prompt`."""
         template = self.prompts[prompt]
         return [
-            Example(id=row["id"], prompt=template.format(text=row["text"]), target=self.target(row), gold=self.gold(row))
+            Example(id=row["id"], prompt=template.format(text=row["text"]), target=self.target(row, prompt), gold=self.gold(row))
             for row in rows
         ]
 
@@ -72,6 +73,6 @@ def get_task(name: str) -> Task:
             f1_of_counts,
         )
     return Task(
-        name, "classification", "accuracy", _scenarios(), {"short": "{text}\n"}, lambda row: row["scenario"],
+        name, "classification", "accuracy", _scenarios(), {"short": "{text}\n"}, lambda row, prompt: row["scenario"],
         lambda row: row["scenario"], lambda text: text, _correct, lambda counts: counts[..., 0],
     )  # fmt: skip

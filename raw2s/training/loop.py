@@ -20,7 +20,7 @@ from raw2s.decoding.heads import require_plain_head
 from raw2s.models.load import load_model, load_tokenizer, save_model
 from raw2s.training.batching import TokenRow, collate, plan_epoch, steps_in_epoch, tokenize_row
 from raw2s.training.job import Job
-from raw2s.training.objectives import TargetLogits, Weights, class_loss, preference_loss, token_loss
+from raw2s.training.objectives import Coefficients, TargetLogits, class_loss, preference_loss, token_loss
 from raw2s.training.rows import Form
 
 HISTORY_POINTS = 200
@@ -78,12 +78,12 @@ def train_worker(settings: dict[str, Any]) -> None:
             workers=workers, rank=rank, seed=job.seed * 100_003 + epoch,
         )  # fmt: skip
         for chosen, shares in plan:
-            weights = Weights.at(step, total_steps, job.loss)
+            at = Coefficients.at(step, total_steps, job.loss)
             divisor = sum(rows[i].total for i in chosen)
-            point = _step(engine, [[rows[i] for i in share] for share in shares], rows[0], divisor, tokenizer, job, weights)
+            point = _step(engine, [[rows[i] for i in share] for share in shares], rows[0], divisor, tokenizer, job, at)
             step += 1
             if rank == 0 and (step % max(1, total_steps // HISTORY_POINTS) == 0 or step == total_steps):
-                history.append({"step": step, "gamma": weights.gamma, "kl_weight": weights.kl, **point})
+                history.append({"step": step, "gamma": at.gamma, "kl_weight": at.kl, **point})
             if rank == 0 and job.progress is not None:
                 job.progress.update.remote(job.name, step, total_steps, f"loss {point['loss']:.3f}")
         last = epoch == training.epochs - 1
@@ -117,7 +117,7 @@ def _step(
     divisor: float,
     tokenizer: PreTrainedTokenizerBase,
     job: Job,
-    weights: Weights,
+    at: Coefficients,
 ) -> dict[str, float]:
     """One optimizer step; what is logged is this rank's part of it.
 
@@ -128,7 +128,7 @@ def _step(
     totals: dict[str, float] = {}
     for share in shares:
         batch = collate(share or [filler], tokenizer).to(engine.device)
-        loss, logged = LOSSES[job.form](engine(batch), batch, job.loss, weights)
+        loss, logged = LOSSES[job.form](engine(batch), batch, job.loss, at)
         if not share:
             loss = loss * 0.0
         engine.backward(loss * scale)

@@ -29,14 +29,14 @@ from raw2s.training.job import LossSettings
 
 
 @dataclass(frozen=True)
-class Weights:
+class Coefficients:
     """gamma (Eq. 1, 5) and lambda (App. B) at one step."""
 
     gamma: float
     kl: float
 
     @classmethod
-    def at(cls, step: int, total_steps: int, settings: LossSettings) -> "Weights":
+    def at(cls, step: int, total_steps: int, settings: LossSettings) -> "Coefficients":
         return cls(
             gamma_at(
                 step, total_steps, settings.gamma_max,
@@ -61,12 +61,12 @@ class TargetLogits(nn.Module):
 
 
 def token_loss(
-    logits_NV: torch.Tensor, batch: Batch, settings: LossSettings, weights: Weights
+    logits_NV: torch.Tensor, batch: Batch, settings: LossSettings, at: Coefficients
 ) -> tuple[torch.Tensor, dict[str, float]]:
     """Eq. 2, 4 and 5 over target tokens, each weighted with its teachers' weights.
 
     Teachers who gave the same sequence share one row of the batch: the soft label is linear in P(s_i), and so is the loss
-    in the soft label (DESIGN: collapse), so their mean P(s_i) gives what the sum over them would.
+    in the soft label (`raw2s.losses.mix_targets`), so their mean P(s_i) gives what the sum over them would.
     """
     weight_N = batch.weight_IN.sum(dim=0)
     prob_N = None if batch.word_logprob_IW is None else _teacher_probability(logits_NV, batch, settings.bridge)
@@ -77,33 +77,33 @@ def token_loss(
             if prob_N is None
             else soft_label(logits_NV.detach(), batch.token_N, prob_N)
         )
-        loss_N, logged = _edl(logits_NV, target_NV, settings, weights, weight_N)
+        loss_N, logged = _edl(logits_NV, target_NV, settings, at, weight_N)
     else:
-        own_N = cross_entropy(logits_NV, logits_NV.argmax(dim=-1), reduction="none") if weights.gamma else 0.0
+        own_N = cross_entropy(logits_NV, logits_NV.argmax(dim=-1), reduction="none") if at.gamma else 0.0
         loss_N = (
             cross_entropy(logits_NV, batch.token_N, reduction="none")
             if prob_N is None
             else soft_label_cross_entropy(logits_NV, batch.token_N, prob_N, reduction="none")
         )
-        loss_N, logged = (1 - weights.gamma) * loss_N + weights.gamma * own_N, {}
+        loss_N, logged = (1 - at.gamma) * loss_N + at.gamma * own_N, {}
     return (weight_N * loss_N).sum(), logged
 
 
 def class_loss(
-    logits_PK: torch.Tensor, batch: Batch, settings: LossSettings, weights: Weights
+    logits_PK: torch.Tensor, batch: Batch, settings: LossSettings, at: Coefficients
 ) -> tuple[torch.Tensor, dict[str, float]]:
     """Eq. 2, 4 and 5 over classes; the teachers' probabilities come already mixed with their weights."""
     if settings.edl:
         loss_P, logged = _edl(
-            logits_PK, batch.probabilities_PK, settings, weights, torch.ones(len(logits_PK), device=logits_PK.device)
+            logits_PK, batch.probabilities_PK, settings, at, torch.ones(len(logits_PK), device=logits_PK.device)
         )
         return loss_P.sum(), logged
-    target_PK = mix_with_own_prediction(batch.probabilities_PK, logits_PK, weights.gamma)
+    target_PK = mix_with_own_prediction(batch.probabilities_PK, logits_PK, at.gamma)
     return cross_entropy(logits_PK, target_PK, reduction="sum"), {}
 
 
 def preference_loss(
-    logits_NV: torch.Tensor, batch: Batch, settings: LossSettings, weights: Weights
+    logits_NV: torch.Tensor, batch: Batch, settings: LossSettings, at: Coefficients
 ) -> tuple[torch.Tensor, dict[str, float]]:
     """cDPO, Eq. 9 and 12, over pairs; sequences alternate chosen, rejected."""
     logprob_N = -cross_entropy(logits_NV, batch.token_N, reduction="none")
@@ -130,18 +130,18 @@ def _teacher_probability(logits_NV: torch.Tensor, batch: Batch, bridge: Literal[
 
 
 def _edl(
-    logits: torch.Tensor, target: torch.Tensor, settings: LossSettings, weights: Weights, row_weight: torch.Tensor
+    logits: torch.Tensor, target: torch.Tensor, settings: LossSettings, at: Coefficients, row_weight: torch.Tensor
 ) -> tuple[torch.Tensor, dict[str, float]]:
     """Eq. 5 is Eq. 4 on the target mixed with the student's own arg-max."""
-    target = mix_with_own_prediction(target, logits, weights.gamma)
+    target = mix_with_own_prediction(target, logits, at.gamma)
     options = {
         "evidence": settings.evidence,
         "form": settings.form,
         "logit_clamp": settings.logit_clamp,
         "kl_clamp": settings.kl_clamp,
     }
-    if weights.kl == 0:
+    if at.kl == 0:
         nll = edl_loss(logits, target, kl_weight=0.0, reduction="none", **options)
         return nll, {"nll": (row_weight * nll).sum().item()}
     nll, kl = edl_terms(logits, target, **options)
-    return nll + weights.kl * kl, {"nll": (row_weight * nll).sum().item(), "kl": (row_weight * kl).sum().item()}
+    return nll + at.kl * kl, {"nll": (row_weight * nll).sum().item(), "kl": (row_weight * kl).sum().item()}

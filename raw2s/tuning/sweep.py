@@ -50,7 +50,7 @@ class SweepConfig(Section):
     """The sweep's folder under the base config's storage, and its name in MLflow."""
     base: Path
     """The run config whose first student is searched; relative to the sweep's own file."""
-    set: list[str] = []
+    set: list[str] = Field(default_factory=list)
     """`key=value` overrides of the base config."""
     trials: Positive = 8
     """How many settings are tried."""

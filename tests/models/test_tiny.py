@@ -55,7 +55,7 @@ def test_nothing_held_out_is_learned_from():
 def test_the_tokenizer_gives_a_target_back(name):
     tokenizer = load_tokenizer(name)
     for row in load_slurp("devel")[:200]:
-        text = slot_target(row)
+        text = slot_target(row, "short")
         ids, offsets = encode_target(tokenizer, text)
         assert decode_target(tokenizer, ids) == text
         assert ids.count(tokenizer.eos_token_id) == 1  # the end marker is no piece of a text
@@ -65,7 +65,7 @@ def test_the_tokenizer_gives_a_target_back(name):
 
 @pytest.mark.parametrize(("one", "other"), itertools.combinations(PRESENT, 2))
 def test_no_two_tokenizers_cut_a_target_alike(one, other):
-    targets = [slot_target(row) for row in load_slurp("devel")[:200]]
+    targets = [slot_target(row, "short") for row in load_slurp("devel")[:200]]
     cuts = [[tokenizer.tokenize(target) for target in targets] for tokenizer in map(load_tokenizer, (one, other))]
     different = sum(first != second for first, second in zip(*cuts, strict=True))
     assert different > len(targets) / 4

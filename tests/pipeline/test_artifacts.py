@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from raw2s.pipeline.artifacts import LIBRARIES, MANIFEST, ArtifactStore, artifact_key
+from raw2s.pipeline.artifacts import MANIFEST, ArtifactStore, artifact_key
 
 SETTINGS = {"seed": 1, "training": {"epochs": 3, "schedule": "linear"}}
 INPUTS = {"split": "0123", "model": "4567"}
@@ -86,7 +86,7 @@ def test_what_was_created_is_found_with_its_manifest(store):
         "kind": "train", "key": KEY, "settings": SETTINGS, "inputs": INPUTS,
     }  # fmt: skip
     assert manifest["seconds"] >= 0
-    assert set(manifest["versions"]) == set(LIBRARIES)
+    assert manifest["versions"].keys() >= {"raw2s", "ray", "torch", "deepspeed"}
     assert manifest["files"] == {
         name: hashlib.sha256((found.folder / name).read_bytes()).hexdigest() for name in ("history.jsonl", "model/weights.bin")
     }

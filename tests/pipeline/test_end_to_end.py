@@ -100,7 +100,7 @@ def test_a_flipped_byte_is_noticed_and_only_that_stage_is_rebuilt(finished):
     output, _ = process.communicate(timeout=200)
     assert process.returncode == 0, output
     assert "model/model.safetensors has changed" in output
-    assert [line for line in output.splitlines() if line.endswith(": started")][0].endswith("student/0-bayesian: started")
+    assert next(line for line in output.splitlines() if line.endswith(": started")).endswith("student/0-bayesian: started")
     assert output.count(": started") == 1
     assert contents(storage) == before
 

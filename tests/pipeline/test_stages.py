@@ -18,7 +18,8 @@ TREE = {
     "students": METHODS,
     "weights": {"loss": [1, 2], "joint": [1, 3], "preference": [1, 4]},
 }
-STUDENTS = {"student/0-single-opt", "student/1-naive", "student/2-joint", "student/3-bayesian", "student/4-bayesian"}
+# The fifth student is the fourth followed by cDPO: its model is trained once, under the fourth's name.
+STUDENTS = {"student/0-single-opt", "student/1-naive", "student/2-joint", "student/3-bayesian"}
 PREFERENCE = {"pairs/4", "cdpo/4"}
 HELD_OUT = {"validation", "testset"}
 
@@ -73,7 +74,7 @@ def test_what_the_student_is_told_does_not_label_again():
 @pytest.mark.parametrize(
     ("use", "stages"),
     [
-        ("loss", {"student/1-naive", "student/3-bayesian", "student/4-bayesian"} | PREFERENCE),
+        ("loss", {"student/1-naive", "student/3-bayesian"} | PREFERENCE),
         ("joint", {"student/2-joint"}),
         ("preference", PREFERENCE),
     ],
@@ -165,7 +166,8 @@ def test_a_model_is_known_by_its_content(tmp_path):
 def test_names_differ_between_seeds_and_not_for_one():
     several = parse_config(TREE | {"seeds": [1, 2, 3]})
     names = [stage.name for seed in several.seeds for stage in plan_stages(several, seed).in_order()]
-    assert len(set(names)) == len(names)
+    shared = sorted(name for name in set(names) if names.count(name) > 1)
+    assert shared == ["testset", "validation"]  # no seed moves them
     assert {stage.key for stage in plan_stages(several, 1).in_order()} == set(keys_of().values())
     plan = plan_stages(several, 2)
     assert plan.tests.keys() == {

@@ -7,12 +7,12 @@ import torch.nn.functional as F
 
 from raw2s.training.batching import Batch
 from raw2s.training.job import LossSettings
-from raw2s.training.objectives import Weights, class_loss, preference_loss, token_loss
+from raw2s.training.objectives import Coefficients, class_loss, preference_loss, token_loss
 
 N, V, W = 6, 9, 4  # target tokens, vocabulary, words
 WORD_N = torch.tensor([0, 0, 1, 2, 2, 3])
 WEIGHTS = torch.tensor([0.6, 0.3], dtype=torch.float64)
-PLAIN = Weights(gamma=0.0, kl=0.0)
+PLAIN = Coefficients(gamma=0.0, kl=0.0)
 CE = LossSettings()
 EDL = LossSettings(edl=True)
 EVIDENCE = ["exp", "softplus", "relu"]
@@ -61,7 +61,7 @@ def test_teachers_of_one_sequence_in_one_row_lose_what_they_lose_apart(
     logits_NV, token_N, word_logprob_IW, settings, bridge, gamma
 ):
     settings = dataclasses.replace(settings, bridge=bridge)
-    coefficients = Weights(gamma=gamma, kl=0.02)
+    coefficients = Coefficients(gamma=gamma, kl=0.02)
     merged = batch_of(token_N, WEIGHTS[:, None].expand(2, N), word_logprob_IW=word_logprob_IW)
     apart = batch_of(
         token_N.repeat(2), WEIGHTS.repeat_interleave(N)[None], torch.cat([WORD_N, WORD_N + W]), word_logprob_IW.reshape(1, 2 * W)
@@ -76,7 +76,7 @@ def test_teachers_of_one_sequence_in_one_row_lose_what_they_lose_apart(
 @pytest.mark.parametrize("settings", [CE, EDL], ids=["ce", "edl"])
 def test_a_loss_is_a_sum_over_tokens_by_weight(logits_NV, token_N, settings):
     weight_IN = torch.arange(1.0, N + 1, dtype=torch.float64)[None]
-    coefficients = Weights(gamma=0.2, kl=0.1)
+    coefficients = Coefficients(gamma=0.2, kl=0.1)
     whole, _ = token_loss(logits_NV, batch_of(token_N, weight_IN), settings, coefficients)
     parts = [token_loss(logits_NV[n : n + 1], batch_of(token_N[n : n + 1], ones(1)), settings, coefficients)[0] for n in range(N)]
     torch.testing.assert_close(whole, sum((n + 1) * part for n, part in enumerate(parts)))
@@ -103,7 +103,7 @@ def test_edl_adds_its_regulariser_by_weight(logits_NV, token_N, word_logprob_IW,
     settings = dataclasses.replace(EDL, form=form)
     batch = batch_of(token_N, WEIGHTS[:, None].expand(2, N), word_logprob_IW=word_logprob_IW)
     likelihood, _ = token_loss(logits_NV, batch, settings, PLAIN)
-    loss, logged = token_loss(logits_NV, batch, settings, Weights(gamma=0.0, kl=0.25))
+    loss, logged = token_loss(logits_NV, batch, settings, Coefficients(gamma=0.0, kl=0.25))
     assert logged["kl"] > 0
     assert logged["nll"] == pytest.approx(likelihood.item())
     assert loss.item() == pytest.approx(logged["nll"] + 0.25 * logged["kl"])
@@ -111,7 +111,7 @@ def test_edl_adds_its_regulariser_by_weight(logits_NV, token_N, word_logprob_IW,
 
 @pytest.mark.parametrize("settings", [CE, EDL, dataclasses.replace(EDL, form="soft")], ids=["ce", "edl", "edl_soft"])
 def test_hard_labels_are_soft_ones_of_probability_one(logits_NV, token_N, settings):
-    coefficients = Weights(gamma=0.2, kl=0.1)
+    coefficients = Coefficients(gamma=0.2, kl=0.1)
     certain = batch_of(token_N, WEIGHTS[:, None].expand(2, N), word_logprob_IW=torch.zeros(2, W, dtype=torch.float64))
     hard = batch_of(token_N, WEIGHTS[:, None].expand(2, N))
     soft_loss, _ = token_loss(logits_NV, certain, settings, coefficients)
@@ -131,7 +131,7 @@ def test_soft_cross_entropy_pulls_towards_the_teachers_probability(logits_NV, to
 
 
 def test_a_teacher_without_weight_has_no_say(logits_NV, token_N, word_logprob_IW):
-    coefficients = Weights(gamma=0.1, kl=0.1)
+    coefficients = Coefficients(gamma=0.1, kl=0.1)
     alone = batch_of(token_N, ones(), word_logprob_IW=word_logprob_IW[:1])
     mute = batch_of(token_N, torch.cat([ones(), 0 * ones()]), word_logprob_IW=word_logprob_IW)
     for settings in (CE, EDL):
@@ -145,9 +145,9 @@ def test_a_teacher_without_weight_has_no_say(logits_NV, token_N, word_logprob_IW
 def test_gamma_mixes_in_the_loss_on_the_students_own_prediction(logits_NV, token_N, word_logprob_IW, settings, kl):
     taught = batch_of(token_N, ones(), word_logprob_IW=word_logprob_IW[:1])
     own = batch_of(logits_NV.argmax(dim=1), ones())
-    teachers, _ = token_loss(logits_NV, taught, settings, Weights(gamma=0.0, kl=kl))
-    student, _ = token_loss(logits_NV, own, settings, Weights(gamma=0.0, kl=kl))
-    mixed, _ = token_loss(logits_NV, taught, settings, Weights(gamma=0.3, kl=kl))
+    teachers, _ = token_loss(logits_NV, taught, settings, Coefficients(gamma=0.0, kl=kl))
+    student, _ = token_loss(logits_NV, own, settings, Coefficients(gamma=0.0, kl=kl))
+    mixed, _ = token_loss(logits_NV, taught, settings, Coefficients(gamma=0.3, kl=kl))
     torch.testing.assert_close(mixed, 0.7 * teachers + 0.3 * student)
     torch.testing.assert_close(
         gradient(mixed, logits_NV), 0.7 * gradient(teachers, logits_NV) + 0.3 * gradient(student, logits_NV)
@@ -158,7 +158,7 @@ def test_gamma_mixes_in_the_loss_on_the_students_own_prediction(logits_NV, token
 @pytest.mark.parametrize("soft", [False, True], ids=["hard", "soft"])
 def test_bf16_logits_are_summed_over_the_vocabulary_in_fp32(logits_NV, token_N, word_logprob_IW, settings, soft):
     batch = batch_of(token_N, ones().float(), word_logprob_IW=word_logprob_IW[:1].float() if soft else None)
-    coefficients = Weights(gamma=0.3, kl=0.1)
+    coefficients = Coefficients(gamma=0.3, kl=0.1)
     rounded_NV = logits_NV.detach().bfloat16()
     loss, _ = token_loss(rounded_NV, batch, settings, coefficients)
     torch.testing.assert_close(loss, token_loss(rounded_NV.float(), batch, settings, coefficients)[0])
@@ -173,7 +173,7 @@ def class_batch(probabilities_PK) -> Batch:
 def test_classes_of_several_teachers_lose_their_weighted_sum(logits_NV, settings, kl):
     teachers = torch.rand(2, N, V, generator=torch.Generator().manual_seed(8), dtype=torch.float64)
     teachers = teachers / teachers.sum(dim=-1, keepdim=True)
-    coefficients = Weights(gamma=0.0, kl=kl)
+    coefficients = Coefficients(gamma=0.0, kl=kl)
     mixed, _ = class_loss(logits_NV, class_batch(0.75 * teachers[0] + 0.25 * teachers[1]), settings, coefficients)
     one, other = (class_loss(logits_NV, class_batch(teacher), settings, coefficients)[0] for teacher in teachers)
     torch.testing.assert_close(mixed, 0.75 * one + 0.25 * other)
@@ -182,14 +182,14 @@ def test_classes_of_several_teachers_lose_their_weighted_sum(logits_NV, settings
 @pytest.mark.parametrize("settings", [CE, EDL], ids=["ce", "edl"])
 def test_gamma_mixes_in_the_students_own_class(logits_NV, token_N, settings):
     taught, own = class_batch(one_hot(token_N)), class_batch(one_hot(logits_NV.argmax(dim=1)))
-    teachers, student = (class_loss(logits_NV, batch, settings, Weights(gamma=0.0, kl=0.1))[0] for batch in (taught, own))
-    mixed, _ = class_loss(logits_NV, taught, settings, Weights(gamma=0.3, kl=0.1))
+    teachers, student = (class_loss(logits_NV, batch, settings, Coefficients(gamma=0.0, kl=0.1))[0] for batch in (taught, own))
+    mixed, _ = class_loss(logits_NV, taught, settings, Coefficients(gamma=0.3, kl=0.1))
     torch.testing.assert_close(mixed, 0.7 * teachers + 0.3 * student)
 
 
 @pytest.mark.parametrize("settings", [CE, EDL], ids=["ce", "edl"])
 def test_a_class_loses_what_a_token_does(logits_NV, token_N, settings):
-    coefficients = Weights(gamma=0.1, kl=0.1)
+    coefficients = Coefficients(gamma=0.1, kl=0.1)
     as_class, logged = class_loss(logits_NV, class_batch(one_hot(token_N)), settings, coefficients)
     as_token, logged_token = token_loss(logits_NV, batch_of(token_N, ones()), settings, coefficients)
     torch.testing.assert_close(as_class, as_token)
@@ -237,7 +237,7 @@ def test_preference_is_equations_9_and_12(logits_NV, token_N):
 
 def test_the_coefficients_grow_over_the_run():
     settings = LossSettings(edl=True, gamma_max=0.5, gamma_warmup_fraction=0.5, kl_weight=0.02, kl_anneal_fraction=0.25)
-    run = [Weights.at(step, 100, settings) for step in (0, 25, 50, 99)]
+    run = [Coefficients.at(step, 100, settings) for step in (0, 25, 50, 99)]
     assert [weights.gamma for weights in run] == pytest.approx([0, 0.25, 0.5, 0.5])
     assert [weights.kl for weights in run] == pytest.approx([0, 0.02, 0.02, 0.02])
-    assert Weights.at(99, 100, dataclasses.replace(settings, edl=False)).kl == 0
+    assert Coefficients.at(99, 100, dataclasses.replace(settings, edl=False)).kl == 0

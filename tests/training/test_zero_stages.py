@@ -7,6 +7,7 @@ import pytest
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from raw2s.config import TrainingConfig
+from raw2s.training.fit import fit
 from raw2s.training.job import Job, LossSettings
 from raw2s.training.rows import TextTarget, TrainingRow
 
@@ -15,13 +16,11 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]
 # 11 rows in steps of 4: the last step is short, and its second worker has less than the first.
 ROWS = [
     TrainingRow(id=i, prompt=f"wake me up at {w} am\n", targets=[TextTarget(text=f'{{"time": "{w} am"}}', weights=[1.0])])
-    for i, w in enumerate("one two three four five six seven eight nine ten eleven".split())
+    for i, w in enumerate(["one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven"])
 ]
 
 
 def curve(folder: Path, workers: int, zero_stage: int) -> list[float]:
-    from raw2s.training.fit import fit
-
     out = folder / f"{workers}-{zero_stage}"
     out.mkdir(parents=True)
     file = out / "rows.jsonl"
