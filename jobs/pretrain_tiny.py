@@ -32,7 +32,9 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
-from raw2s.models.tiny import TINY_FOLDER, held_out_perplexity, held_out_texts, pretraining_texts, split_rows
+from raw2s.models.load import TINY_FOLDER
+from raw2s.models.tiny import held_out_perplexity, held_out_texts, pretraining_texts, split_rows
+from raw2s.tasks.slurp import Row
 
 SEED = 2025
 
@@ -52,7 +54,7 @@ class Recipe:
 
 
 def recipes() -> dict[str, Recipe]:
-    weak = {"share_epochs": 4}
+    weak = {"share_epochs": 16}
     endoftext = {"bos_token": "<|endoftext|>", "eos_token": "<|endoftext|>", "unk_token": "<|endoftext|>"}
     opt = {"bos_token": "</s>", "eos_token": "</s>", "pad_token": "<pad>", "unk_token": "</s>"}
     llama = {"bos_token": "<s>", "eos_token": "</s>", "pad_token": "<pad>"}
@@ -182,7 +184,7 @@ def model_card(card: dict) -> str:
     )
 
 
-EXAMPLE = {
+EXAMPLE: Row = {
     "id": 0, "text": "wake me up at nine am", "annotation": "wake me up at [time : nine am]",
     "scenario": "alarm", "action": "set", "entities": [["time", "nine am"]],
 }  # fmt: skip

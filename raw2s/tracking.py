@@ -71,7 +71,9 @@ def tracked_run(name: str, storage: Path, config: dict[str, Any], parent_id: str
             location = (storage.resolve() / "mlartifacts").as_uri() if uri.startswith("sqlite") else None
             experiment_id = client.create_experiment("raw2s", artifact_location=location)
         except MlflowException:  # another run made it in the meantime
-            experiment_id = client.get_experiment_by_name("raw2s").experiment_id
+            made = client.get_experiment_by_name("raw2s")
+            assert made is not None
+            experiment_id = made.experiment_id
     else:
         experiment_id = experiment.experiment_id
     tags = {"mlflow.parentRunId": parent_id} if parent_id else {}

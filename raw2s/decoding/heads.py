@@ -1,5 +1,7 @@
 """The output head at chosen positions only: what training, scoring and classification have in common."""
 
+from typing import Any
+
 from torch import Tensor
 from transformers import PreTrainedConfig, PreTrainedModel
 
@@ -12,7 +14,7 @@ def logits_at(model: PreTrainedModel, input_ids_BT: Tensor, attention_mask_BT: T
     The vocabulary head, a large part of a small model, runs at no other position.
     """
     hidden_BTH = model.get_decoder()(input_ids=input_ids_BT, attention_mask=attention_mask_BT, use_cache=False).last_hidden_state
-    head = model.score if hasattr(model, "score") else model.get_output_embeddings()
+    head: Any = model.score if hasattr(model, "score") else model.get_output_embeddings()
     return head(hidden_BTH[row_N, column_N])
 
 

@@ -12,11 +12,13 @@ from typing import Any
 import numpy as np
 import ray.data
 from ray.data import ActorPoolStrategy, Dataset
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from raw2s.decoding import word_scores
 from raw2s.decoding.beams import generate_beams
 from raw2s.decoding.scoring import class_logits, target_logprobs
 from raw2s.decoding.tokens import encode_target
+from raw2s.models import Kind
 from raw2s.models.load import load_model, load_tokenizer
 
 Unit = dict[str, Any]
@@ -31,6 +33,11 @@ class Pool:
     replicas: tuple[int, int]
     num_cpus: float
     num_gpus: float
+
+    def load(self, kind: Kind, classes: tuple[str, ...] = ()) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+        """The model on this actor's device, and its tokenizer."""
+        model: Any = load_model(self.model, kind, classes)
+        return model.to("cuda" if self.num_gpus else "cpu"), load_tokenizer(self.model)
 
 
 @dataclass(frozen=True)
@@ -51,8 +58,7 @@ class BeamActor:
 
     def __init__(self, pool: Pool, beams: int, max_new_tokens: int, progress: Progress) -> None:
         self.pool, self.beams, self.max_new_tokens, self.progress = pool, beams, max_new_tokens, progress
-        self.model, self.tokenizer = load_model(pool.model, "generation"), load_tokenizer(pool.model)
-        self.model.to("cuda" if pool.num_gpus else "cpu")
+        self.model, self.tokenizer = pool.load("generation")
 
     def __call__(self, unit: Unit) -> Unit:
         prompts = list(unit["prompts"])
@@ -66,8 +72,7 @@ class ScoreActor:
 
     def __init__(self, pool: Pool, progress: Progress) -> None:
         self.pool, self.progress = pool, progress
-        self.model, self.tokenizer = load_model(pool.model, "generation"), load_tokenizer(pool.model)
-        self.model.to("cuda" if pool.num_gpus else "cpu")
+        self.model, self.tokenizer = pool.load("generation")
 
     def __call__(self, unit: Unit) -> Unit:
         prompts, candidates = list(unit["prompts"]), json.loads(unit["candidates"])
@@ -90,8 +95,7 @@ class ClassActor:
 
     def __init__(self, pool: Pool, classes: tuple[str, ...], progress: Progress) -> None:
         self.pool, self.progress = pool, progress
-        self.model, self.tokenizer = load_model(pool.model, "classification", classes), load_tokenizer(pool.model)
-        self.model.to("cuda" if pool.num_gpus else "cpu")
+        self.model, self.tokenizer = pool.load("classification", classes)
 
     def __call__(self, unit: Unit) -> Unit:
         prompts = list(unit["prompts"])

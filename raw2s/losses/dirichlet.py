@@ -32,7 +32,7 @@ def dirichlet_kl(evidence: Tensor) -> Tensor:
 
     `evidence` is ≥ 0, fp32 or fp64, with a finite sum over K. Differentiable once.
     """
-    kl: Tensor = _DirichletKL.apply(evidence)  # type: ignore[no-untyped-call]
+    kl: Tensor = _DirichletKL.apply(evidence)
     return kl
 
 
@@ -41,7 +41,7 @@ def expected_dirichlet_kl(evidence: Tensor, target: Tensor) -> Tensor:
 
     Linear in `target`, which is not differentiated. `evidence` as for `dirichlet_kl`.
     """
-    kl: Tensor = _ExpectedDirichletKL.apply(evidence, target)  # type: ignore[no-untyped-call]
+    kl: Tensor = _ExpectedDirichletKL.apply(evidence, target)
     return kl
 
 

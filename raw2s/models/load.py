@@ -2,7 +2,6 @@
 
 import hashlib
 from pathlib import Path
-from typing import Literal
 
 import torch
 from transformers import (
@@ -16,9 +15,10 @@ from transformers import (
 )
 from transformers.utils import logging
 
-from raw2s.models.tiny import TINY_FOLDER
+from raw2s.models import Kind
 
-Kind = Literal["generation", "classification"]
+TINY_FOLDER = Path(__file__).parent / "weights"
+"""The built-in models, made by `jobs/pretrain_tiny.py`."""
 
 # Weight-loading bars of models that load in a blink would bury our own progress.
 logging.disable_progress_bar()

@@ -1,4 +1,4 @@
-"""The built-in tiny models: where they lie, and the text they were and were not pretrained on.
+"""The built-in tiny models: the text they were and were not pretrained on, and the perplexity on their cards.
 
 Made by `jobs/pretrain_tiny.py`; each folder holds safetensors, tokenizer, card.json and README.md (the model card).
 """
@@ -6,7 +6,6 @@ Made by `jobs/pretrain_tiny.py`; each folder holds safetensors, tokenizer, card.
 import math
 import random
 import re
-from pathlib import Path
 
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -14,7 +13,6 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from raw2s.tasks.slurp import Row
 from raw2s.tasks.slurp import pretraining_rows as all_rows
 
-TINY_FOLDER = Path(__file__).parent / "weights"
 HELD_OUT = 400
 """Rows of the pretraining text that no tiny model learns from: the perplexity on the card is theirs."""
 SUBSTITUTED = 0.5

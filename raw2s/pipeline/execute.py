@@ -54,7 +54,7 @@ def execute(
         return done
 
     start_ray(ray_config)
-    display.board = Board.remote()
+    display.board = Board.remote()  # type: ignore[attr-defined]
     waiting = [stage for stage in stages if stage.name not in done]
     running: dict[Future[Artifact], Stage] = {}
     failure: StageFailed | None = None

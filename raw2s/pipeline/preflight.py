@@ -4,8 +4,7 @@ from pathlib import Path
 
 from raw2s.config import RunConfig
 from raw2s.errors import ConfigError
-from raw2s.models.load import load_model_config, model_source
-from raw2s.models.tiny import TINY_FOLDER
+from raw2s.models.load import TINY_FOLDER, load_model_config, model_source
 from raw2s.tasks.slurp import draw_slurp
 
 

@@ -10,7 +10,7 @@ The splits of devel and test are stages of their own, so that testing on more ut
 """
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from importlib import import_module
@@ -130,7 +130,7 @@ def plan_stages(config: RunConfig, seed: int) -> SeedPlan:
         **task, beams=config.labeling.beams, max_new_tokens=config.labeling.max_new_tokens, batch_size=config.labeling.batch_size,
     )  # fmt: skip
 
-    students = []
+    students: list[tuple[StudentConfig, str, Stage]] = []
     for index, student in enumerate(config.students):
         name = f"student/{index}-{student.label.replace(':', '-')}"
         made = stage(
@@ -182,5 +182,5 @@ def read_jsonl(file: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
 
 
-def write_jsonl(file: Path, rows: list[dict[str, Any]]) -> None:
+def write_jsonl(file: Path, rows: Iterable[Mapping[str, Any]]) -> None:
     file.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")

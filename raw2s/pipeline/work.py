@@ -1,7 +1,7 @@
 """What the stages do. Each function fills `context.out` and returns the metrics of its manifest."""
 
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
@@ -122,7 +122,7 @@ def make_pairs(context: StageContext, config: RunConfig, seed: int, settings: Se
 def train_preference(context: StageContext, config: RunConfig, seed: int, settings: Settings) -> Metrics:
     """Conservative DPO from the fine-tuned student (Eq. 12)."""
     task = get_task(config.task.name)
-    rows = read_jsonl(context.inputs["pairs"].folder / "pairs.jsonl")
+    rows = cast(list[TrainingRow], read_jsonl(context.inputs["pairs"].folder / "pairs.jsonl"))
     loss = LossSettings(beta=settings["beta"], label_smoothing=settings["label_smoothing"])
     model = str(context.inputs["student"].folder / "model")
     return _train(context, config, task, rows, model, settings["training"], loss, seed, form="preference")

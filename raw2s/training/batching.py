@@ -116,7 +116,10 @@ def collate(rows: Sequence[TokenRow], tokenizer: PreTrainedTokenizerBase) -> Bat
         attention_mask[b, : len(text)] = 1
     teachers = max(len(s.weights) for _, s in flat)
     soft = any(s.word_logprobs for _, s in flat)
-    row, column, token, word = [], [], [], []
+    row: list[int] = []
+    column: list[int] = []
+    token: list[int] = []
+    word: list[int] = []
     weight: list[list[float]] = [[] for _ in range(teachers)]
     logprob: list[list[float]] = [[] for _ in range(teachers)]
     for b, (prompt, s) in enumerate(flat):

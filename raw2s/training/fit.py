@@ -36,10 +36,10 @@ def fit(job: Job, out: Path, callbacks: Sequence[UserCallback] = ()) -> dict[str
                 **({"GPU": training.gpus_per_worker} if training.gpus_per_worker else {}),
             },
         ),
-        run_config=ray.train.RunConfig(
+        run_config=ray.train.RunConfig(  # type: ignore[call-arg]  # mypy reads Train V1's
             name="train",
             storage_path=str(ray_folder),
-            callbacks=list(callbacks),
+            callbacks=list(callbacks),  # type: ignore[arg-type]
             worker_runtime_env={"env_vars": WORKER_ENV | ({} if training.gpus_per_worker else {"DS_ACCELERATOR": "cpu"})},
             checkpoint_config=ray.train.CheckpointConfig(
                 num_to_keep=1,
@@ -49,6 +49,7 @@ def fit(job: Job, out: Path, callbacks: Sequence[UserCallback] = ()) -> dict[str
         ),
     )
     result = trainer.fit()
+    assert result.metrics is not None and result.best_checkpoints, "a run that raised nothing has reported its weights"
     kept, metrics = (
         result.best_checkpoints[-1]
         if training.keep == "last"

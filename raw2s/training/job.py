@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from raw2s.config import TrainingConfig
-from raw2s.models.load import Kind
+from raw2s.models import Kind
 from raw2s.training.rows import Form
 
 

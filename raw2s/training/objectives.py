@@ -4,7 +4,7 @@ Each objective returns a *sum* over its tokens or rows; the loop divides by the 
 """
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -134,7 +134,7 @@ def _edl(
 ) -> tuple[torch.Tensor, dict[str, float]]:
     """Eq. 5 is Eq. 4 on the target mixed with the student's own arg-max."""
     target = mix_with_own_prediction(target, logits, at.gamma)
-    options = {
+    options: dict[str, Any] = {
         "evidence": settings.evidence,
         "form": settings.form,
         "logit_clamp": settings.logit_clamp,

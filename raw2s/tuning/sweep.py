@@ -128,20 +128,19 @@ def run_sweep(sweep: SweepConfig, base: dict[str, Any], console: Console | None 
             ),
         )
         results = tuner.fit()
-        finished = [result for result in results if result.error is None and METRIC in result.metrics]
+        trials = [results[i] for i in range(len(results))]
+        finished = [(r.config or {}, r.metrics) for r in trials if r.error is None and r.metrics and METRIC in r.metrics]
         if not finished:
-            raise StageFailed(
-                f"all {sweep.trials} trials failed, the first with {next(iter(results)).error}; run the base config alone"
-            )
-        best = max(finished, key=lambda result: result.metrics[METRIC])
-        tree = with_settings(base, best.config)
+            raise StageFailed(f"all {sweep.trials} trials failed, the first with {trials[0].error}; run the base config alone")
+        best, metrics = max(finished, key=lambda trial: trial[1][METRIC])
+        tree = with_settings(base, best)
         (folder / "best.yaml").write_text(yaml.safe_dump({**tree, "name": f"{config.name}-best"}, sort_keys=False))
-        tracker.log_results({f"best/{METRIC}": best.metrics[METRIC]}, [folder / "best.yaml"])
+        tracker.log_results({f"best/{METRIC}": metrics[METRIC]}, [folder / "best.yaml"])
     console.print(_table(finished, teachers, epochs))
     console.print(
         f"best     {folder / 'best.yaml'}\nmlflow   mlflow ui --backend-store-uri {tracker.uri}", highlight=False, soft_wrap=True
     )
-    return best.config
+    return best
 
 
 def simplex(draws: dict[str, float]) -> list[float]:
@@ -204,16 +203,15 @@ class _Log(tune.Callback):
         self.console.print(f"trial {trial.trial_id}: {trial.status.lower()}, {last}", highlight=False)
 
 
-def _table(finished: list[Any], teachers: list[str], epochs: int) -> Table:
+def _table(finished: list[tuple[dict[str, Any], dict[str, Any]]], teachers: list[str], epochs: int) -> Table:
     table = Table(title="trials, best first (devel)")
     for column in ("gamma_max", "kl_weight", *(f"w {name}" for name in teachers), "epochs", "accuracy"):
         table.add_column(column, justify="right")
-    for result in sorted(finished, key=lambda result: -result.metrics[METRIC]):
-        settings = result.config
+    for settings, metrics in sorted(finished, key=lambda trial: -trial[1][METRIC]):
         weights = simplex({k: v for k, v in settings.items() if k.startswith("weight/")})
-        ran = result.metrics["training_iteration"]
+        ran = metrics["training_iteration"]
         table.add_row(
             f"{settings['gamma_max']:.3f}", f"{settings['kl_weight']:.2e}", *(f"{w:.2f}" for w in weights),
-            f"{ran} (stopped)" if ran < epochs else str(ran), f"{result.metrics[METRIC]:.4f}",
+            f"{ran} (stopped)" if ran < epochs else str(ran), f"{metrics[METRIC]:.4f}",
         )  # fmt: skip
     return table

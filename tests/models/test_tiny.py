@@ -11,8 +11,8 @@ import torch
 from safetensors import safe_open
 
 from raw2s.decoding.tokens import decode_target, encode_prompt, encode_target
-from raw2s.models.load import load_model, load_tokenizer, model_fingerprint
-from raw2s.models.tiny import TINY_FOLDER, held_out_perplexity, held_out_texts, split_rows
+from raw2s.models.load import TINY_FOLDER, load_model, load_tokenizer, model_fingerprint
+from raw2s.models.tiny import held_out_perplexity, held_out_texts, split_rows
 from raw2s.tasks.slot_filling import slot_target
 from raw2s.tasks.slurp import load_slurp, normalised
 

@@ -1,0 +1,79 @@
+"""What the demo costs here: wall time to the closing table, the cached second run, and peak memory of all its processes.
+
+    python benchmarks/demo.py [--config configs/demo.yaml] [--out benchmarks/results/demo.json]
+
+Memory is proportional set size, summed over the job and every process it started, sampled every three seconds: shared pages count once.
+"""
+
+import argparse
+import json
+import subprocess
+import sys
+import tempfile
+import time
+from datetime import UTC, datetime
+from pathlib import Path
+
+import psutil
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def run(config: Path, storage: Path) -> tuple[float, float, str]:
+    """(seconds, peak GiB, output) of one run of the main job."""
+    log = storage / "output.txt"
+    start, peak = time.monotonic(), 0
+    with log.open("w") as stream:
+        process = subprocess.Popen(
+            [sys.executable, str(ROOT / "jobs" / "full_pipeline.py"), "--config", str(config), "--set", f"storage={storage}"],
+            stdout=stream, stderr=subprocess.STDOUT,
+        )  # fmt: skip
+        while process.poll() is None:
+            peak = max(peak, sum(proportional_set_size(p) for p in family(process.pid)))
+            time.sleep(3)
+    seconds = time.monotonic() - start
+    text = log.read_text()
+    if process.returncode:
+        raise SystemExit(f"the demo ended with {process.returncode}:\n{text}")
+    return seconds, peak / 2**30, text
+
+
+def family(pid: int) -> list[psutil.Process]:
+    try:
+        parent = psutil.Process(pid)
+        return [parent, *parent.children(recursive=True)]
+    except psutil.NoSuchProcess:
+        return []
+
+
+def proportional_set_size(process: psutil.Process) -> int:
+    try:
+        return int(process.memory_full_info().pss)
+    except (psutil.NoSuchProcess, psutil.AccessDenied):
+        return 0
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--config", type=Path, default=ROOT / "configs" / "demo.yaml")
+    parser.add_argument("--out", type=Path, default=ROOT / "benchmarks" / "results" / "demo.json")
+    arguments = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        storage = Path(folder)
+        seconds, peak, text = run(arguments.config, storage)
+        cached_seconds, _, _ = run(arguments.config, storage)
+        results = json.loads(next(storage.glob("*/results.json")).read_text())
+    print(text)
+    measured = {
+        "date": datetime.now(UTC).date().isoformat(),
+        "seconds": round(seconds, 1),
+        "seconds_cached": round(cached_seconds, 1),
+        "peak_memory_gib": round(peak, 2),
+        "results": results,
+    }
+    arguments.out.write_text(json.dumps(measured, indent=1) + "\n")
+    print({key: value for key, value in measured.items() if key != "results"})
+
+
+if __name__ == "__main__":
+    main()
