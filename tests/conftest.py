@@ -37,7 +37,7 @@ def tiny_run(storage: Path, **changes: object) -> dict:
         "teacher_training": {"epochs": 1, "keep": "best"},
         "labeling": {"beams": 2, "max_new_tokens": 24, "batch_size": 12},
         "student": {"model": "tiny-gpt-neox"},
-        "student_training": {"epochs": 1, "workers": 2},
+        "student_training": {"epochs": 1},
         "students": [{"method": "bayesian", "gamma_max": 0.1, "cdpo": True}],
         "preference": {"beams": 3, "training": {"epochs": 1, "learning_rate": 1e-5}},
         "evaluation": {"batch_size": 12, "resamples": 50},

@@ -6,8 +6,10 @@ import shutil
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 import urllib.request
+from collections.abc import Iterator
 from pathlib import Path
 
 import jsonschema
@@ -30,6 +32,13 @@ def test_cluster_yaml_fits_rays_schema():
     assert not any("0.0.0.0" in command for command in cluster["head_start_ray_commands"])
 
 
+@pytest.fixture
+def short_folder() -> Iterator[str]:
+    """Ray's sockets lie in it, and a socket's path has at most 107 characters: pytest's folders are too deep."""
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
+        yield folder
+
+
 def free_port() -> int:
     with socket.socket() as s:
         s.bind(("127.0.0.1", 0))
@@ -38,7 +47,7 @@ def free_port() -> int:
 
 @pytest.mark.slow
 @pytest.mark.timeout(400)
-def test_ray_job_submit_streams_output_and_returns_the_exit_status(tmp_path):
+def test_a_submitted_classification_job_streams_output_and_returns_its_exit_status(tmp_path, short_folder):
     """A head of our own, started and stopped by its process, on loopback only."""
     dashboard = free_port()
     environment = {k: v for k, v in os.environ.items() if k not in ("RAY_ADDRESS", "MLFLOW_TRACKING_URI")}
@@ -47,7 +56,7 @@ def test_ray_job_submit_streams_output_and_returns_the_exit_status(tmp_path):
         [
             str(BIN / "ray"), "start", "--head", "--block", "--node-ip-address=127.0.0.1", f"--port={free_port()}",
             "--dashboard-host=127.0.0.1", f"--dashboard-port={dashboard}", "--num-cpus=8", "--object-store-memory=300000000",
-            f"--temp-dir={tmp_path / 'ray'}", "--disable-usage-stats",
+            f"--temp-dir={short_folder}", "--disable-usage-stats",
         ],
         env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
     )  # fmt: skip
@@ -56,7 +65,11 @@ def test_ray_job_submit_streams_output_and_returns_the_exit_status(tmp_path):
         working_dir.mkdir()
         for part in ("raw2s", "jobs", "configs"):
             shutil.copytree(ROOT / part, working_dir / part, ignore=shutil.ignore_patterns("__pycache__"))
-        tree = tiny_run(tmp_path / "runs", students=[{"method": "naive"}])
+        tree = tiny_run(
+            tmp_path / "runs",
+            task={"name": "slurp_scenario", "n_teacher": 48, "n_student": 24, "n_validation": 16, "n_test": 24},
+            students=[{"method": "bayesian", "gamma_max": 0.1, "kl_weight": 0.01}],
+        )
         (working_dir / "configs" / "tiny.yaml").write_text(yaml.safe_dump(tree))
 
         def submit(*arguments: str) -> subprocess.CompletedProcess[str]:
@@ -69,8 +82,10 @@ def test_ray_job_submit_streams_output_and_returns_the_exit_status(tmp_path):
         wait_until_up(dashboard, environment)
         good = submit("--config", "configs/tiny.yaml")
         assert good.returncode == 0, good.stdout + good.stderr
-        assert "student/0-naive: done" in good.stdout
-        assert (tmp_path / "runs" / "tiny" / "results.json").is_file()
+        assert "student/0-bayesian: done" in good.stdout
+        results = json.loads((tmp_path / "runs" / "tiny" / "results.json").read_text())
+        assert results["metric"] == "accuracy"
+        assert [s["method"] for s in results["students"]] == ["bayesian"]
         bad = submit("--config", "configs/tiny.yaml", "--set", "labelling.beams=3")
         assert bad.returncode != 0
         assert "labelling: unknown key; did you mean labeling?" in bad.stdout + bad.stderr

@@ -2,6 +2,7 @@
 
 import logging
 import os
+import re
 from collections.abc import Callable
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
@@ -94,15 +95,21 @@ def _build(stage: Stage, inputs: dict[str, Artifact], store: ArtifactStore, disp
     return store.create(stage.kind, stage.key, stage.settings, input_keys, fill)
 
 
+WRAPPERS = ("RayTaskError", "UserCodeException", "TrainingFailedError", "WorkerGroupError", "ControllerError")
+"""Errors that Ray puts around a worker's own."""
+
+
 def _cause(error: BaseException) -> str:
-    """The last line of the innermost error: Ray wraps a worker's error in its own, with its traceback in the text."""
-    while (inner := getattr(error, "cause", None) or error.__cause__) is not None and isinstance(inner, BaseException):
-        error = inner
-    worker_errors = getattr(error, "worker_failures", None)
-    if worker_errors:
-        return _cause(next(iter(worker_errors.values())))
-    lines = [line for line in str(error).splitlines() if line.strip()]
-    return f"{type(error).__name__}: {lines[-1] if lines else error!r}"
+    """The worker's own error, as `Type: message`: the first in the tracebacks that Ray carries as text."""
+    chain: list[BaseException] = []
+    seen: BaseException | None = error
+    while seen is not None and seen not in chain:
+        chain.append(seen)
+        seen = getattr(seen, "cause", None) or seen.__cause__
+    text = "\n".join(str(e) for e in chain)
+    named = re.findall(r"^\s*(?:[\w.]+\.)?([A-Z]\w*(?:Error|Exception)): (\S.*)$", text, re.MULTILINE)
+    own = [f"{name}: {message}" for name, message in named if name not in WRAPPERS]
+    return own[0] if own else f"{type(error).__name__}: {(str(error) or repr(error)).splitlines()[0]}"
 
 
 def start_ray(config: RayConfig, *, dashboard: bool = False) -> None:

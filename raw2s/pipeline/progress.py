@@ -64,7 +64,9 @@ class StageDisplay:
             self.bars.stop()
 
     def say(self, text: str, style: str | None = None) -> None:
-        self.console.print(f"[{time.monotonic() - self.start:6.1f} s] {text}", style=style, markup=False, highlight=False)
+        self.console.print(
+            f"[{time.monotonic() - self.start:6.1f} s] {text}", style=style, markup=False, highlight=False, soft_wrap=True
+        )
 
     def warn(self, text: str) -> None:
         self.say(f"warning: {text}", style="yellow")

@@ -187,6 +187,10 @@ class _Log(tune.Callback):
     def __init__(self, tracker: Tracker, teachers: list[str], console: Console) -> None:
         self.tracker, self.teachers, self.console = tracker, teachers, console
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Tune pickles its callbacks for a later restore; a connection and a terminal cannot be, and are not needed for it."""
+        return {"teachers": self.teachers}
+
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         self._log(trial)
 
