@@ -46,7 +46,7 @@ def free_port() -> int:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(400)
+@pytest.mark.timeout(700)
 def test_a_submitted_classification_job_streams_output_and_returns_its_exit_status(tmp_path, short_folder):
     """A head of our own, started and stopped by its process, on loopback only."""
     dashboard = free_port()
@@ -76,7 +76,7 @@ def test_a_submitted_classification_job_streams_output_and_returns_its_exit_stat
             return subprocess.run(
                 [str(BIN / "ray"), "job", "submit", "--address", f"http://127.0.0.1:{dashboard}", "--working-dir", str(working_dir),
                  "--", sys.executable, "jobs/full_pipeline.py", *arguments],
-                env=environment, capture_output=True, text=True, timeout=380, check=False,
+                env=environment, capture_output=True, text=True, timeout=600, check=False,
             )  # fmt: skip
 
         wait_until_up(dashboard, environment)
@@ -105,7 +105,7 @@ def wait_until_up(port: int, environment: dict[str, str]) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(500)
+@pytest.mark.timeout(700)
 def test_sweep_writes_a_config_the_main_job_takes_and_nested_runs(tmp_path):
     base = tiny_run(
         tmp_path / "runs",
@@ -119,7 +119,7 @@ def test_sweep_writes_a_config_the_main_job_takes_and_nested_runs(tmp_path):
     environment = {k: v for k, v in os.environ.items() if k not in ("RAY_ADDRESS", "MLFLOW_TRACKING_URI")}
     done = subprocess.run(
         [sys.executable, str(ROOT / "jobs" / "sweep.py"), "--config", str(tmp_path / "sweep.yaml")],
-        env=environment, capture_output=True, text=True, timeout=480, check=False,
+        env=environment, capture_output=True, text=True, timeout=600, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
     assert len(list((tmp_path / "runs" / "artifacts" / "label").glob("*/manifest.json"))) == 1

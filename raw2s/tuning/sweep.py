@@ -103,7 +103,7 @@ def run_sweep(sweep: SweepConfig, base: dict[str, Any], console: Console | None 
         space = {
             "gamma_max": tune.uniform(sweep.gamma_max.low, sweep.gamma_max.high),
             "kl_weight": (tune.loguniform if sweep.kl_weight.log else tune.uniform)(sweep.kl_weight.low, sweep.kl_weight.high),
-            **{f"weight/{name}": tune.uniform(0.001, 1.0) for name in teachers},
+            **{f"weight_{name}": tune.uniform(0.001, 1.0) for name in teachers},
         }
         trial = tune.with_resources(tune.with_parameters(_trial, base=base, store=str(store.root)), {"cpu": 0.1})
         epochs = config.student_training.epochs
@@ -151,7 +151,7 @@ def simplex(draws: dict[str, float]) -> list[float]:
 
 def with_settings(base: dict[str, Any], settings: dict[str, float]) -> dict[str, Any]:
     """The base config with a trial's settings: the first student's gamma_max and kl_weight, and the loss weights."""
-    draws = {key: value for key, value in settings.items() if key.startswith("weight/")}
+    draws = {key: value for key, value in settings.items() if key.startswith("weight_")}
     first, *others = base.get("students", [{}])
     student = {**first, "gamma_max": round(settings["gamma_max"], 6), "kl_weight": float(f"{settings['kl_weight']:.6g}")}
     weights = {**base.get("weights", {}), "loss": [round(weight, 6) for weight in simplex(draws)]}
@@ -200,7 +200,7 @@ class _Log(tune.Callback):
     def _log(self, trial: Any) -> None:
         last = {k: v for k, v in (trial.last_result or {}).items() if k.startswith("validation_") or k == "training_iteration"}
         weights = dict(
-            zip(self.teachers, simplex({k: v for k, v in trial.config.items() if k.startswith("weight/")}), strict=True)
+            zip(self.teachers, simplex({k: v for k, v in trial.config.items() if k.startswith("weight_")}), strict=True)
         )
         settings = {"gamma_max": trial.config["gamma_max"], "kl_weight": trial.config["kl_weight"], "weights": weights}
         self.tracker.log_stage(f"trial-{trial.trial_id}", settings, last, key=trial.trial_id, cached=False)
@@ -212,7 +212,7 @@ def _table(finished: list[tuple[dict[str, Any], dict[str, Any]]], teachers: list
     for column in ("gamma_max", "kl_weight", *(f"w {name}" for name in teachers), "epochs", "accuracy"):
         table.add_column(column, justify="right")
     for settings, metrics in sorted(finished, key=lambda trial: -trial[1][METRIC]):
-        weights = simplex({k: v for k, v in settings.items() if k.startswith("weight/")})
+        weights = simplex({k: v for k, v in settings.items() if k.startswith("weight_")})
         ran = metrics["training_iteration"]
         table.add_row(
             f"{settings['gamma_max']:.3f}", f"{settings['kl_weight']:.2e}", *(f"{w:.2f}" for w in weights),

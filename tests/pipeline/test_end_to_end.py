@@ -8,7 +8,7 @@ import mlflow
 import pytest
 from conftest import kill_when, start_pipeline, tiny_run, write_config
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(700)]
 
 
 @pytest.fixture(scope="module")
@@ -16,7 +16,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
     """(storage, output) of one uninterrupted run."""
     folder = tmp_path_factory.mktemp("uninterrupted")
     process = start_pipeline(write_config(folder, tiny_run(folder / "runs")))
-    output, _ = process.communicate(timeout=380)
+    output, _ = process.communicate(timeout=600)
     assert process.returncode == 0, output
     return folder / "runs", output
 
@@ -105,7 +105,7 @@ def test_a_flipped_byte_is_noticed_and_only_that_stage_is_rebuilt(finished):
     assert contents(storage) == before
 
 
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(900)
 def test_killed_in_a_stage_and_run_again_equals_the_uninterrupted_run(finished, tmp_path):
     storage, _ = finished
     config = write_config(tmp_path, tiny_run(tmp_path / "runs"))

@@ -11,7 +11,7 @@ from raw2s.training.fit import fit
 from raw2s.training.job import Job, LossSettings
 from raw2s.training.rows import TextTarget, TrainingRow
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(700)]
 
 # 11 rows in steps of 4: the last step is short, and its second worker has less than the first.
 ROWS = [
