@@ -1,77 +1,17 @@
-"""What the slow tests share: one local Ray per module, tiny runs, everything in tmp_path."""
+"""What the slow tests share: one local Ray per module."""
 
-import os
-import signal
-import subprocess
-import sys
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
-import yaml
+import ray
 
 from raw2s.config import RayConfig
-
-ROOT = Path(__file__).resolve().parents[1]
+from raw2s.pipeline.execute import start_ray
 
 
 @pytest.fixture(scope="module")
 def local_ray() -> Iterator[None]:
     """A local Ray with the pipeline's own settings, stopped when the module is done."""
-    import ray
-
-    from raw2s.pipeline.execute import start_ray
-
     start_ray(RayConfig(num_cpus=8))
     yield
     ray.shutdown()
-
-
-def tiny_run(storage: Path, **changes: object) -> dict:
-    """A config small enough for a test: two teachers, tens of utterances, one epoch."""
-    return {
-        "name": "tiny",
-        "storage": str(storage),
-        "task": {"name": "slurp_slots", "n_teacher": 48, "n_student": 24, "n_validation": 16, "n_test": 24},
-        "teachers": [{"name": "gpt2", "model": "tiny-gpt2"}, {"name": "opt", "model": "tiny-opt"}],
-        "teacher_training": {"epochs": 1, "keep": "best"},
-        "labeling": {"beams": 2, "max_new_tokens": 24, "batch_size": 12},
-        "student": {"model": "tiny-gpt-neox"},
-        "student_training": {"epochs": 1},
-        "students": [{"method": "bayesian", "gamma_max": 0.1, "cdpo": True}],
-        "preference": {"beams": 3, "training": {"epochs": 1, "learning_rate": 1e-5}},
-        "evaluation": {"batch_size": 12, "resamples": 50},
-        "ray": {"num_cpus": 8},
-        **changes,
-    }
-
-
-def write_config(folder: Path, tree: dict) -> Path:
-    file = folder / "config.yaml"
-    file.write_text(yaml.safe_dump(tree))
-    return file
-
-
-def start_pipeline(config: Path, *arguments: str) -> subprocess.Popen[str]:
-    """The main job in a process of its own, its output in a pipe."""
-    return subprocess.Popen(
-        [sys.executable, str(ROOT / "jobs" / "full_pipeline.py"), "--config", str(config), *arguments],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        env={k: v for k, v in os.environ.items() if k not in ("RAY_ADDRESS", "MLFLOW_TRACKING_URI")},
-    )
-
-
-def kill_when(process: subprocess.Popen[str], words: str) -> str:
-    """Read the output up to a line with `words`, then kill -9. Returns what was read."""
-    assert process.stdout is not None
-    seen = []
-    for line in process.stdout:
-        seen.append(line)
-        if words in line:
-            process.send_signal(signal.SIGKILL)
-            break
-    process.wait(timeout=30)
-    process.stdout.close()
-    return "".join(seen)

@@ -17,7 +17,7 @@ import mlflow
 import pytest
 import ray
 import yaml
-from conftest import ROOT, tiny_run, write_config
+from tiny_runs import ROOT, tiny_run, write_config
 
 from raw2s.cli import main
 

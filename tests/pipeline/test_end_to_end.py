@@ -6,7 +6,7 @@ from pathlib import Path
 
 import mlflow
 import pytest
-from conftest import kill_when, start_pipeline, tiny_run, write_config
+from tiny_runs import kill_when, start_pipeline, tiny_run, write_config
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(700)]
 
