@@ -1,7 +1,7 @@
 """Pretrain the four tiny base models that raw2s ships, from text outside A, B, devel and test.
 
     python jobs/pretrain_tiny.py                        # all four; about an hour on two cores
-    python jobs/pretrain_tiny.py --only tiny-gpt2 --out /tmp/models
+    python jobs/pretrain_tiny.py --only tiny-gpt2 --out models
 
 Three weak bases (GPT-2, OPT, GPT-NeoX), each with a tokenizer of its own, read one third of the text each, as bracketed
 sentences ("wake me up at [time : nine am]"). The strong base (Llama) reads all of it, longer, each sentence followed by
@@ -37,6 +37,7 @@ from raw2s.models.tiny import held_out_perplexity, held_out_texts, pretraining_t
 from raw2s.tasks.slurp import Row
 
 SEED = 2025
+WEAK_EPOCHS = 16
 
 
 @dataclass(frozen=True)
@@ -54,24 +55,23 @@ class Recipe:
 
 
 def recipes() -> dict[str, Recipe]:
-    weak = {"share_epochs": 16}
     endoftext = {"bos_token": "<|endoftext|>", "eos_token": "<|endoftext|>", "unk_token": "<|endoftext|>"}
     opt = {"bos_token": "</s>", "eos_token": "</s>", "pad_token": "<pad>", "unk_token": "</s>"}
     llama = {"bos_token": "<s>", "eos_token": "</s>", "pad_token": "<pad>"}
     return {
         "tiny-gpt2": Recipe(
             GPT2Config(vocab_size=1000, n_positions=256, n_embd=96, n_layer=2, n_head=4, resid_pdrop=0, embd_pdrop=0, attn_pdrop=0),
-            endoftext, False, (0, 3), "brackets", weak["share_epochs"], 3e-3,
+            endoftext, False, (0, 3), "brackets", WEAK_EPOCHS, 3e-3,
         ),
         "tiny-opt": Recipe(
             OPTConfig(vocab_size=1200, max_position_embeddings=256, hidden_size=96, word_embed_proj_dim=96, ffn_dim=384,
                       num_hidden_layers=2, num_attention_heads=4, dropout=0.0),
-            opt, True, (1, 3), "brackets", weak["share_epochs"], 3e-3,
+            opt, True, (1, 3), "brackets", WEAK_EPOCHS, 3e-3,
         ),
         "tiny-gpt-neox": Recipe(
             GPTNeoXConfig(vocab_size=1500, max_position_embeddings=256, hidden_size=96, intermediate_size=384,
                           num_hidden_layers=2, num_attention_heads=4),
-            endoftext, False, (2, 3), "brackets", weak["share_epochs"], 3e-3,
+            endoftext, False, (2, 3), "brackets", WEAK_EPOCHS, 3e-3,
         ),
         "tiny-llama": Recipe(
             LlamaConfig(vocab_size=2048, max_position_embeddings=256, hidden_size=192, intermediate_size=512,
