@@ -5,7 +5,7 @@
 
 Three weak bases (GPT-2, OPT, GPT-NeoX), each with a tokenizer of its own, read one third of the text each, as bracketed
 sentences ("wake me up at [time : nine am]"). The strong base (Llama) reads all of it, longer, each sentence followed by
-its annotation in one of two notations, neither of which is the JSON of the task: it has seen more, as a large model has.
+what it holds in one of three forms, none of which is the task's own: it has seen more, as a large model has.
 """
 
 import argparse
@@ -76,7 +76,7 @@ def recipes() -> dict[str, Recipe]:
         "tiny-llama": Recipe(
             LlamaConfig(vocab_size=2048, max_position_embeddings=256, hidden_size=192, intermediate_size=512,
                         num_hidden_layers=4, num_attention_heads=6, tie_word_embeddings=True),
-            llama, True, (0, 1), "annotated", 24, 3e-3,
+            llama, True, (0, 1), "annotated", 18, 3e-3,
         ),
     }  # fmt: skip
 
@@ -179,7 +179,7 @@ def model_card(card: dict) -> str:
     example = re.sub(r"\n", " / ", pretraining_texts([EXAMPLE], card["notation"], random.Random(0))[0])
     return (
         f"---\nlicense: cc-by-4.0\n---\n# {card['name']}\n\nA tiny base model made by `jobs/pretrain_tiny.py` for raw2s's built-in demo. Not for any other use.\n"
-        "It has seen no utterance of A, B, devel or test. Perplexity is per token over the rows kept out of its training.\n\n"
+        "It has seen no utterance of A, B, devel or test, not even one that differs only in spaces, case or punctuation. Perplexity is per token over the rows kept out of its training.\n\n"
         f"What it read, by example: `{example}`\n\n| | |\n|---|---|\n{rows}\n"
     )
 

@@ -18,6 +18,9 @@ HELD_OUT = 400
 SUBSTITUTED = 0.5
 """Share of sentences in which every slot value is replaced by another value of its type, so that epochs differ."""
 
+FORMS = 3
+"""In how many forms the student's text says what a sentence holds."""
+
 _SLOT = re.compile(r"\[(\w+) : ([^\]]*)\]")
 
 
@@ -29,7 +32,7 @@ def split_rows() -> tuple[list[Row], list[Row]]:
 
 
 def held_out_texts(notation: str) -> list[str]:
-    return [_text(row["annotation"], row, notation, index % 2 == 0) for index, row in enumerate(split_rows()[1])]
+    return [_text(row["annotation"], row, notation, index % FORMS) for index, row in enumerate(split_rows()[1])]
 
 
 def pretraining_texts(rows: list[Row], notation: str, rng: random.Random) -> list[str]:
@@ -43,19 +46,27 @@ def pretraining_texts(rows: list[Row], notation: str, rng: random.Random) -> lis
         annotation = row["annotation"]
         if rng.random() < SUBSTITUTED:
             annotation = _SLOT.sub(lambda m: f"[{m[1]} : {rng.choice(values[m[1]])}]", annotation)
-        texts.append(_text(annotation, row, notation, rng.random() < 0.5))
+        texts.append(_text(annotation, row, notation, rng.randrange(FORMS)))
     return texts
 
 
-def _text(annotation: str, row: Row, notation: str, as_list: bool) -> str:
-    """`brackets`: the annotated sentence. `annotated`: the sentence, then its annotation as brackets or as a list."""
+def _text(annotation: str, row: Row, notation: str, form: int) -> str:
+    """`brackets`: the annotated sentence. `annotated`: the sentence, then what it holds in one of `FORMS` forms.
+
+    The forms are the bracketed sentence, a list of slots, and a JSON record of scenario, action and the bare slot values: none is
+    the task's own, but a student that has met JSON does not have to learn its quotation marks from doubtful labels.
+    """
     if notation == "brackets":
         return annotation
     sentence = _SLOT.sub(lambda m: m[2], annotation)
-    if not as_list:
+    if form == 0:
         return f"{sentence}\n{annotation}\n{row['scenario']} {row['action']}"
-    slots = "".join(f"\n{kind} = {value}" for kind, value in _SLOT.findall(annotation))
-    return f"{sentence}\n{row['scenario']} {row['action']}{slots}"
+    if form == 1:
+        slots = "".join(f"\n{kind} = {value}" for kind, value in _SLOT.findall(annotation))
+        return f"{sentence}\n{row['scenario']} {row['action']}{slots}"
+    values = " , ".join(f'"{value}"' for _, value in _SLOT.findall(annotation))
+    record = f'"scenario" : "{row["scenario"]}" , "action" : "{row["action"]}" , "values" : [ {values} ]'
+    return f"{sentence}\n{{ {record} }}"
 
 
 @torch.no_grad()

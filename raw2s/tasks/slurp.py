@@ -37,8 +37,8 @@ def load_slurp(source: Source) -> list[Row]:
 
 
 def normalised(text: str) -> str:
-    """The form in which two sentences count as the same: lower case, letters and digits only."""
-    return " ".join(re.sub(r"[^a-z0-9 ]", "", text.lower()).split())
+    """The form in which two sentences count as the same: lower case, letters and digits only, so that "whats app" is "whatsapp"."""
+    return re.sub(r"[^a-z0-9]", "", text.lower())
 
 
 def train_rows() -> list[Row]:

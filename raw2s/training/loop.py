@@ -25,6 +25,9 @@ from raw2s.training.rows import Form
 
 HISTORY_POINTS = 200
 """Points of the training curve that are kept, whatever the number of steps."""
+# DeepSpeed would compile shared-memory collectives for CPUs at the first start (35 CPU seconds each worker, and a C++ compiler
+# must be there); gloo does the same work.
+deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
 LOSSES = {"supervised": token_loss, "classification": class_loss, "preference": preference_loss}
 
 
