@@ -56,6 +56,7 @@ class Tracker:
 def tracked_run(name: str, storage: Path, config: dict[str, Any], parent_id: str | None = None) -> Iterator[Tracker]:
     """Open the parent run `name` in experiment `raw2s`; a failure inside ends it as FAILED."""
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+    os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "WARNING")  # no lines about the tables it makes
     logging.getLogger("alembic").setLevel(logging.WARNING)
     logging.getLogger("mlflow").setLevel(logging.WARNING)
     import mlflow  # two seconds; `--help` and a config mistake should not wait for it  # noqa: PLC0415

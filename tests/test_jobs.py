@@ -68,6 +68,7 @@ def test_a_submitted_classification_job_streams_output_and_returns_its_exit_stat
         tree = tiny_run(
             tmp_path / "runs",
             task={"name": "slurp_scenario", "n_teacher": 48, "n_student": 24, "n_validation": 16, "n_test": 24},
+            teachers=[{"name": "gpt2", "model": "tiny-gpt2"}],
             students=[{"method": "bayesian", "gamma_max": 0.1, "kl_weight": 0.01}],
         )
         (working_dir / "configs" / "tiny.yaml").write_text(yaml.safe_dump(tree))

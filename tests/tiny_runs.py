@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import yaml
@@ -47,13 +48,14 @@ def start_pipeline(config: Path, *arguments: str) -> subprocess.Popen[str]:
     )
 
 
-def kill_when(process: subprocess.Popen[str], words: str) -> str:
-    """Read the output up to a line with `words`, then kill -9. Returns what was read."""
+def kill_when(process: subprocess.Popen[str], words: str, *, after: float = 0) -> str:
+    """Read the output up to a line with `words`, then kill -9 `after` seconds later. Returns what was read."""
     assert process.stdout is not None
     seen = []
     for line in process.stdout:
         seen.append(line)
         if words in line:
+            time.sleep(after)
             process.send_signal(signal.SIGKILL)
             break
     process.wait(timeout=30)
