@@ -2,8 +2,10 @@
 
 from typing import Any
 
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import PreTrainedConfig, PreTrainedModel
+
+from raw2s.decoding.packing import PackedRows, attention_mask
 
 _LOGIT_TRANSFORMS = ("final_logit_softcapping", "logit_scale", "logits_scaling", "lm_head_multiplier")
 
@@ -18,10 +20,27 @@ def logits_at(model: PreTrainedModel, input_ids_BT: Tensor, attention_mask_BT: T
     return head(hidden_BTH[row_N, column_N])
 
 
+def hidden_at(model: PreTrainedModel, rows: PackedRows, index_N: Tensor) -> Tensor:
+    """The last hidden states at N flat indices (row * T + column) of packed rows: (N, H)."""
+    hidden_RTH = model.get_decoder()(
+        input_ids=rows.input_ids_RT,
+        attention_mask=attention_mask(rows, model.config, model.dtype),
+        position_ids=rows.position_ids_RT,
+        use_cache=False,
+    ).last_hidden_state
+    return hidden_RTH.flatten(0, 1)[index_N]
+
+
+def output_head(model: PreTrainedModel) -> nn.Module:
+    """The module from (N, H) to (N, V), or (N, K) of a classifier: a large part of a small model, so run it on few rows."""
+    head: Any = model.score if hasattr(model, "score") else model.get_output_embeddings()
+    return head
+
+
 def require_plain_head(config: PreTrainedConfig) -> None:
     """Raise ValueError for a model that bends its logits after the head.
 
-    Gemma, Cohere, Granite and Falcon-H1 scale or cap logits outside the head module, where `logits_at` would miss it.
+    Gemma, Cohere, Granite and Falcon-H1 scale or cap logits outside the head module, where `output_head` misses it.
     """
     for name in _LOGIT_TRANSFORMS:
         if getattr(config.get_text_config(), name, None) not in (None, 1.0):

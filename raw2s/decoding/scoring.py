@@ -1,91 +1,141 @@
 """Teacher-forced scores: the log-probability of given targets, and the logits of a classifier."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor
-from torch.nn.utils.rnn import pad_sequence
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from raw2s.decoding.heads import logits_at, require_plain_head
+from raw2s.decoding.heads import hidden_at, output_head, require_plain_head
+from raw2s.decoding.packing import PackedRows, pack_rows, require_packable, row_batches, token_tree
 from raw2s.decoding.tokens import check_context, encode_prompt, encode_target, pad_id
+
+SHARING_TOKENS = 2048
+"""Target tokens that share one forward of their prompt, or as many as it has itself: attention costs the square of a row."""
+HEAD_ELEMENTS = 2**23
+"""Logits held at a time: 32 MB in fp32."""
+BATCH_TOKENS = {"cpu": 2048, "cuda": 16384}
+"""Tokens of a forward pass unless the caller says: what keeps the device busy, and on a CPU stays near its caches."""
+
+
+@dataclass(frozen=True)
+class ScoredTarget:
+    """For every token of a target, end marker included: log P(y_t | x, y_<t), natural, and its character span in the text."""
+
+    logprobs: list[float]
+    offsets: list[tuple[int, int]]
+
+
+def target_logprobs(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    prompts: Sequence[str],
+    targets: Sequence[Sequence[str]],
+    *,
+    max_tokens_per_batch: int | None = None,
+) -> list[list[ScoredTarget]]:
+    """Each prompt's targets under the model, teacher-forced: the scores of Eq. 6 (joint decoding), 7 (words) and 9 (preference).
+
+    The ids are `encode_prompt`'s and `encode_target`'s; the rest is `continuation_logprobs`. The caller calls `model.eval()`.
+    Raises ValueError when a prompt with a target exceeds the model's positions.
+    """
+    ids = [encode_prompt(tokenizer, prompt) for prompt in prompts]
+    encoded = [[encode_target(tokenizer, text) for text in texts] for texts in targets]
+    for prompt, prompt_ids, texts in zip(prompts, ids, encoded, strict=True):
+        longest = max((len(target_ids) for target_ids, _ in texts), default=0)
+        check_context(model.config, len(prompt_ids) + longest, f"prompt {prompt[:60]!r} with its target")
+    logprobs = continuation_logprobs(
+        model, ids, [[target_ids for target_ids, _ in texts] for texts in encoded],
+        filler=pad_id(tokenizer), max_tokens_per_batch=max_tokens_per_batch,
+    )  # fmt: skip
+    return [
+        [ScoredTarget(scores, offsets) for scores, (_, offsets) in zip(scored, texts, strict=True)]
+        for scored, texts in zip(logprobs, encoded, strict=True)
+    ]
 
 
 @torch.inference_mode()
-def target_logprobs(
-    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, pairs: list[tuple[str, str]], *, max_tokens_per_batch: int = 8192
-) -> list[list[float]]:
-    """Natural log-probability of every token of each (prompt, target)'s target, end marker included: log P(y_t | x, y_<t).
+def continuation_logprobs(
+    model: PreTrainedModel,
+    prompts: Sequence[list[int]],
+    continuations: Sequence[Sequence[list[int]]],
+    *,
+    filler: int,
+    max_tokens_per_batch: int | None = None,
+) -> list[list[list[float]]]:
+    """Natural log-probability of every token of each prompt's continuations: per prompt and continuation a list as long as it.
 
-    One list per pair, in order, as long as `encode_target`'s ids. Pairs are batched by length, at most `max_tokens_per_batch`
-    padded tokens together (one pair at least); the vocabulary head runs at target positions only, its softmax in fp32. The
-    caller calls `model.eval()`.
-    Raises ValueError when a pair exceeds the model's positions, and for a model that bends its logits after the head.
-    The scores of Eq. 6 (joint decoding), 7 (word scores) and 9 (preference).
+    A prompt is forwarded once for all its continuations, and so is a prefix that some of them share. Batches hold at most
+    `max_tokens_per_batch` tokens (`BATCH_TOKENS`), those of id `filler` included, or one row. The vocabulary head runs once for each token that
+    predicts; a chunk of its logits is held at a time, the softmax in fp32.
+    Raises ValueError for a model that bends its logits after the head, and for one whose texts cannot share a row.
     """
     require_plain_head(model.config)
-    prompts = [encode_prompt(tokenizer, prompt) for prompt, _ in pairs]
-    targets = [encode_target(tokenizer, target)[0] for _, target in pairs]
-    for (prompt, _), prompt_ids, target_ids in zip(pairs, prompts, targets, strict=True):
-        check_context(model.config, len(prompt_ids) + len(target_ids), f"prompt {prompt[:60]!r} with its target")
-    # The last token is only predicted, never read.
-    rows = [prompt_ids + target_ids[:-1] for prompt_ids, target_ids in zip(prompts, targets, strict=True)]
-
-    logprobs: list[list[float]] = [[] for _ in pairs]
-    for batch in _length_batches([len(row) for row in rows], max_tokens_per_batch):
-        ids_BT, mask_BT, length_B = _padded([rows[index] for index in batch], pad_id(tokenizer), model.device)
-        counts = [len(targets[index]) for index in batch]
-        position_T = torch.arange(ids_BT.shape[1], device=model.device)
-        end_B1 = length_B[:, None]
-        predicts_target_BT = (position_T >= end_B1 - torch.tensor(counts, device=model.device)[:, None]) & (position_T < end_B1)
-        row_N, column_N = predicts_target_BT.nonzero(as_tuple=True)  # N: the batch's target tokens in a row
-        logits_NV = logits_at(model, ids_BT, mask_BT, row_N, column_N).float()
-        target_N = torch.tensor([token for index in batch for token in targets[index]], device=model.device)
-        logprob_N = -F.cross_entropy(logits_NV, target_N, reduction="none")
-        for index, logprob_t in zip(batch, logprob_N.cpu().split(counts), strict=True):
-            logprobs[index] = logprob_t.tolist()
+    require_packable(model)
+    parts = [(p, part) for p, texts in enumerate(continuations) for part in _parts(texts, max(SHARING_TOKENS, len(prompts[p])))]
+    trees = [token_tree(prompts[p], [continuations[p][c] for c in part]) for p, part in parts]
+    logprobs: list[list[list[float]]] = [[[] for _ in texts] for texts in continuations]
+    for layout in row_batches([len(tree.ids) for tree in trees], max_tokens_per_batch or BATCH_TOKENS[model.device.type]):
+        rows, starts = pack_rows(trees, layout, filler)
+        predictors = [start + node for i, start in starts.items() for nodes in trees[i].predictors for node in nodes]
+        scored = [(p, c) for p, part in (parts[i] for i in starts) for c in part]
+        tokens = [token for p, c in scored for token in continuations[p][c]]
+        predictor_N, token_N = (torch.tensor(ids, device=model.device) for ids in (predictors, tokens))
+        values = iter(_token_logprobs(model, rows.to(model.device), predictor_N, token_N).tolist())
+        for p, c in scored:
+            logprobs[p][c] = list(islice(values, len(continuations[p][c])))
     return logprobs
+
+
+def _parts(texts: Sequence[list[int]], most: int) -> Iterator[list[int]]:
+    """Indices of the texts in runs of at most `most` tokens, or of one text."""
+    part: list[int] = []
+    tokens = 0
+    for c, text in enumerate(texts):
+        if part and tokens + len(text) > most:
+            yield part
+            part, tokens = [], 0
+        part.append(c)
+        tokens += len(text)
+    if part:
+        yield part
+
+
+def _token_logprobs(model: PreTrainedModel, rows: PackedRows, predictor_N: Tensor, token_N: Tensor) -> Tensor:
+    """Log-probability of N tokens, each under the logits at its flat index in the rows: (N,), fp32."""
+    index_U, which_N = predictor_N.unique(return_inverse=True)  # U tokens predict; where texts part, one predicts several
+    hidden_UH, head = hidden_at(model, rows, index_U), output_head(model)
+    logprob_N = torch.empty(len(token_N), device=token_N.device)
+    chunk = max(1, HEAD_ELEMENTS // model.config.get_text_config().vocab_size)
+    for start in range(0, len(index_U), chunk):
+        logprob_CV = head(hidden_UH[start : start + chunk]).float().log_softmax(dim=1)
+        own = ((start <= which_N) & (which_N < start + chunk)).nonzero()[:, 0]
+        logprob_N[own] = logprob_CV[which_N[own] - start, token_N[own]]
+    return logprob_N
 
 
 @torch.inference_mode()
 def class_logits(
-    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, prompts: list[str], *, max_tokens_per_batch: int = 8192
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, prompts: list[str], *, max_tokens_per_batch: int | None = None
 ) -> np.ndarray:
     """Logits of a sequence-classification model for every prompt: (len(prompts), K), fp32.
 
     What `model(...).logits` gives for each prompt alone: the `score` head at the prompt's last token. That token is found by
     the prompt's length, not by looking for `config.pad_token_id`, so a pad token that is also the end marker does no harm.
-    Batched as in `target_logprobs`; the caller calls `model.eval()`.
+    Batched as in `continuation_logprobs`; the caller calls `model.eval()`.
     Raises ValueError when a prompt exceeds the model's positions.
     """
-    rows = [encode_prompt(tokenizer, prompt) for prompt in prompts]
-    for prompt, row in zip(prompts, rows, strict=True):
-        check_context(model.config, len(row), f"prompt {prompt[:60]!r}")
+    ids = [encode_prompt(tokenizer, prompt) for prompt in prompts]
+    for prompt, prompt_ids in zip(prompts, ids, strict=True):
+        check_context(model.config, len(prompt_ids), f"prompt {prompt[:60]!r}")
+    require_packable(model)
+    trees = [token_tree(prompt_ids, []) for prompt_ids in ids]
     logits = np.empty((len(prompts), model.config.num_labels), dtype=np.float32)  # type: ignore[type-var]
-    for batch in _length_batches([len(row) for row in rows], max_tokens_per_batch):
-        ids_BT, mask_BT, length_B = _padded([rows[index] for index in batch], pad_id(tokenizer), model.device)
-        every_row = torch.arange(len(batch), device=model.device)
-        logits[batch] = logits_at(model, ids_BT, mask_BT, every_row, length_B - 1).float().cpu().numpy()
+    for layout in row_batches([len(tree.ids) for tree in trees], max_tokens_per_batch or BATCH_TOKENS[model.device.type]):
+        rows, starts = pack_rows(trees, layout, pad_id(tokenizer))
+        last_P = torch.tensor([start + len(trees[i].ids) - 1 for i, start in starts.items()], device=model.device)
+        logits[list(starts)] = output_head(model)(hidden_at(model, rows.to(model.device), last_P)).float().cpu().numpy()
     return logits
-
-
-def _padded(rows: list[list[int]], filler: int, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
-    """Rows of ids padded on the right, their attention mask, both (B, T), and their lengths (B,)."""
-    ids_BT = pad_sequence([torch.tensor(row) for row in rows], batch_first=True, padding_value=filler).to(device)
-    length_B = torch.tensor([len(row) for row in rows], device=device)
-    mask_BT = (torch.arange(ids_BT.shape[1], device=device) < length_B[:, None]).long()
-    return ids_BT, mask_BT, length_B
-
-
-def _length_batches(lengths: list[int], max_tokens: int) -> Iterator[list[int]]:
-    """Indices in batches of similar length, each padded to at most `max_tokens` tokens or holding one row."""
-    batch: list[int] = []
-    for index in sorted(range(len(lengths)), key=lengths.__getitem__):
-        if batch and lengths[index] * (len(batch) + 1) > max_tokens:
-            yield batch
-            batch = []
-        batch.append(index)
-    if batch:
-        yield batch

@@ -17,7 +17,6 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from raw2s.decoding import word_scores
 from raw2s.decoding.beams import generate_beams
 from raw2s.decoding.scoring import class_logits, target_logprobs
-from raw2s.decoding.tokens import encode_target
 from raw2s.models import Kind
 from raw2s.models.load import load_model, load_tokenizer
 
@@ -76,16 +75,14 @@ class ScoreActor:
 
     def __call__(self, unit: Unit) -> Unit:
         prompts, candidates = list(unit["prompts"]), json.loads(unit["candidates"])
-        pairs = [(prompt, text) for prompt, texts in zip(prompts, candidates, strict=True) for text in texts]
-        logprobs = target_logprobs(self.model, self.tokenizer, pairs)
-        scores = iter(
-            {
-                "words": [float(w) for w in word_scores(text, encode_target(self.tokenizer, text)[1], scored)],
-                "tokens": len(scored),
-            }
-            for (_, text), scored in zip(pairs, logprobs, strict=True)
-        )
-        nested = [[next(scores) for _ in texts] for texts in candidates]
+        scored = target_logprobs(self.model, self.tokenizer, prompts, candidates)
+        nested = [
+            [
+                {"words": [float(w) for w in word_scores(text, score.offsets, score.logprobs)], "tokens": len(score.logprobs)}
+                for text, score in zip(texts, scores, strict=True)
+            ]
+            for texts, scores in zip(candidates, scored, strict=True)
+        ]
         self.progress.add(len(prompts), f"scores of {self.pool.name}")
         return unit | {f"scores:{self.pool.name}": json.dumps(nested)}
 

@@ -36,6 +36,7 @@ FAMILIES = {
     "gpt_neox": (GPTNeoXConfig, {**WIDE, "intermediate_size": 64}),
     "llama": (LlamaConfig, GATED),
     "qwen2": (Qwen2Config, GATED),
+    "qwen2_sliding": (Qwen2Config, {**GATED, "use_sliding_window": True, "sliding_window": 8, "max_window_layers": 1}),
     "mistral": (MistralConfig, {**GATED, "sliding_window": 8}),
 }
 

@@ -1,5 +1,6 @@
 import copy
-from itertools import chain
+import os
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -7,18 +8,28 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn.utils.rnn import pad_sequence
-from transformers import AutoModelForCausalLM, Gemma2Config, PreTrainedTokenizer, PreTrainedTokenizerFast
+from transformers import (
+    AutoModelForCausalLM,
+    BloomConfig,
+    Gemma2Config,
+    MambaConfig,
+    PreTrainedTokenizer,
+    PreTrainedTokenizerFast,
+)
 
-from raw2s.decoding.scoring import class_logits, target_logprobs
+from raw2s.decoding import scoring
+from raw2s.decoding.scoring import class_logits, continuation_logprobs, target_logprobs
 from raw2s.decoding.tokens import decode_target, encode_prompt, encode_target, pad_id
+from raw2s.models.load import load_model, load_tokenizer
 
-PAIRS = [
-    ("play jazz in the kitchen:", "[genre : jazz] [place : kitchen]"),
-    ("wake me up:", ""),
-    ("what is the weather in paris tomorrow at nine am:", "[place : paris]"),
-    ("wake me up:", "[time : nine am] [date : friday]"),
-]
-PROMPTS = [prompt for prompt, _ in PAIRS] + ["é", "the end<|endoftext|>"]
+SHARED = Path(os.environ.get("RAW2S_SHARED", Path(__file__).parents[3] / "shared"))
+TARGETS = {
+    "play jazz in the kitchen:": ["[genre : jazz] [place : kitchen]", "[genre : jazz]", "[artist : jazz] [place : kitchen]"],
+    "wake me up:": ["", "[time : nine am] [date : friday]", "[time : nine am] [date : monday]", "", "[time : nine pm]"],
+    "stop:": [],
+    "what is the weather in paris tomorrow at nine am:": ["[place : paris]"],
+}
+PROMPTS = [*TARGETS, "é", "the end<|endoftext|>"]
 
 
 # --- tokens ---
@@ -91,65 +102,148 @@ def test_the_pad_id_falls_back_to_the_end_marker(tokenizer, bos_tokenizer):
 
 @torch.no_grad()
 def naive_logprobs(model, tokenizer, prompt, target):
-    """One full, unpadded forward through the model itself."""
+    """One full forward of one prompt and one target through the model itself."""
     prompt_ids, target_ids = encode_prompt(tokenizer, prompt), encode_target(tokenizer, target)[0]
     logprob_TV = model(torch.tensor([prompt_ids + target_ids])).logits[0].log_softmax(-1)
     return [logprob_TV[len(prompt_ids) - 1 + step, token].item() for step, token in enumerate(target_ids)]
 
 
-@pytest.mark.parametrize("max_tokens_per_batch", [1, 100, 8192], ids=["one by one", "some", "all at once"])
-def test_scores_equal_the_full_forward(model, tokenizer, bos_tokenizer, max_tokens_per_batch):
+def scores_of(model, tokenizer, targets=TARGETS, **options):
+    """Per prompt and target the tokens' log-probabilities."""
+    scored = target_logprobs(model, tokenizer, list(targets), list(targets.values()), **options)
+    return {prompt: [score.logprobs for score in scores] for prompt, scores in zip(targets, scored, strict=True)}
+
+
+def assert_scored_as_naively(scores, model, tokenizer, targets=TARGETS):
+    for prompt, texts in targets.items():
+        assert len(scores[prompt]) == len(texts)
+        for text, score in zip(texts, scores[prompt], strict=True):
+            naive = naive_logprobs(model, tokenizer, prompt, text)
+            assert score == pytest.approx(naive, abs=1e-4)
+            assert sum(score) == pytest.approx(sum(naive), abs=1e-4)
+
+
+@pytest.mark.parametrize("max_tokens_per_batch", [1, 100, 8192], ids=["row by row", "some", "all at once"])
+def test_scores_equal_the_full_forward_one_by_one(model, tokenizer, bos_tokenizer, max_tokens_per_batch):
     for each in (tokenizer, bos_tokenizer):
-        scores = target_logprobs(model, each, PAIRS, max_tokens_per_batch=max_tokens_per_batch)
-        for pair, score in zip(PAIRS, scores, strict=True):
-            assert score == pytest.approx(naive_logprobs(model, each, *pair), abs=1e-4)
+        assert_scored_as_naively(scores_of(model, each, max_tokens_per_batch=max_tokens_per_batch), model, each)
 
 
-@given(order=st.permutations(range(len(PAIRS))), budget=st.integers(1, 200))
+def test_eager_attention_takes_the_same_mask(model, tokenizer):
+    eager = copy.deepcopy(model)
+    eager.set_attn_implementation("eager")
+    assert_scored_as_naively(scores_of(eager, tokenizer), model, tokenizer)
+
+
+def test_a_trained_model_scores_as_one_by_one():
+    folder = SHARED / "data" / "models" / "stories260K"
+    if not folder.is_dir():
+        pytest.skip("the shared data folder is not here")
+    model, tokenizer = load_model(str(folder), "generation"), load_tokenizer(str(folder))
+    stories = {
+        "Once upon a time, there was": [" a little girl named Lily.", " a little boy. He liked to play.", " a big dog."],
+        "The sun": [" was shining.", ""],
+    }
+    scores = scores_of(model, tokenizer, stories)
+    assert_scored_as_naively(scores, model, tokenizer, stories)
+    assert np.mean(scores["The sun"][0][:-1]) > -4, "a model that knows the text"
+
+
+@given(order=st.permutations(list(TARGETS)), budget=st.integers(1, 200), sharing=st.integers(1, 60))
 @settings(deadline=None, max_examples=10)
-def test_order_and_budget_change_nothing(model, tokenizer, order, budget):
-    scores = target_logprobs(model, tokenizer, PAIRS)
-    shuffled = target_logprobs(model, tokenizer, [PAIRS[index] for index in order], max_tokens_per_batch=budget)
-    for index, score in zip(order, shuffled, strict=True):
-        assert score == pytest.approx(scores[index], abs=1e-4)
+def test_order_budget_and_who_shares_a_prompt_change_nothing(model, tokenizer, order, budget, sharing):
+    scores = scores_of(model, tokenizer)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(scoring, "SHARING_TOKENS", sharing)
+        moved = scores_of(model, tokenizer, {prompt: TARGETS[prompt][::-1] for prompt in order}, max_tokens_per_batch=budget)
+    for prompt, reversed_scores in moved.items():
+        for score, other in zip(reversed_scores[::-1], scores[prompt], strict=True):
+            assert score == pytest.approx(other, abs=1e-4)
+
+
+@given(data=st.data())
+@settings(deadline=None, max_examples=5)
+def test_any_ids_score_as_one_by_one(model, data):
+    texts = st.lists(st.integers(0, 3), min_size=1, max_size=12)  # of four ids, so that prefixes are shared
+    prompts = data.draw(st.lists(texts, max_size=3))
+    continuations = [data.draw(st.lists(texts, max_size=4)) for _ in prompts]
+    scores = continuation_logprobs(model, prompts, continuations, filler=0, max_tokens_per_batch=60)
+    for prompt, given_texts, given_scores in zip(prompts, continuations, scores, strict=True):
+        for text, score in zip(given_texts, given_scores, strict=True):
+            with torch.no_grad():
+                logprob_TV = model(torch.tensor([prompt + text])).logits[0, len(prompt) - 1 : -1].log_softmax(-1)
+            assert score == pytest.approx(logprob_TV[range(len(text)), text].tolist(), abs=1e-4)
+
+
+def test_offsets_come_with_the_scores(llama, tokenizer):
+    scored = target_logprobs(llama, tokenizer, list(TARGETS), list(TARGETS.values()))
+    for texts, scores in zip(TARGETS.values(), scored, strict=True):
+        assert [score.offsets for score in scores] == [encode_target(tokenizer, text)[1] for text in texts]
+
+
+def forward_shapes(model, monkeypatch):
+    """The (R, T) of every forward from here on."""
+    shapes = []
+    decoder = model.get_decoder()
+
+    class Spy:
+        def __call__(self, input_ids, **kwargs):
+            shapes.append(tuple(input_ids.shape))
+            return decoder(input_ids=input_ids, **kwargs)
+
+        def forward(self, position_ids):
+            raise AssertionError("only its signature is read")
+
+    monkeypatch.setattr(type(model), "get_decoder", lambda self: Spy())
+    return shapes
+
+
+def test_a_prompt_and_a_shared_prefix_are_forwarded_once(llama, tokenizer, monkeypatch):
+    shapes = forward_shapes(llama, monkeypatch)
+    one = ("wake me up:", "[time : nine am] [date : friday]")
+    prompt, target = encode_prompt(tokenizer, one[0]), encode_target(tokenizer, one[1])[0]
+    target_logprobs(llama, tokenizer, [one[0]], [[one[1]] * 5])
+    assert shapes == [(1, len(prompt) + len(target) - 1)], "the last token is never read"
 
 
 def test_batches_keep_to_the_token_budget(model, tokenizer, monkeypatch):
-    shapes = []
-    decoder = model.get_decoder()
-    monkeypatch.setattr(type(model), "get_decoder", lambda self: spy)
-
-    def spy(input_ids, **kwargs):
-        shapes.append(tuple(input_ids.shape))
-        return decoder(input_ids=input_ids, **kwargs)
-
-    pairs = PAIRS[:1] + PAIRS[1:2] * 6  # one long, six short
-    target_logprobs(model, tokenizer, pairs, max_tokens_per_batch=60)
-    assert sum(rows for rows, _ in shapes) == len(pairs)
+    shapes = forward_shapes(model, monkeypatch)
+    prompts = ["what is the weather in paris tomorrow:"] + ["wake me up:"] * 6
+    target_logprobs(model, tokenizer, prompts, [["[place : paris]"]] + [["[time : nine am]"]] * 6, max_tokens_per_batch=60)
     assert all(rows == 1 or rows * columns <= 60 for rows, columns in shapes)
-    assert len(shapes) < len(pairs)
+    assert 1 < len(shapes) < len(prompts)
 
 
 def test_a_half_precision_model_is_normalised_in_fp32(llama, tokenizer):
-    scores = target_logprobs(copy.deepcopy(llama).bfloat16(), tokenizer, PAIRS)
-    half, full = (torch.tensor([*chain(*each)]) for each in (scores, target_logprobs(llama, tokenizer, PAIRS)))
+    half, full = (
+        torch.tensor([value for scores in scores_of(each, tokenizer).values() for score in scores for value in score])
+        for each in (copy.deepcopy(llama).bfloat16(), llama)
+    )
     assert not torch.equal(half, half.bfloat16().float()), "more digits than bfloat16 holds"
     assert half.mean().item() == pytest.approx(full.mean().item(), rel=0.05)
 
 
 def test_a_pair_too_long_for_the_model_is_named(model, tokenizer):
     with pytest.raises(ValueError, match=r"play jazz.*64 positions"):
-        target_logprobs(model, tokenizer, [PAIRS[1], ("play jazz", "nine am " * 40)])
+        target_logprobs(model, tokenizer, ["wake me up:", "play jazz"], [[""], ["", "nine am " * 40]])
 
 
-def test_no_pairs_no_scores(model, tokenizer):
-    assert target_logprobs(model, tokenizer, []) == []
+def test_no_prompts_no_scores(model, tokenizer):
+    assert target_logprobs(model, tokenizer, [], []) == []
 
 
-def test_a_model_that_bends_its_logits_is_refused(tokenizer):
-    config = Gemma2Config(vocab_size=len(tokenizer), hidden_size=16, num_hidden_layers=1, intermediate_size=16)
-    with pytest.raises(ValueError, match="final_logit_softcapping"):
-        target_logprobs(AutoModelForCausalLM.from_config(config), tokenizer, PAIRS)
+@pytest.mark.parametrize(
+    "config, message",
+    [
+        (Gemma2Config(vocab_size=320, hidden_size=16, num_hidden_layers=1, intermediate_size=16), "final_logit_softcapping"),
+        (BloomConfig(vocab_size=320, hidden_size=16, n_layer=1, n_head=2), "bloom takes no position_ids"),
+        (MambaConfig(vocab_size=320, hidden_size=16, num_hidden_layers=1), "mamba takes no position_ids or carries a state"),
+    ],
+    ids=["bends its logits", "counts positions itself", "recurrent"],
+)
+def test_unfit_models_are_refused(tokenizer, config, message):
+    with pytest.raises(ValueError, match=message):
+        scores_of(AutoModelForCausalLM.from_config(config), tokenizer)
 
 
 # --- class_logits ---

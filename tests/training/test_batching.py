@@ -176,8 +176,8 @@ def test_a_batch_scores_as_each_pair_alone(name):
     with torch.inference_mode():
         logprob_N = -F.cross_entropy(TargetLogits(model)(batch), batch.token_N, reduction="none")
     for b, pair in enumerate(pairs):
-        (alone,) = target_logprobs(model, tokenizer, [pair])
-        assert logprob_N[batch.row_N == b].tolist() == pytest.approx(alone, abs=1e-4)
+        ((alone,),) = target_logprobs(model, tokenizer, [pair[0]], [[pair[1]]])
+        assert logprob_N[batch.row_N == b].tolist() == pytest.approx(alone.logprobs, abs=1e-4)
 
 
 def test_classification_reads_each_prompts_last_token(tokenizer):

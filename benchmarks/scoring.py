@@ -1,0 +1,186 @@
+"""Scoring candidates: a prompt forwarded once for all of them, against the ways one would write with transformers alone.
+
+    python benchmarks/scoring.py [--repeats 5] [--out benchmarks/results/scoring.json]
+
+CPU time of one thread, variants in turn, the least of the repeats; every variant's scores are checked against the others first.
+"""
+
+import argparse
+import json
+import platform
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+
+import torch
+import transformers
+from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
+from transformers import AutoModelForCausalLM, GPT2Config, PreTrainedModel
+
+from raw2s.decoding.beams import generate_beams
+from raw2s.decoding.packing import token_tree
+from raw2s.decoding.scoring import continuation_logprobs
+from raw2s.decoding.tokens import encode_prompt, encode_target
+from raw2s.models.load import load_model, load_tokenizer
+from raw2s.tasks.slurp import pool_rows
+
+ROOT = Path(__file__).resolve().parents[1]
+Ids = list[int]
+Score = Callable[[PreTrainedModel, list[Ids], list[list[Ids]]], Tensor]
+"""The summed log-probability of every candidate, prompt after prompt."""
+SHAPES = [(4, 256, 12, 32), (2, 512, 24, 32)]
+"""Prompts, tokens of a prompt, candidates of each, tokens of a candidate."""
+TEACHERS = ["tiny-gpt2", "tiny-opt", "tiny-gpt-neox"]
+DEMO_PROMPTS = 100
+
+
+def naive(rows: int) -> Score:
+    """All logits and their log-softmax, `rows` candidates at a time."""
+
+    def score(model: PreTrainedModel, prompts: list[Ids], candidates: list[list[Ids]]) -> Tensor:
+        sums = []
+        for prompt, texts in zip(prompts, candidates, strict=True):
+            for batch in torch.tensor(texts).split(rows):
+                ids_BT = torch.cat([torch.tensor(prompt).expand(len(batch), -1), batch], dim=1)
+                logprob_BTV = model(ids_BT).logits.log_softmax(-1)
+                sums.append(logprob_BTV[:, len(prompt) - 1 : -1].gather(2, batch[:, :, None])[:, :, 0].sum(1))
+        return torch.cat(sums)
+
+    return score
+
+
+def keep(model: PreTrainedModel, prompts: list[Ids], candidates: list[list[Ids]]) -> Tensor:
+    """A prompt's candidates as one batch, with `logits_to_keep`."""
+    sums = []
+    for prompt, texts in zip(prompts, candidates, strict=True):
+        target_BC = torch.tensor(texts)
+        ids_BT = torch.cat([torch.tensor(prompt).expand(len(texts), -1), target_BC], dim=1)
+        logits_BCV = model(ids_BT, logits_to_keep=target_BC.shape[1] + 1).logits[:, :-1]
+        sums.append((logits_BCV.gather(2, target_BC[:, :, None])[:, :, 0] - logits_BCV.logsumexp(2)).sum(1))
+    return torch.cat(sums)
+
+
+def padded_pairs(model: PreTrainedModel, prompts: list[Ids], candidates: list[list[Ids]]) -> Tensor:
+    """Every prompt with every candidate as a row of its own, rows of like length padded to 8,192 tokens, the head at targets only."""
+    pairs = [(prompt, text) for prompt, texts in zip(prompts, candidates, strict=True) for text in texts]
+    lengths = [len(prompt) + len(text) - 1 for prompt, text in pairs]
+    batches: list[list[int]] = []
+    for i in sorted(range(len(pairs)), key=lengths.__getitem__):
+        if not batches or lengths[i] * (len(batches[-1]) + 1) > 8192:
+            batches.append([])
+        batches[-1].append(i)
+    sums = torch.empty(len(pairs))
+    for batch in batches:
+        ids_BT = pad_sequence([torch.tensor(pairs[i][0] + pairs[i][1][:-1]) for i in batch], batch_first=True)
+        mask_BT = (torch.arange(ids_BT.shape[1]) < torch.tensor([lengths[i] for i in batch])[:, None]).long()
+        hidden_BTH = model.get_decoder()(input_ids=ids_BT, attention_mask=mask_BT, use_cache=False).last_hidden_state
+        counts = [len(pairs[i][1]) for i in batch]
+        targets_NH = torch.cat([hidden_BTH[b, lengths[i] - len(pairs[i][1]) : lengths[i]] for b, i in enumerate(batch)])
+        logits_NV = model.get_output_embeddings()(targets_NH)
+        token_N = torch.tensor([token for i in batch for token in pairs[i][1]])
+        logprob_N = -torch.nn.functional.cross_entropy(logits_NV, token_N, reduction="none")
+        sums[batch] = torch.stack([part.sum() for part in logprob_N.split(counts)])
+    return sums
+
+
+def packed(model: PreTrainedModel, prompts: list[Ids], candidates: list[list[Ids]]) -> Tensor:
+    scored = continuation_logprobs(model, prompts, candidates, filler=0)
+    return torch.tensor([sum(score) for scores in scored for score in scores])
+
+
+def cpu_seconds(
+    variants: dict[str, Score], model: PreTrainedModel, prompts: list[Ids], candidates: list[list[Ids]], repeats: int
+) -> dict[str, float]:
+    """The least CPU time of each, the variants in turn. Raises AssertionError when one scores differently."""
+    scores = {name: score(model, prompts, candidates) for name, score in variants.items()}
+    for name, sums in scores.items():
+        difference = (sums - scores["packed"]).abs().max().item()
+        assert difference < 1e-3, f"{name} differs by {difference}"
+    least = dict.fromkeys(variants, float("inf"))
+    for _ in range(repeats):
+        for name, score in variants.items():
+            start = time.process_time()
+            score(model, prompts, candidates)
+            least[name] = min(least[name], time.process_time() - start)
+    return least
+
+
+def long_prompts(repeats: int) -> list[dict[str, object]]:
+    torch.manual_seed(0)
+    model = AutoModelForCausalLM.from_config(GPT2Config(n_embd=256, n_layer=6, n_head=4)).eval()
+    results: list[dict[str, object]] = []
+    for B, P, K, C in SHAPES:
+        prompts = torch.randint(50257, (B, P)).tolist()
+        candidates = torch.randint(50257, (B, K, C)).tolist()
+        variants = {"packed": packed, "naive, one by one": naive(1), "naive, four at a time": naive(4), "logits_to_keep": keep}
+        seconds = cpu_seconds(variants, model, prompts, candidates, repeats)
+        fastest_naive = min(seconds["naive, one by one"], seconds["naive, four at a time"])
+        results.append(
+            {
+                "shape": {"prompts": B, "prompt_tokens": P, "candidates": K, "candidate_tokens": C},
+                "parameters": model.num_parameters(),
+                "cpu_seconds": seconds,
+                "times_faster_than_naive": fastest_naive / seconds["packed"],
+                "times_faster_than_logits_to_keep": seconds["logits_to_keep"] / seconds["packed"],
+            }
+        )
+    return results
+
+
+def demo_candidates() -> tuple[list[str], list[list[str]]]:
+    """SLURP prompts and the pooled beams of the built-in models."""
+    prompts = [row["text"] + "\n" for row in pool_rows()[:DEMO_PROMPTS]]
+    pooled: list[dict[str, None]] = [{} for _ in prompts]
+    for name in TEACHERS:
+        found = generate_beams(load_model(name, "generation"), load_tokenizer(name), prompts, beams=3, max_new_tokens=24)
+        for texts, candidates in zip(pooled, found, strict=True):
+            texts.update(dict.fromkeys(candidate.text for candidate in candidates))
+    return prompts, [list(texts) for texts in pooled]
+
+
+def demo(repeats: int) -> list[dict[str, object]]:
+    prompts, candidates = demo_candidates()
+    results: list[dict[str, object]] = []
+    for name in TEACHERS:
+        model, tokenizer = load_model(name, "generation"), load_tokenizer(name)
+        ids = [encode_prompt(tokenizer, prompt) for prompt in prompts]
+        texts = [[encode_target(tokenizer, text)[0] for text in each] for each in candidates]
+        seconds = cpu_seconds({"packed": packed, "padded pairs": padded_pairs}, model, ids, texts, repeats)
+        results.append(
+            {
+                "model": name,
+                "prompts": len(prompts),
+                "candidates": sum(map(len, texts)),
+                "tokens_of_pairs": sum(len(p) + len(text) - 1 for p, each in zip(ids, texts, strict=True) for text in each),
+                "tokens_packed": sum(len(token_tree(p, each).ids) for p, each in zip(ids, texts, strict=True)),
+                "cpu_seconds": seconds,
+                "times_faster": seconds["padded pairs"] / seconds["packed"],
+            }
+        )
+    return results
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--out", type=Path, default=ROOT / "benchmarks" / "results" / "scoring.json")
+    arguments = parser.parse_args()
+    torch.set_num_threads(1)
+    with torch.inference_mode():
+        results = {
+            "measured": datetime.now(UTC).isoformat(timespec="seconds"),
+            "machine": platform.processor() or platform.machine(),
+            "torch": torch.__version__,
+            "transformers": transformers.__version__,
+            "long_prompts": long_prompts(arguments.repeats),
+            "demo": demo(arguments.repeats),
+        }
+    arguments.out.parent.mkdir(parents=True, exist_ok=True)
+    arguments.out.write_text(json.dumps(results, indent=1) + "\n")
+    print(json.dumps(results, indent=1))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,151 @@
+"""A prompt forwarded once for all its continuations: token trees, several to a row, under a block mask.
+
+A tree holds a prompt and continuations of it, every shared prefix once, depth first. Then one number a token says all of the
+attention mask: token q sees token k where `k <= q < end[k]`, for the tokens from k to `end[k]` are those that go on from k.
+"""
+
+import inspect
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedConfig, PreTrainedModel
+
+
+@dataclass(frozen=True)
+class TokenTree:
+    """Tokens depth first: their ids, their positions in the text, and `ends`, one past the last token that goes on from each.
+
+    `predictors[c]`: for every token of continuation c, the node whose logits predict it.
+    """
+
+    ids: list[int]
+    positions: list[int]
+    ends: list[int]
+    predictors: list[list[int]]
+
+
+def token_tree(prompt: list[int], continuations: Sequence[list[int]]) -> TokenTree:
+    """The tree of a prompt of one token or more and its continuations, of which what they share is there once.
+
+    A continuation's last token is predicted and never read, so it is no node. Without continuations: the prompt alone.
+    """
+    ids, positions, ends = list(prompt), list(range(len(prompt))), [0] * len(prompt)
+    predictors: list[list[int]] = [[] for _ in continuations]
+    path = list(range(len(prompt)))  # the nodes of the text that was written last
+    previous: list[int] = []
+    for c in sorted(range(len(continuations)), key=continuations.__getitem__):
+        read = continuations[c][:-1]
+        branch = len(prompt) + _shared_tokens(previous, read)
+        for node in path[branch:]:
+            ends[node] = len(ids)
+        del path[branch:]
+        for token in read[branch - len(prompt) :]:
+            positions.append(len(path))
+            path.append(len(ids))
+            ids.append(token)
+            ends.append(0)
+        predictors[c] = path[len(prompt) - 1 :]
+        previous = read
+    for node in path:
+        ends[node] = len(ids)
+    return TokenTree(ids, positions, ends, predictors)
+
+
+def _shared_tokens(one: list[int], other: list[int]) -> int:
+    return next((i for i, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), min(len(one), len(other)))
+
+
+def row_batches(lengths: Sequence[int], max_tokens: float) -> Iterator[list[list[int]]]:
+    """Indices in rows, rows in batches; a batch is rows times its longest row, at most `max_tokens` or one row.
+
+    First fit, longest first: little filler, and no row wider than its batch's longest piece, for attention costs its square.
+    """
+    rows: list[list[int]] = []
+    room: list[int] = []  # what is free in each row
+    width = 0
+    for index in sorted(range(len(lengths)), key=lambda i: -lengths[i]):
+        row = next((r for r, free in enumerate(room) if free >= lengths[index]), None)
+        if row is None:
+            if rows and (len(rows) + 1) * width > max_tokens:
+                yield rows
+                rows, room = [], []
+            width = width if rows else lengths[index]
+            row = len(rows)
+            rows.append([])
+            room.append(width)
+        rows[row].append(index)
+        room[row] -= lengths[index]
+    if rows:
+        yield rows
+
+
+@dataclass
+class PackedRows:
+    """R rows of T tokens, each a run of trees and then filler; token q of a row sees token k where `k <= q < end[k]`."""
+
+    input_ids_RT: Tensor
+    position_ids_RT: Tensor
+    end_RT: Tensor
+
+    def to(self, device: torch.device) -> "PackedRows":
+        return PackedRows(self.input_ids_RT.to(device), self.position_ids_RT.to(device), self.end_RT.to(device))
+
+
+def pack_rows(trees: Sequence[TokenTree], layout: Sequence[Sequence[int]], filler: int) -> tuple[PackedRows, dict[int, int]]:
+    """The trees of each row as tensors, and where each begins: its root's flat index, row * T + column, by tree.
+
+    Filled on the right with the id `filler`; a filling token sees itself only.
+    """
+    width = max(sum(len(trees[i].ids) for i in row) for row in layout)
+    starts: dict[int, int] = {}
+    ids = torch.full((len(layout), width), filler)
+    positions = torch.zeros_like(ids)
+    ends = torch.arange(1, width + 1).repeat(len(layout), 1)
+    for r, row in enumerate(layout):
+        start = 0
+        for i in row:
+            starts[i], tree = r * width + start, trees[i]
+            here = slice(start, start + len(tree.ids))
+            ids[r, here] = torch.tensor(tree.ids)
+            positions[r, here] = torch.tensor(tree.positions)
+            ends[r, here] = torch.tensor(tree.ends) + start
+            start += len(tree.ids)
+    return PackedRows(ids, positions, ends), starts
+
+
+def attention_mask(rows: PackedRows, config: PreTrainedConfig, dtype: torch.dtype) -> Tensor | dict[str, Tensor]:
+    """What the decoder takes as `attention_mask`: (R, 1, T, T), 0 where a token is seen and -inf where not.
+
+    Additive, for "eager" attention adds what it is given, and SDPA takes either. With sliding windows (Mistral, Qwen2) a token
+    sees that many positions back; a dict of masks by layer type where only some layers slide.
+    """
+    config = config.get_text_config()
+    index_T = torch.arange(rows.end_RT.shape[1], device=rows.end_RT.device)
+    sees_RTT = (index_T <= index_T[:, None]) & (index_T[:, None] < rows.end_RT[:, None, :])
+    full = _additive(sees_RTT, dtype)
+    window = getattr(config, "sliding_window", None)
+    if window is None or rows.position_ids_RT.max() < window:
+        return full
+    sliding = _additive(sees_RTT & (rows.position_ids_RT[:, :, None] - rows.position_ids_RT[:, None, :] < window), dtype)
+    layer_types = getattr(config, "layer_types", None)
+    return sliding if layer_types is None else {"full_attention": full, "sliding_attention": sliding}
+
+
+def _additive(sees_RTT: Tensor, dtype: torch.dtype) -> Tensor:
+    return torch.zeros(sees_RTT.shape, dtype=dtype, device=sees_RTT.device).masked_fill_(~sees_RTT, -torch.inf)[:, None]
+
+
+def require_packable(model: PreTrainedModel) -> None:
+    """Raise ValueError for a model that cannot be told which tokens see which: recurrent layers, or positions of its own count.
+
+    Mamba carries a state over a row; BLOOM and MPT count positions along it.
+    """
+    decoder: Any = model.get_decoder()
+    if model._is_stateful or "position_ids" not in inspect.signature(decoder.forward).parameters:
+        raise ValueError(
+            f"{model.config.model_type} takes no position_ids or carries a state along the row, so texts cannot share a row; "
+            "take a model of the GPT-2, OPT, GPT-NeoX, Llama, Qwen2 or Mistral kind"
+        )
