@@ -61,3 +61,13 @@ def kill_when(process: subprocess.Popen[str], words: str, *, after: float = 0) -
     process.wait(timeout=30)
     process.stdout.close()
     return "".join(seen)
+
+
+def finish(process: subprocess.Popen[str], *, seconds: float) -> str:
+    """The output of a run that is waited for; one that takes longer is killed, and the test fails."""
+    try:
+        output, _ = process.communicate(timeout=seconds)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        raise
+    return output

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import mlflow
 import pytest
-from tiny_runs import kill_when, start_pipeline, tiny_run, write_config
+from tiny_runs import finish, kill_when, start_pipeline, tiny_run, write_config
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(700)]
 
@@ -16,7 +16,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
     """(storage, output) of one uninterrupted run."""
     folder = tmp_path_factory.mktemp("uninterrupted")
     process = start_pipeline(write_config(folder, tiny_run(folder / "runs")))
-    output, _ = process.communicate(timeout=600)
+    output = finish(process, seconds=600)
     assert process.returncode == 0, output
     return folder / "runs", output
 
@@ -77,13 +77,13 @@ def test_second_run_reuses_every_stage_and_more_test_rows_train_nothing(finished
     storage, _ = finished
     before = contents(storage)
     process = start_pipeline(storage.parent / "config.yaml")
-    output, _ = process.communicate(timeout=120)
+    output = finish(process, seconds=120)
     assert process.returncode == 0, output
     assert contents(storage) == before
     assert ": started" not in output
     assert all(stage["cached"] for stage in json.loads((storage / "tiny" / "results.json").read_text())["stages"])
     planned = start_pipeline(storage.parent / "config.yaml", "--set", "task.n_test=30", "--set", "students=[]")
-    output, _ = planned.communicate(timeout=200)
+    output = finish(planned, seconds=200)
     assert planned.returncode == 0, output
     started = [line.split("] ")[1].split(": ")[0] for line in output.splitlines() if line.endswith(": started")]
     assert sorted(started) == ["test/ceiling", "test/teacher/gpt2", "test/teacher/opt", "testset"]
@@ -97,7 +97,7 @@ def test_a_flipped_byte_is_noticed_and_only_that_stage_is_rebuilt(finished):
     data[len(data) // 2] ^= 1
     weights.write_bytes(data)
     process = start_pipeline(storage.parent / "config.yaml")
-    output, _ = process.communicate(timeout=200)
+    output = finish(process, seconds=200)
     assert process.returncode == 0, output
     assert "model/model.safetensors has changed" in output
     assert next(line for line in output.splitlines() if line.endswith(": started")).endswith("student/0-bayesian: started")
@@ -125,7 +125,7 @@ def test_killed_in_a_stage_and_run_again_equals_the_uninterrupted_run(finished):
         assert kept <= now, "a finished stage was lost"
         kept = now
     process = start_pipeline(storage.parent / "config.yaml")
-    output, _ = process.communicate(timeout=300)
+    output = finish(process, seconds=300)
     assert process.returncode == 0, output
     assert contents(storage) == before
     left_over = [p.name for p in (storage / "artifacts").glob("*/.*") if p.is_dir()]
@@ -137,7 +137,7 @@ def test_a_stage_that_fails_is_named_in_one_line_and_those_beside_it_are_kept(fi
     changes = ("--set", "labeling.max_new_tokens=250", "--set", "ceiling_training.epochs=2", "--set", "students=[]")
     before = set(contents(storage))
     process = start_pipeline(storage.parent / "config.yaml", *changes)
-    output, _ = process.communicate(timeout=300)
+    output = finish(process, seconds=300)
     assert process.returncode == 1, output
     assert "stage label failed" in output or "stage test/" in output
     assert "max_position_embeddings" in output
