@@ -76,9 +76,9 @@ def _evidence(logits: Tensor, evidence: Evidence, logit_clamp: float | None) -> 
         case "exp":
             z = z if logit_clamp is None else z.clamp(-logit_clamp, logit_clamp)
             saturation = math.log(torch.finfo(z.dtype).max / z.shape[-1])  # the sum over K classes must stay finite
-            return z.clamp(max=saturation).exp(), _softplus(z)
+            return z.clamp(max=saturation).exp(), softplus(z)
         case "softplus":
-            e = _softplus(z)
+            e = softplus(z)
         case "relu":
             e = z.relu()
         case _:
@@ -86,7 +86,8 @@ def _evidence(logits: Tensor, evidence: Evidence, logit_clamp: float | None) -> 
     return e, e.log1p()
 
 
-def _softplus(z: Tensor) -> Tensor:
+def softplus(z: Tensor) -> Tensor:
+    """log(1 + exp z)."""
     return F.softplus(z, threshold=40.0)  # torch's default of 20 is wrong by 2e-9 there
 
 
