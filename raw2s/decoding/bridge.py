@@ -1,6 +1,8 @@
 """The tokenizer bridge (section 4.2, Eq. 7-8, Fig. 2): the teachers' word probabilities on the student's pieces.
 
-Words are the whitespace-delimited spans of the target text, and after them the end-of-sequence marker as a word of its own.
+Words are the runs of letters, digits and underscores, and the runs of punctuation, of the target text, and after them the
+end-of-sequence marker as a word of its own. Punctuation stands apart because a word's doubt is shared by all its pieces: in
+`"nine`, doubt about the value would make the quotation mark doubtful too, and the student would unlearn to write JSON.
 Pieces map to words by character offsets, never by their strings: "banana" as ba|na|na has three pieces of one word.
 """
 
@@ -19,8 +21,8 @@ end-of-sequence marker the last entry is (len(text), len(text))."""
 
 
 def words(text: str) -> list[tuple[int, int]]:
-    """Character spans of the whitespace-delimited words; the end marker has none."""
-    return [match.span() for match in re.finditer(r"\S+", text)]
+    """Character spans of the words: runs of letters, digits and underscores, or of punctuation; the end marker has none."""
+    return [match.span() for match in re.finditer(r"\w+|[^\w\s]+", text)]
 
 
 def word_of_piece(text: str, offsets: Offsets) -> list[int]:

@@ -56,9 +56,9 @@ def test_word_of_piece(text: str, offsets: list[tuple[int, int]], expected: list
     assert word_of_piece(text, offsets) == expected
 
 
-def test_words_are_whitespace_delimited_spans() -> None:
-    text = ' {"time":\t"3 pm"}\n'
-    assert [text[start:end] for start, end in words(text)] == ['{"time":', '"3', 'pm"}']
+def test_words_are_runs_of_letters_or_of_punctuation() -> None:
+    text = ' {"time_zone":\t"3 pm"}\n'
+    assert [text[start:end] for start, end in words(text)] == ['{"', "time_zone", '":', '"', "3", "pm", '"}']
 
 
 def test_word_scores_sum_the_pieces() -> None:

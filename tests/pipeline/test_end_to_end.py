@@ -8,6 +8,8 @@ import mlflow
 import pytest
 from tiny_runs import finish, kill_when, start_pipeline, tiny_run, write_config
 
+from raw2s.decoding.bridge import words
+
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(700)]
 
 
@@ -67,8 +69,8 @@ def test_every_id_is_labelled_by_every_teacher_with_consistent_scores(finished):
     ids = [json.loads(line)["id"] for line in split.read_text().splitlines()]
     assert list(dict.fromkeys(row["id"] for row in table)) == ids
     for row in table:
-        words = len(row["text"].split()) + 1
-        assert [len(scores) for scores in row["words"]] == [words, words]
+        count = len(words(row["text"])) + 1
+        assert [len(scores) for scores in row["words"]] == [count, count]
         assert all(sum(scores) <= 0 for scores in row["words"])
         assert any(rank >= 0 for rank in row["rank"])
 
