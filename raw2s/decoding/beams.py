@@ -4,8 +4,9 @@ from dataclasses import dataclass
 
 import torch
 from torch.nn.utils.rnn import pad_sequence
-from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from raw2s.decoding.search import NEVER, beam_search
 from raw2s.decoding.tokens import check_context, decode_target, encode_prompt, pad_id
 
 
@@ -45,41 +46,20 @@ def generate_beams(
     ids = [torch.tensor(row) for row in rows]
     ids_BP = pad_sequence(ids, batch_first=True, padding_value=pad_id(tokenizer), padding_side="left").to(model.device)
     mask_BP = pad_sequence([torch.ones_like(row) for row in ids], batch_first=True, padding_side="left").to(model.device)
-    config = GenerationConfig(
-        num_beams=beams,
-        num_return_sequences=beams,
-        max_new_tokens=max_new_tokens,
-        do_sample=False,
-        length_penalty=1.0,  # the beam's score is the mean token log-probability: the same rule as ours
-        early_stopping=False,
-        bos_token_id=tokenizer.bos_token_id,
-        eos_token_id=tokenizer.eos_token_id,
-        pad_token_id=pad_id(tokenizer),
-        return_dict_in_generate=True,
-        output_scores=True,
-    )
-    stored = model.generation_config
-    model.generation_config = config  # generate() takes what we leave unset from here, such as a stored repetition_penalty
-    try:
-        output = model.generate(input_ids=ids_BP, attention_mask=mask_BP, generation_config=config)  # type: ignore[operator]
-    finally:
-        model.generation_config = stored
-
-    ids_RT = output.sequences[:, ids_BP.shape[1] :]  # R = B * beams rows
-    is_end_RT = ids_RT == tokenizer.eos_token_id
-    ended_R = is_end_RT.any(dim=1)
-    tokens_R = torch.where(ended_R, is_end_RT.int().argmax(dim=1) + 1, ids_RT.shape[1])
-    if beams == 1:
-        logprob_RT = torch.stack(output.scores, dim=1).log_softmax(dim=2).gather(2, ids_RT[:, :, None])[:, :, 0]
-        generated_RT = torch.arange(ids_RT.shape[1], device=ids_RT.device) < tokens_R[:, None]
-        sum_R = torch.where(generated_RT, logprob_RT, 0.0).sum(dim=1)
-    else:
-        sum_R = output.sequences_scores * tokens_R
-    candidates = [
-        Candidate(decode_target(tokenizer, row[:tokens]), total, tokens, ended)
-        for row, total, tokens, ended in zip(ids_RT.tolist(), sum_R.tolist(), tokens_R.tolist(), ended_R.tolist(), strict=True)
-    ]
-    return [_distinct_best_first(candidates[start : start + beams]) for start in range(0, len(candidates), beams)]
+    found = beam_search(model, ids_BP, mask_BP, beams=beams, max_new_tokens=max_new_tokens, end_id=tokenizer.eos_token_id)
+    candidates = []
+    for ids_MT, tokens_M, mean_M in zip(
+        found.ids_BMT.tolist(), found.tokens_BM.tolist(), found.mean_logprob_BM.tolist(), strict=True
+    ):
+        cut_M = [ids[:tokens] for ids, tokens in zip(ids_MT, tokens_M, strict=True)]
+        candidates.append(
+            [
+                Candidate(decode_target(tokenizer, cut), mean * len(cut), len(cut), cut[-1] == tokenizer.eos_token_id)
+                for cut, mean in zip(cut_M, mean_M, strict=True)
+                if mean > NEVER
+            ]
+        )
+    return [_distinct_best_first(of_prompt) for of_prompt in candidates]
 
 
 def _distinct_best_first(candidates: list[Candidate]) -> list[Candidate]:

@@ -3,11 +3,14 @@ import warnings
 
 import pytest
 import torch
+from torch.nn.utils.rnn import pad_sequence
 from transformers import GenerationConfig
 
 from raw2s.decoding import beams as beams_module
 from raw2s.decoding.beams import generate_beams
-from raw2s.decoding.tokens import decode_target, encode_prompt
+from raw2s.decoding.tokens import decode_target, encode_prompt, pad_id
+from raw2s.models.load import load_model, load_tokenizer
+from raw2s.tasks.slurp import held_out_slurp
 
 PROMPTS = ["play jazz in the kitchen:", "é", "what is the weather in paris tomorrow at nine am:", "wake me up:"]
 
@@ -22,6 +25,68 @@ def spelled_ids(monkeypatch):
 def logprob_sum(model, prompt_ids, ids):
     logprob_TV = model(torch.tensor([prompt_ids + ids])).logits[0].log_softmax(-1)
     return sum(logprob_TV[len(prompt_ids) - 1 + step, token].item() for step, token in enumerate(ids))
+
+
+@torch.inference_mode()
+def hugging_face_beams(model, tokenizer, prompts, beams, max_new_tokens):
+    """What `generate` finds, per prompt (ids, sum of log-probabilities), best mean first: the reference."""
+    rows = [torch.tensor(encode_prompt(tokenizer, prompt)) for prompt in prompts]
+    ids_BP = pad_sequence(rows, batch_first=True, padding_value=pad_id(tokenizer), padding_side="left")
+    mask_BP = pad_sequence([torch.ones_like(row) for row in rows], batch_first=True, padding_side="left")
+    end = tokenizer.eos_token_id
+    config = GenerationConfig(
+        num_beams=beams, num_return_sequences=beams, max_new_tokens=max_new_tokens, do_sample=False, length_penalty=1.0,
+        early_stopping=False, eos_token_id=end, pad_token_id=pad_id(tokenizer), return_dict_in_generate=True, output_scores=True,
+    )  # fmt: skip
+    output = model.generate(input_ids=ids_BP, attention_mask=mask_BP, generation_config=config)
+    found = []
+    for row, sequence in enumerate(output.sequences[:, ids_BP.shape[1] :].tolist()):
+        ids = sequence[: sequence.index(end) + 1] if end in sequence else sequence
+        if beams == 1:
+            logprob = sum(scores[row].log_softmax(-1)[token].item() for scores, token in zip(output.scores, ids, strict=False))
+        else:
+            logprob = output.sequences_scores[row].item() * len(ids)
+        found.append((ids, logprob))
+    return [sorted(found[at : at + beams], key=lambda f: -f[1] / len(f[0])) for at in range(0, len(found), beams)]
+
+
+def assert_as_hugging_face(model, tokenizer, prompts, beams, max_new_tokens):
+    """Same hypotheses in the same order. In fp64, where no rounding decides between beams."""
+    expected = hugging_face_beams(model, tokenizer, prompts, beams, max_new_tokens)
+    found = generate_beams(model, tokenizer, prompts, beams=beams, max_new_tokens=max_new_tokens)
+    for candidates, hypotheses in zip(found, expected, strict=True):
+        assert [candidate.text for candidate in candidates] == [" ".join(map(str, ids)) for ids, _ in hypotheses]
+        assert [c.token_logprob_sum for c in candidates] == pytest.approx([sum_ for _, sum_ in hypotheses], rel=1e-6, abs=1e-5)
+        assert [c.tokens for c in candidates] == [len(ids) for ids, _ in hypotheses]
+        assert [c.ended for c in candidates] == [ids[-1] == tokenizer.eos_token_id for ids, _ in hypotheses]
+
+
+@pytest.mark.parametrize("beams", [1, 2, 5])
+def test_every_family_finds_what_generate_finds(model, tokenizer, spelled_ids, beams):
+    model = copy.deepcopy(model).double()
+    often = greedy_ids(model, encode_prompt(tokenizer, PROMPTS[0]), None, 4)[-1]
+    ending, _ = ending_at(tokenizer, often)
+    assert_as_hugging_face(model, tokenizer, PROMPTS, beams, max_new_tokens=1)
+    assert_as_hugging_face(model, ending, PROMPTS, beams, max_new_tokens=2)
+    assert_as_hugging_face(model, ending, PROMPTS, beams, max_new_tokens=20)
+
+
+@pytest.mark.parametrize(("name", "prompts"), [("tiny-gpt2", 20), ("tiny-opt", 20), ("tiny-gpt-neox", 20), ("tiny-llama", 10)])
+def test_the_built_in_models_find_what_generate_finds(name, prompts, spelled_ids):
+    assert_slurp_as_hugging_face(name, prompts, beams=4, max_new_tokens=16)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("beams", [1, 4])
+@pytest.mark.parametrize("name", ["tiny-gpt2", "tiny-opt", "tiny-gpt-neox", "tiny-llama"])
+def test_the_built_in_models_find_what_generate_finds_over_200_prompts(name, beams, spelled_ids):
+    assert_slurp_as_hugging_face(name, 200, beams, max_new_tokens=48)
+
+
+def assert_slurp_as_hugging_face(name, prompts, beams, max_new_tokens):
+    model, tokenizer = load_model(name, "generation").double(), load_tokenizer(name)
+    texts = [row["text"] + "\n" for row in held_out_slurp("test", prompts)]
+    assert_as_hugging_face(model, tokenizer, texts, beams, max_new_tokens)
 
 
 @pytest.mark.parametrize("beams", [1, 4])
