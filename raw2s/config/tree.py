@@ -60,7 +60,7 @@ class TrainingConfig(Section):
     batch_size: Positive = 16
     """Prompts per optimizer step, over all workers. Must be divisible by workers x micro_batch_size."""
     micro_batch_size: Positive = 8
-    """Prompts per forward pass of one worker."""
+    """Prompts per forward pass of one worker, with all their targets; packed in rows with little padding, so more is faster."""
     zero_stage: Literal[0, 1, 2, 3] = 1
     """DeepSpeed ZeRO stage."""
     precision: Literal["fp32", "bf16"] = "fp32"

@@ -10,16 +10,6 @@ from raw2s.decoding.packing import PackedRows, attention_mask
 _LOGIT_TRANSFORMS = ("final_logit_softcapping", "logit_scale", "logits_scaling", "lm_head_multiplier")
 
 
-def logits_at(model: PreTrainedModel, input_ids_BT: Tensor, attention_mask_BT: Tensor, row_N: Tensor, column_N: Tensor) -> Tensor:
-    """The model's logits at N (row, column) positions of a right-padded batch: (N, V), or (N, K) for a classifier.
-
-    The vocabulary head, a large part of a small model, runs at no other position.
-    """
-    hidden_BTH = model.get_decoder()(input_ids=input_ids_BT, attention_mask=attention_mask_BT, use_cache=False).last_hidden_state
-    head: Any = model.score if hasattr(model, "score") else model.get_output_embeddings()
-    return head(hidden_BTH[row_N, column_N])
-
-
 def hidden_at(model: PreTrainedModel, rows: PackedRows, index_N: Tensor) -> Tensor:
     """The last hidden states at N flat indices (row * T + column) of packed rows: (N, H)."""
     hidden_RTH = model.get_decoder()(
@@ -29,6 +19,11 @@ def hidden_at(model: PreTrainedModel, rows: PackedRows, index_N: Tensor) -> Tens
         use_cache=False,
     ).last_hidden_state
     return hidden_RTH.flatten(0, 1)[index_N]
+
+
+def logits_at(model: PreTrainedModel, rows: PackedRows, index_N: Tensor) -> Tensor:
+    """The logits at those indices and no others: (N, V), or (N, K) for a classifier."""
+    return output_head(model)(hidden_at(model, rows, index_N))
 
 
 def output_head(model: PreTrainedModel) -> nn.Module:

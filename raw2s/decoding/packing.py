@@ -5,7 +5,7 @@ attention mask: token q sees token k where `k <= q < end[k]`, for the tokens fro
 """
 
 import inspect
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -58,30 +58,6 @@ def _shared_tokens(one: list[int], other: list[int]) -> int:
     return next((i for i, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), min(len(one), len(other)))
 
 
-def row_batches(lengths: Sequence[int], max_tokens: float) -> Iterator[list[list[int]]]:
-    """Indices in rows, rows in batches; a batch is rows times its longest row, at most `max_tokens` or one row.
-
-    First fit, longest first: little filler, and no row wider than its batch's longest piece, for attention costs its square.
-    """
-    rows: list[list[int]] = []
-    room: list[int] = []  # what is free in each row
-    width = 0
-    for index in sorted(range(len(lengths)), key=lambda i: -lengths[i]):
-        row = next((r for r, free in enumerate(room) if free >= lengths[index]), None)
-        if row is None:
-            if rows and (len(rows) + 1) * width > max_tokens:
-                yield rows
-                rows, room = [], []
-            width = width if rows else lengths[index]
-            row = len(rows)
-            rows.append([])
-            room.append(width)
-        rows[row].append(index)
-        room[row] -= lengths[index]
-    if rows:
-        yield rows
-
-
 @dataclass
 class PackedRows:
     """R rows of T tokens, each a run of trees and then filler; token q of a row sees token k where `k <= q < end[k]`."""
@@ -94,25 +70,60 @@ class PackedRows:
         return PackedRows(self.input_ids_RT.to(device), self.position_ids_RT.to(device), self.end_RT.to(device))
 
 
-def pack_rows(trees: Sequence[TokenTree], layout: Sequence[Sequence[int]], filler: int) -> tuple[PackedRows, dict[int, int]]:
-    """The trees of each row as tensors, and where each begins: its root's flat index, row * T + column, by tree.
+def row_layout(lengths: Sequence[int], hidden_size: int) -> list[list[int]]:
+    """Indices in rows as wide as makes the whole cheapest for a model of this hidden size.
 
-    Filled on the right with the id `filler`; a filling token sees itself only.
+    A layer costs a token some 24 H^2 operations in its matrices and 4 H T in attention over a row of T, filler included:
+    narrow rows waste on filler, wide ones on attention.
     """
+    total, longest = sum(lengths), max(lengths)
+    best, best_cost = _first_fit(lengths, longest), float("inf")
+    for rows in range(total // longest, 0, -1):  # wider and wider
+        width = max(longest, -(-total // rows))
+        if total * (6 * hidden_size + width) >= best_cost:
+            break  # no filler at all would not make up for such a width
+        layout = _first_fit(lengths, width)
+        filled = max(sum(lengths[i] for i in row) for row in layout)
+        cost = len(layout) * filled * (6 * hidden_size + filled)
+        if cost < best_cost:
+            best, best_cost = layout, cost
+    return best
+
+
+def _first_fit(lengths: Sequence[int], width: int) -> list[list[int]]:
+    """Indices in rows of at most `width`, longest first, each in the first row that has room."""
+    rows: list[list[int]] = []
+    room: list[int] = []
+    for index in sorted(range(len(lengths)), key=lambda i: -lengths[i]):
+        row = next((r for r, free in enumerate(room) if free >= lengths[index]), len(rows))
+        if row == len(rows):
+            rows.append([])
+            room.append(width)
+        rows[row].append(index)
+        room[row] -= lengths[index]
+    return rows
+
+
+def pack_rows(trees: Sequence[TokenTree], *, filler: int, hidden_size: int) -> tuple[PackedRows, list[int]]:
+    """The trees in rows (`row_layout`), and the flat index, row * T + column, at which each tree begins.
+
+    Rows are filled on the right with the id `filler`; a filling token sees itself only.
+    """
+    layout = row_layout([len(tree.ids) for tree in trees], hidden_size)
     width = max(sum(len(trees[i].ids) for i in row) for row in layout)
-    starts: dict[int, int] = {}
     ids = torch.full((len(layout), width), filler)
     positions = torch.zeros_like(ids)
     ends = torch.arange(1, width + 1).repeat(len(layout), 1)
+    starts = [0] * len(trees)
     for r, row in enumerate(layout):
-        start = 0
+        column = 0
         for i in row:
-            starts[i], tree = r * width + start, trees[i]
-            here = slice(start, start + len(tree.ids))
+            tree, here = trees[i], slice(column, column + len(trees[i].ids))
             ids[r, here] = torch.tensor(tree.ids)
             positions[r, here] = torch.tensor(tree.positions)
-            ends[r, here] = torch.tensor(tree.ends) + start
-            start += len(tree.ids)
+            ends[r, here] = torch.tensor(tree.ends) + column
+            starts[i] = r * width + column
+            column = here.stop
     return PackedRows(ids, positions, ends), starts
 
 

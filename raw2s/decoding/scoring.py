@@ -1,6 +1,6 @@
 """Teacher-forced scores: the log-probability of given targets, and the logits of a classifier."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 
@@ -10,7 +10,7 @@ from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from raw2s.decoding.heads import hidden_at, output_head, require_plain_head
-from raw2s.decoding.packing import PackedRows, pack_rows, require_packable, row_batches, token_tree
+from raw2s.decoding.packing import PackedRows, TokenTree, pack_rows, require_packable, token_tree
 from raw2s.decoding.tokens import check_context, encode_prompt, encode_target, pad_id
 
 SHARING_TOKENS = 2048
@@ -69,39 +69,30 @@ def continuation_logprobs(
     """Natural log-probability of every token of each prompt's continuations: per prompt and continuation a list as long as it.
 
     A prompt is forwarded once for all its continuations, and so is a prefix that some of them share. Batches hold at most
-    `max_tokens_per_batch` tokens (`BATCH_TOKENS`), those of id `filler` included, or one row. The vocabulary head runs once for each token that
+    `max_tokens_per_batch` tokens (default `BATCH_TOKENS`) and a little filler of id `filler`, or one prompt. The vocabulary head runs once for each token that
     predicts; a chunk of its logits is held at a time, the softmax in fp32.
     Raises ValueError for a model that bends its logits after the head, and for one whose texts cannot share a row.
     """
     require_plain_head(model.config)
     require_packable(model)
-    parts = [(p, part) for p, texts in enumerate(continuations) for part in _parts(texts, max(SHARING_TOKENS, len(prompts[p])))]
+    parts = [
+        (p, part) for p, texts in enumerate(continuations)
+        for part in _runs([len(text) for text in texts], range(len(texts)), max(SHARING_TOKENS, len(prompts[p])))
+    ]  # fmt: skip
     trees = [token_tree(prompts[p], [continuations[p][c] for c in part]) for p, part in parts]
     logprobs: list[list[list[float]]] = [[[] for _ in texts] for texts in continuations]
-    for layout in row_batches([len(tree.ids) for tree in trees], max_tokens_per_batch or BATCH_TOKENS[model.device.type]):
-        rows, starts = pack_rows(trees, layout, filler)
-        predictors = [start + node for i, start in starts.items() for nodes in trees[i].predictors for node in nodes]
-        scored = [(p, c) for p, part in (parts[i] for i in starts) for c in part]
+    for batch in _batches(trees, max_tokens_per_batch or BATCH_TOKENS[model.device.type]):
+        rows, starts = _packed(model, [trees[i] for i in batch], filler)
+        predictors = [
+            start + node for i, start in zip(batch, starts, strict=True) for text in trees[i].predictors for node in text
+        ]
+        scored = [(p, c) for p, part in (parts[i] for i in batch) for c in part]
         tokens = [token for p, c in scored for token in continuations[p][c]]
         predictor_N, token_N = (torch.tensor(ids, device=model.device) for ids in (predictors, tokens))
-        values = iter(_token_logprobs(model, rows.to(model.device), predictor_N, token_N).tolist())
+        values = iter(_token_logprobs(model, rows, predictor_N, token_N).tolist())
         for p, c in scored:
             logprobs[p][c] = list(islice(values, len(continuations[p][c])))
     return logprobs
-
-
-def _parts(texts: Sequence[list[int]], most: int) -> Iterator[list[int]]:
-    """Indices of the texts in runs of at most `most` tokens, or of one text."""
-    part: list[int] = []
-    tokens = 0
-    for c, text in enumerate(texts):
-        if part and tokens + len(text) > most:
-            yield part
-            part, tokens = [], 0
-        part.append(c)
-        tokens += len(text)
-    if part:
-        yield part
 
 
 def _token_logprobs(model: PreTrainedModel, rows: PackedRows, predictor_N: Tensor, token_N: Tensor) -> Tensor:
@@ -134,8 +125,35 @@ def class_logits(
     require_packable(model)
     trees = [token_tree(prompt_ids, []) for prompt_ids in ids]
     logits = np.empty((len(prompts), model.config.num_labels), dtype=np.float32)  # type: ignore[type-var]
-    for layout in row_batches([len(tree.ids) for tree in trees], max_tokens_per_batch or BATCH_TOKENS[model.device.type]):
-        rows, starts = pack_rows(trees, layout, pad_id(tokenizer))
-        last_P = torch.tensor([start + len(trees[i].ids) - 1 for i, start in starts.items()], device=model.device)
-        logits[list(starts)] = output_head(model)(hidden_at(model, rows.to(model.device), last_P)).float().cpu().numpy()
+    for batch in _batches(trees, max_tokens_per_batch or BATCH_TOKENS[model.device.type]):
+        rows, starts = _packed(model, [trees[i] for i in batch], pad_id(tokenizer))
+        last_P = torch.tensor(
+            [start + len(trees[i].ids) - 1 for i, start in zip(batch, starts, strict=True)], device=model.device
+        )
+        logits[batch] = output_head(model)(hidden_at(model, rows, last_P)).float().cpu().numpy()
     return logits
+
+
+def _packed(model: PreTrainedModel, trees: list[TokenTree], filler: int) -> tuple[PackedRows, list[int]]:
+    rows, starts = pack_rows(trees, filler=filler, hidden_size=model.config.get_text_config().hidden_size)
+    return rows.to(model.device), starts
+
+
+def _batches(trees: list[TokenTree], max_tokens: int) -> Iterator[list[int]]:
+    """The trees' indices, like lengths together."""
+    lengths = [len(tree.ids) for tree in trees]
+    return _runs(lengths, sorted(range(len(trees)), key=lengths.__getitem__), max_tokens)
+
+
+def _runs(lengths: Sequence[int], order: Iterable[int], most: int) -> Iterator[list[int]]:
+    """Indices in runs of `order`, each at most `most` long together, or one index alone."""
+    run: list[int] = []
+    total = 0
+    for index in order:
+        if run and total + lengths[index] > most:
+            yield run
+            run, total = [], 0
+        run.append(index)
+        total += lengths[index]
+    if run:
+        yield run

@@ -1,18 +1,19 @@
-"""Rows to tensors: which rows make a step, which of them a worker takes, and how they are padded.
+"""Rows to tensors: which rows make a step, which of them a worker takes, and how they are packed.
 
-Every rank computes the same plan from the seed, so no row is dropped, none is seen twice in an epoch, and the loss of a
+A row's prompt is forwarded once for all its sequences, the teachers' or the pair, and so is what they share. Every rank computes the same plan from the seed, so no row is dropped, none is seen twice in an epoch, and the loss of a
 step is divided by the whole step's total, however its rows fall on workers and micro-batches.
 """
 
-import itertools
 import random
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from transformers import PreTrainedTokenizerBase
 
 from raw2s.decoding import word_of_piece
+from raw2s.decoding.packing import PackedRows, TokenTree, pack_rows, token_tree
 from raw2s.decoding.tokens import encode_prompt, encode_target, pad_id
 from raw2s.training.rows import Form, TrainingRow
 
@@ -31,7 +32,7 @@ class TokenSequence:
 class TokenRow:
     """A tokenised row; `total` is what it adds to the step's divisor: weighted target tokens, or 1."""
 
-    prompt: list[int]
+    tree: TokenTree
     sequences: list[TokenSequence]
     probabilities: list[float]
     reference: tuple[float, ...]
@@ -39,21 +40,20 @@ class TokenRow:
 
     @property
     def length(self) -> int:
-        return len(self.prompt) + max((len(s.ids) for s in self.sequences), default=0)
+        return len(self.tree.ids)
 
 
 @dataclass
 class Batch:
-    """One micro-batch. B sequences, T positions, N target tokens of all sequences laid end to end, P prompts, I teachers.
+    """One micro-batch: packed rows, N target tokens of all sequences laid end to end, P prompts, I teachers.
 
-    `row_N` and `column_N` point at the position that predicts each target token; in classification, N = P and they point at
-    each prompt's last token.
+    `predictor_N` is the flat index in the rows (row * T + column) that predicts each target token, `sequence_N` the sequence it
+    belongs to; in classification N = P, and they are each prompt's last token and the prompt.
     """
 
-    input_ids_BT: torch.Tensor
-    attention_mask_BT: torch.Tensor
-    row_N: torch.Tensor
-    column_N: torch.Tensor
+    rows: PackedRows
+    predictor_N: torch.Tensor
+    sequence_N: torch.Tensor
     token_N: torch.Tensor
     weight_IN: torch.Tensor
     word_N: torch.Tensor
@@ -62,23 +62,24 @@ class Batch:
     reference_P2: torch.Tensor
 
     def to(self, device: torch.device) -> "Batch":
-        moved = {k: v.to(device) if isinstance(v, torch.Tensor) else v for k, v in vars(self).items()}
+        moved: dict[str, Any] = {name: None if part is None else part.to(device) for name, part in vars(self).items()}
         return Batch(**moved)
 
 
 def tokenize_row(row: TrainingRow, tokenizer: PreTrainedTokenizerBase, form: Form) -> TokenRow:
     prompt = encode_prompt(tokenizer, row["prompt"])
     if form == "classification":
-        return TokenRow(prompt, [], row["probabilities"], (), 1.0)
+        return TokenRow(token_tree(prompt, []), [], row["probabilities"], (), 1.0)
     if form == "preference":
         pair = [TokenSequence(encode_target(tokenizer, row[side])[0]) for side in ("chosen", "rejected")]
-        return TokenRow(prompt, pair, [], (row["ref_chosen"], row["ref_rejected"]), 1.0)
+        return TokenRow(token_tree(prompt, [s.ids for s in pair]), pair, [], (row["ref_chosen"], row["ref_rejected"]), 1.0)
     sequences = []
     for target in row["targets"]:
         ids, offsets = encode_target(tokenizer, target["text"])
         words = word_of_piece(target["text"], offsets)
         sequences.append(TokenSequence(ids, words, target["weights"], target.get("word_logprobs", [])))
-    return TokenRow(prompt, sequences, [], (), sum(len(s.ids) * sum(s.weights) for s in sequences))
+    tree = token_tree(prompt, [s.ids for s in sequences])
+    return TokenRow(tree, sequences, [], (), sum(len(s.ids) * sum(s.weights) for s in sequences))
 
 
 def steps_in_epoch(n_rows: int, batch_size: int) -> int:
@@ -90,8 +91,8 @@ def plan_epoch(
 ) -> Iterator[tuple[list[int], list[list[int]]]]:
     """Per step: the indices of all its rows, and this rank's share of them as `micro_batches` lists.
 
-    Shuffled by `seed` (None keeps the order); inside a step, rows of like length share a micro-batch. In a short last step
-    a list may be empty: every rank makes the same number of forward passes all the same.
+    Shuffled by `seed` (None keeps the order); inside a step, rows are dealt out by length, so that ranks and micro-batches have
+    like work. In a short last step a list may be empty: every rank makes the same number of forward passes all the same.
     """
     order = list(range(len(lengths)))
     if seed is not None:
@@ -99,33 +100,29 @@ def plan_epoch(
     parts = workers * micro_batches
     for start in range(0, len(order), batch_size):
         step = sorted(order[start : start + batch_size], key=lambda i: (lengths[i], i))
-        cuts = [round(part * len(step) / parts) for part in range(parts + 1)]
-        shares = [step[low:high] for low, high in itertools.pairwise(cuts)]
-        yield step, shares[rank::workers]
+        yield step, [step[part::parts] for part in range(rank, parts, workers)]
 
 
-def collate(rows: Sequence[TokenRow], tokenizer: PreTrainedTokenizerBase) -> Batch:
-    """Pad a micro-batch on the right. Classification rows are their prompts alone."""
-    flat = [(row.prompt, s) for row in rows for s in (row.sequences or [TokenSequence([])])]
-    texts = [prompt + s.ids[:-1] if s.ids else prompt for prompt, s in flat]
-    width = max(len(text) for text in texts)
-    input_ids = torch.full((len(texts), width), pad_id(tokenizer))
-    attention_mask = torch.zeros((len(texts), width), dtype=torch.long)
-    for b, text in enumerate(texts):
-        input_ids[b, : len(text)] = torch.tensor(text)
-        attention_mask[b, : len(text)] = 1
-    teachers = max(len(s.weights) for _, s in flat)
-    soft = any(s.word_logprobs for _, s in flat)
-    row: list[int] = []
-    column: list[int] = []
+def collate(rows: Sequence[TokenRow], tokenizer: PreTrainedTokenizerBase, hidden_size: int) -> Batch:
+    """Pack a micro-batch for a model of that hidden size. Classification rows are their prompts alone."""
+    packed, starts = pack_rows([row.tree for row in rows], filler=pad_id(tokenizer), hidden_size=hidden_size)
+    # A classification row is a sequence of no tokens that its prompt's last token predicts.
+    flat = [
+        (s, [start + node for node in nodes])
+        for row, start in zip(rows, starts, strict=True)
+        for s, nodes in zip(row.sequences or [TokenSequence([])], row.tree.predictors or [[row.length - 1]], strict=True)
+    ]
+    teachers = max(len(s.weights) for s, _ in flat)
+    soft = any(s.word_logprobs for s, _ in flat)
+    predictor: list[int] = []
+    sequence: list[int] = []
     token: list[int] = []
     word: list[int] = []
     weight: list[list[float]] = [[] for _ in range(teachers)]
     logprob: list[list[float]] = [[] for _ in range(teachers)]
-    for b, (prompt, s) in enumerate(flat):
-        predictions = max(1, len(s.ids))
-        row += [b] * predictions
-        column += range(len(prompt) - 1, len(prompt) - 1 + predictions)
+    for index, (s, nodes) in enumerate(flat):
+        predictor += nodes
+        sequence += [index] * len(nodes)
         token += s.ids
         word += [w + len(logprob[0]) for w in s.words]
         for i in range(teachers):
@@ -133,7 +130,7 @@ def collate(rows: Sequence[TokenRow], tokenizer: PreTrainedTokenizerBase) -> Bat
             if soft:
                 logprob[i] += s.word_logprobs[i] if i < len(s.word_logprobs) else [0.0] * len(s.word_logprobs[0])
     return Batch(
-        input_ids, attention_mask, torch.tensor(row), torch.tensor(column), torch.tensor(token), torch.tensor(weight),
+        packed, torch.tensor(predictor), torch.tensor(sequence), torch.tensor(token), torch.tensor(weight),
         torch.tensor(word), torch.tensor(logprob) if soft else None,
         torch.tensor([r.probabilities for r in rows]), torch.tensor([r.reference for r in rows]),
     )  # fmt: skip

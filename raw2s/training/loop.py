@@ -17,6 +17,7 @@ from transformers import PreTrainedTokenizerBase
 
 from raw2s.config import TrainingConfig
 from raw2s.decoding.heads import require_plain_head
+from raw2s.decoding.packing import require_packable
 from raw2s.models.load import load_model, load_tokenizer, save_model
 from raw2s.training.batching import TokenRow, collate, plan_epoch, steps_in_epoch, tokenize_row
 from raw2s.training.job import Job
@@ -66,6 +67,7 @@ def train_worker(settings: dict[str, Any]) -> None:
     tokenizer = load_tokenizer(job.model)
     model = load_model(job.model, job.kind, job.classes)
     require_plain_head(model.config)
+    require_packable(model)
     rows = _read_rows(job.train_file, tokenizer, job.form)
     validation = _read_rows(job.validation_file, tokenizer, "classification" if job.kind == "classification" else "supervised")
     total_steps = training.epochs * steps_in_epoch(len(rows), training.batch_size)
@@ -130,7 +132,7 @@ def _step(
     scale = job.training.workers * len(shares) / divisor
     totals: dict[str, float] = {}
     for share in shares:
-        batch = collate(share or [filler], tokenizer).to(engine.device)
+        batch = collate(share or [filler], tokenizer, engine.module.hidden_size).to(engine.device)
         loss, logged = LOSSES[job.form](engine(batch), batch, job.loss, at)
         if not share:
             loss = loss * 0.0
@@ -162,7 +164,7 @@ def _validate(
         [row.length for row in rows], batch_size=16 * training.batch_size, micro_batches=1, workers=workers, rank=rank, seed=None
     )
     for _, (share,) in plan:
-        batch = collate([rows[i] for i in share] or rows[:1], tokenizer).to(engine.device)
+        batch = collate([rows[i] for i in share] or rows[:1], tokenizer, engine.module.hidden_size).to(engine.device)
         logits = engine(batch).float()  # with an empty share too: under ZeRO-3 every rank makes the same forward passes
         target = batch.probabilities_PK.argmax(dim=-1) if job.kind == "classification" else batch.token_N
         if share:

@@ -55,9 +55,10 @@ class TargetLogits(nn.Module):
     def __init__(self, model: PreTrainedModel) -> None:
         super().__init__()
         self.model = model
+        self.hidden_size: int = model.config.get_text_config().hidden_size
 
     def forward(self, batch: Batch) -> torch.Tensor:
-        return logits_at(self.model, batch.input_ids_BT, batch.attention_mask_BT, batch.row_N, batch.column_N)
+        return logits_at(self.model, batch.rows, batch.predictor_N)
 
 
 def token_loss(
@@ -108,7 +109,7 @@ def preference_loss(
     """cDPO, Eq. 9 and 12, over pairs; sequences alternate chosen, rejected."""
     logprob_N = -cross_entropy(logits_NV, batch.token_N, reduction="none")
     pairs = len(batch.reference_P2)
-    policy_P2 = logprob_N.new_zeros(2 * pairs).index_add(0, batch.row_N, logprob_N).view(pairs, 2)
+    policy_P2 = logprob_N.new_zeros(2 * pairs).index_add(0, batch.sequence_N, logprob_N).view(pairs, 2)
     (chosen_P, rejected_P), (ref_chosen_P, ref_rejected_P) = policy_P2.unbind(1), batch.reference_P2.unbind(1)
     loss = cdpo_loss(
         chosen_P, rejected_P, ref_chosen_P, ref_rejected_P,

@@ -1,12 +1,10 @@
-import math
-
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from transformers import GPT2Config, MistralConfig, Qwen2Config
 
-from raw2s.decoding.packing import attention_mask, pack_rows, row_batches, token_tree
+from raw2s.decoding.packing import attention_mask, pack_rows, row_layout, token_tree
 
 texts = st.lists(st.integers(0, 2), min_size=1, max_size=8).map(list)  # of three ids, so that prefixes are shared
 trees = st.tuples(texts, st.lists(texts, max_size=5))
@@ -37,30 +35,35 @@ def test_what_is_shared_is_there_once(given_tree):
     assert sorted(tuple(seen_by(tree, node))[len(prompt) :] for node in range(len(prompt), len(tree.ids))) == sorted(prefixes)
 
 
-lengths = st.lists(st.integers(1, 40), max_size=40)
+lengths = st.lists(st.integers(1, 40), min_size=1, max_size=40)
 
 
-@given(lengths, st.integers(1, 200))
-def test_each_length_is_laid_out_once_and_batches_keep_to_the_budget(lengths, max_tokens):
-    batches = list(row_batches(lengths, max_tokens))
-    assert sorted(i for rows in batches for row in rows for i in row) == list(range(len(lengths)))
-    for rows in batches:
-        width = max(sum(lengths[i] for i in row) for row in rows)
-        assert width == max(lengths[i] for row in rows for i in row), "no row is wider than one piece needs"
-        assert len(rows) == 1 or len(rows) * width <= max_tokens
+@given(lengths, st.sampled_from([1, 96, 4096]))
+def test_each_length_is_laid_out_once(lengths, hidden_size):
+    rows = row_layout(lengths, hidden_size)
+    assert all(rows)
+    assert sorted(i for row in rows for i in row) == list(range(len(lengths)))
 
 
-def test_next_to_nothing_is_filler():
+def test_rows_of_a_wide_model_have_no_filler_and_of_a_narrow_one_are_short():
     lengths = [3 + i * 7 % 30 for i in range(200)]
-    (rows,) = row_batches(lengths, math.inf)
-    assert len(rows) * max(lengths) < 1.02 * sum(lengths)
+
+    def size(hidden_size):
+        rows = row_layout(lengths, hidden_size)
+        width = max(sum(lengths[i] for i in row) for row in rows)
+        return width, len(rows) * width / sum(lengths)
+
+    assert size(10**6)[1] == 1
+    assert size(1)[0] < 1.1 * max(lengths)
+    width, filled = size(256)
+    assert width < 256
+    assert filled < 1.02
 
 
 @given(st.lists(trees, min_size=1, max_size=6))
 def test_packed_trees_keep_their_ids_and_see_no_other_tree(given_trees):
     planted = [token_tree(prompt, continuations) for prompt, continuations in given_trees]
-    (layout,) = row_batches([len(tree.ids) for tree in planted], math.inf)
-    rows, starts = pack_rows(planted, layout, filler=9)
+    rows, starts = pack_rows(planted, filler=9, hidden_size=4)
     mask_RTT = attention_mask(rows, GPT2Config(), torch.float32)[:, 0]
     ids, width = rows.input_ids_RT.flatten(), rows.input_ids_RT.shape[1]
     trees_tokens = set()
@@ -90,7 +93,7 @@ def test_packed_trees_keep_their_ids_and_see_no_other_tree(given_trees):
 )
 def test_a_sliding_window_counts_positions_and_not_columns(config, slides):
     tree = token_tree([5, 6, 7], [[1, 1, 1, 1, 0], [2, 2, 2, 2, 0]])
-    rows, _ = pack_rows([tree], [[0]], filler=0)
+    rows, _ = pack_rows([tree], filler=0, hidden_size=4)
     mask = attention_mask(rows, config, torch.float32)
     if isinstance(mask, dict):
         assert mask["full_attention"][0, 0, 10].isfinite().nonzero()[:, 0].tolist() == [0, 1, 2, 7, 8, 9, 10]

@@ -123,7 +123,7 @@ def assert_scored_as_naively(scores, model, tokenizer, targets=TARGETS):
             assert sum(score) == pytest.approx(sum(naive), abs=1e-4)
 
 
-@pytest.mark.parametrize("max_tokens_per_batch", [1, 100, 8192], ids=["row by row", "some", "all at once"])
+@pytest.mark.parametrize("max_tokens_per_batch", [1, 100, 8192], ids=["one prompt at a time", "some", "all at once"])
 def test_scores_equal_the_full_forward_one_by_one(model, tokenizer, bos_tokenizer, max_tokens_per_batch):
     for each in (tokenizer, bos_tokenizer):
         assert_scored_as_naively(scores_of(model, each, max_tokens_per_batch=max_tokens_per_batch), model, each)
@@ -210,7 +210,7 @@ def test_batches_keep_to_the_token_budget(model, tokenizer, monkeypatch):
     shapes = forward_shapes(model, monkeypatch)
     prompts = ["what is the weather in paris tomorrow:"] + ["wake me up:"] * 6
     target_logprobs(model, tokenizer, prompts, [["[place : paris]"]] + [["[time : nine am]"]] * 6, max_tokens_per_batch=60)
-    assert all(rows == 1 or rows * columns <= 60 for rows, columns in shapes)
+    assert all(rows * columns <= 1.1 * 60 for rows, columns in shapes)
     assert 1 < len(shapes) < len(prompts)
 
 

@@ -2,18 +2,16 @@ import functools
 
 import pytest
 import torch
-import torch.nn.functional as F
 from hypothesis import given
 from hypothesis import strategies as st
 
 from raw2s.decoding import word_of_piece
 from raw2s.decoding.bridge import words
-from raw2s.decoding.scoring import target_logprobs
-from raw2s.decoding.tokens import encode_prompt, encode_target, pad_id
-from raw2s.models.load import load_model, load_tokenizer
+from raw2s.decoding.tokens import encode_prompt, encode_target
+from raw2s.models.load import load_tokenizer
 from raw2s.training.batching import collate, plan_epoch, steps_in_epoch, tokenize_row
-from raw2s.training.objectives import TargetLogits
 
+HIDDEN = 96
 MODELS = ["tiny-gpt2", "tiny-opt"]  # without and with a BOS and a pad token
 PROMPTS = ["wake me up at nine am\n", "what is the weather in paris next wednesday and thursday\n", "stop\n"]
 TARGETS = ['{"time": "nine am"}', '{"place_name": "paris", "date": "wednesday & thursday"}', "{}"]
@@ -61,14 +59,15 @@ def test_all_ranks_take_the_same_steps(settings):
 
 
 @given(plans)
-def test_the_plan_follows_from_the_seed_and_like_lengths_stay_together(settings):
+def test_the_plan_follows_from_the_seed_and_the_work_is_dealt_out_evenly(settings):
     ranks = plan(**settings)
     assert plan(**settings) == ranks
     lengths = settings["lengths"]
     for together in zip(*ranks, strict=True):
-        in_turn = [share for lists in zip(*(lists for _, lists in together), strict=True) for share in lists]
-        ordered = [lengths[index] for share in in_turn for index in share]
-        assert ordered == sorted(ordered)
+        shares = [share for _, lists in together for share in lists]
+        assert max(map(len, shares)) - min(map(len, shares)) <= 1
+        work = [sum(lengths[index] for index in share) for share in shares]
+        assert max(work) - min(work) <= max(lengths[index] for index in together[0][0]), "at most a row's difference"
 
 
 def test_seeds_shuffle_and_none_keeps_the_order():
@@ -110,43 +109,40 @@ def soft_rows(tokenizer):
 def test_a_rows_total_is_its_weighted_target_tokens(tokenizer, soft_rows):
     tokens = [len(encode_target(tokenizer, text)[0]) for text in TARGETS]
     assert [row.total for row in soft_rows] == pytest.approx([0.5 * tokens[0] + 0.25 * tokens[2], 0.75 * tokens[1], tokens[2]])
-    assert [row.length for row in soft_rows] == [
-        len(encode_prompt(tokenizer, prompt)) + tokens[longest] for longest, prompt in enumerate(PROMPTS)
+    assert [row.length for row in soft_rows[1:]] == [
+        len(encode_prompt(tokenizer, prompt)) + count - 1 for prompt, count in zip(PROMPTS[1:], tokens[1:], strict=True)
     ]
-    batch = collate(soft_rows, tokenizer)
+    batch = collate(soft_rows, tokenizer, HIDDEN)
     assert batch.weight_IN.sum().item() == pytest.approx(sum(row.total for row in soft_rows))
 
 
-def test_each_token_is_predicted_from_the_position_before_it(tokenizer, soft_rows):
-    batch = collate(soft_rows, tokenizer)
-    sequences = [(row.prompt, sequence.ids) for row in soft_rows for sequence in row.sequences]
-    assert len(batch.token_N) == sum(len(ids) for _, ids in sequences)
-    for b, (prompt, ids) in enumerate(sequences):
-        mine = batch.row_N == b
+def read_before(batch, n: int) -> list[int]:
+    """The ids that the token which predicts target token n sees, itself last."""
+    width = batch.rows.input_ids_RT.shape[1]
+    row, column = divmod(batch.predictor_N[n].item(), width)
+    return [batch.rows.input_ids_RT[row, k].item() for k in range(column + 1) if column < batch.rows.end_RT[row, k]]
+
+
+def test_each_token_is_predicted_from_its_own_text_before_it(tokenizer, soft_rows):
+    batch = collate(soft_rows, tokenizer, HIDDEN)
+    texts = [(PROMPTS[0], TARGETS[0]), (PROMPTS[0], TARGETS[2]), (PROMPTS[1], TARGETS[1]), (PROMPTS[2], TARGETS[2])]
+    for index, (prompt, target) in enumerate(texts):
+        mine = (batch.sequence_N == index).nonzero()[:, 0].tolist()
+        ids = encode_target(tokenizer, target)[0]
         assert batch.token_N[mine].tolist() == ids
         assert ids[-1] == tokenizer.eos_token_id
-        whole = torch.tensor([*prompt, *ids])
-        torch.testing.assert_close(whole[batch.column_N[mine] + 1], batch.token_N[mine])
-        torch.testing.assert_close(whole[batch.column_N[mine]], batch.input_ids_BT[b, batch.column_N[mine]])
-        assert batch.column_N[mine].tolist() == list(range(len(prompt) - 1, len(prompt) - 1 + len(ids)))
-
-
-def test_padding_is_on_the_right_and_masked(tokenizer, soft_rows):
-    batch = collate(soft_rows, tokenizer)
-    for b, (prompt, sequence) in enumerate((row.prompt, sequence) for row in soft_rows for sequence in row.sequences):
-        length = len(prompt) + len(sequence.ids) - 1  # the end marker is only predicted
-        assert batch.attention_mask_BT[b].tolist() == [1] * length + [0] * (batch.attention_mask_BT.shape[1] - length)
-        assert set(batch.input_ids_BT[b, length:].tolist()) <= {pad_id(tokenizer)}
-    assert batch.attention_mask_BT.sum(dim=1).max() == batch.input_ids_BT.shape[1]
+        for t, n in enumerate(mine):
+            assert read_before(batch, n) == encode_prompt(tokenizer, prompt) + ids[:t]
+    assert batch.sequence_N.max() == len(texts) - 1
 
 
 def test_words_point_at_their_own_sequences_scores(tokenizer, soft_rows):
-    batch = collate(soft_rows, tokenizer)
+    batch = collate(soft_rows, tokenizer, HIDDEN)
     sequences = [sequence for row in soft_rows for sequence in row.sequences]
     texts = [TARGETS[0], TARGETS[2], TARGETS[1], TARGETS[2]]
     seen = set()
     for b, (sequence, text) in enumerate(zip(sequences, texts, strict=True)):
-        mine = batch.row_N == b
+        mine = batch.sequence_N == b
         here = set(batch.word_N[mine].tolist())
         assert not here & seen
         seen |= here
@@ -162,22 +158,9 @@ def test_words_point_at_their_own_sequences_scores(tokenizer, soft_rows):
 
 def test_hard_labels_have_no_word_scores(tokenizer):
     rows = [supervised(tokenizer, [{"text": text, "weights": [0.5]}, {"text": "{}", "weights": [0.5]}]) for text in TARGETS]
-    batch = collate(rows, tokenizer)
+    batch = collate(rows, tokenizer, HIDDEN)
     assert batch.word_logprob_IW is None
     assert batch.weight_IN.tolist() == [[0.5] * len(batch.token_N)]
-
-
-@pytest.mark.parametrize("name", MODELS)
-def test_a_batch_scores_as_each_pair_alone(name):
-    model, tokenizer = load_model(name, "generation"), tokenizer_of(name)
-    pairs = [(prompt, target) for prompt in PROMPTS for target in TARGETS]
-    rows = [supervised(tokenizer, [{"text": target, "weights": [1.0]}], prompt) for prompt, target in pairs]
-    batch = collate(rows, tokenizer)
-    with torch.inference_mode():
-        logprob_N = -F.cross_entropy(TargetLogits(model)(batch), batch.token_N, reduction="none")
-    for b, pair in enumerate(pairs):
-        ((alone,),) = target_logprobs(model, tokenizer, [pair[0]], [[pair[1]]])
-        assert logprob_N[batch.row_N == b].tolist() == pytest.approx(alone.logprobs, abs=1e-4)
 
 
 def test_classification_reads_each_prompts_last_token(tokenizer):
@@ -185,12 +168,10 @@ def test_classification_reads_each_prompts_last_token(tokenizer):
         tokenize_row({"id": 0, "prompt": prompt, "probabilities": [0.25, 0.75]}, tokenizer, "classification")
         for prompt in PROMPTS
     ]
-    batch = collate(rows, tokenizer)
-    prompts = [encode_prompt(tokenizer, prompt) for prompt in PROMPTS]
-    assert batch.row_N.tolist() == list(range(len(PROMPTS)))
-    assert batch.column_N.tolist() == [len(prompt) - 1 for prompt in prompts]
-    assert batch.input_ids_BT[batch.row_N, batch.column_N].tolist() == [prompt[-1] for prompt in prompts]
-    assert batch.attention_mask_BT.sum(dim=1).tolist() == [len(prompt) for prompt in prompts]
+    batch = collate(rows, tokenizer, HIDDEN)
+    for n, prompt in enumerate(PROMPTS):
+        assert read_before(batch, n) == encode_prompt(tokenizer, prompt)
+    assert batch.sequence_N.tolist() == list(range(len(PROMPTS)))
     assert batch.probabilities_PK.tolist() == [[0.25, 0.75]] * len(PROMPTS)
     assert [row.total for row in rows] == [1.0] * len(PROMPTS)
 
@@ -205,21 +186,22 @@ def test_preference_alternates_chosen_and_rejected(tokenizer):
         "ref_rejected": -7.25,
     }
     rows = [tokenize_row(pair, tokenizer, "preference")] * 2
-    batch = collate(rows, tokenizer)
+    batch = collate(rows, tokenizer, HIDDEN)
     sides = [encode_target(tokenizer, TARGETS[side])[0] for side in (0, 2, 0, 2)]
-    assert [batch.token_N[batch.row_N == b].tolist() for b in range(4)] == sides
+    assert [batch.token_N[batch.sequence_N == b].tolist() for b in range(4)] == sides
     assert batch.reference_P2.tolist() == [[-3.5, -7.25]] * 2
     assert [row.total for row in rows] == [1.0, 1.0]
 
 
 def test_an_empty_target_is_its_end_marker(tokenizer):
     row = supervised(tokenizer, [soft_target("", [1.0], 1.0)])
-    batch = collate([row], tokenizer)
+    batch = collate([row], tokenizer, HIDDEN)
     assert batch.token_N.tolist() == [tokenizer.eos_token_id]
-    assert batch.column_N.tolist() == [len(row.prompt) - 1]
+    assert batch.predictor_N.tolist() == [len(encode_prompt(tokenizer, PROMPTS[0])) - 1]
     assert batch.word_N.tolist() == [0]
 
 
 def test_a_batch_moves_whole(tokenizer, soft_rows):
-    moved = collate(soft_rows, tokenizer).to(torch.device("meta"))
-    assert {value.device.type for value in vars(moved).values() if isinstance(value, torch.Tensor)} == {"meta"}
+    moved = collate(soft_rows, tokenizer, HIDDEN).to(torch.device("meta"))
+    tensors = [*vars(moved).values(), *vars(moved.rows).values()]
+    assert {value.device.type for value in tensors if isinstance(value, torch.Tensor)} == {"meta"}

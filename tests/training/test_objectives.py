@@ -5,6 +5,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from raw2s.decoding.packing import PackedRows
 from raw2s.training.batching import Batch
 from raw2s.training.job import LossSettings
 from raw2s.training.objectives import Coefficients, class_loss, preference_loss, token_loss
@@ -37,7 +38,7 @@ def word_logprob_IW():
 def batch_of(token_N, weight_IN, word_N=WORD_N, word_logprob_IW=None, **fields) -> Batch:
     """A batch as the losses read it: they never look at the text."""
     nothing = torch.zeros(0)
-    unused = {"input_ids_BT": nothing, "attention_mask_BT": nothing, "row_N": nothing, "column_N": nothing}
+    unused = {"rows": PackedRows(nothing, nothing, nothing), "predictor_N": nothing, "sequence_N": nothing}
     empty = {"probabilities_PK": nothing, "reference_P2": nothing}
     return Batch(**unused | empty | fields, token_N=token_N, weight_IN=weight_IN, word_N=word_N, word_logprob_IW=word_logprob_IW)
 
@@ -203,19 +204,19 @@ def test_class_edl_without_its_regulariser_is_its_likelihood(logits_NV, token_N)
     assert logged == {"nll": pytest.approx(loss.item())}
 
 
-ROW_N = torch.tensor([0, 0, 1, 2, 2, 3])  # two pairs: chosen, rejected, chosen, rejected
+SEQUENCE_N = torch.tensor([0, 0, 1, 2, 2, 3])  # two pairs: chosen, rejected, chosen, rejected
 
 
 def sequence_logprobs(logits_NV, token_N) -> torch.Tensor:
     """(pairs, 2) summed log-probabilities, by a loop."""
     logprob_N = logits_NV.detach().log_softmax(dim=1)[range(N), token_N]
-    return torch.stack([logprob_N[row == ROW_N].sum() for row in range(4)]).view(2, 2)
+    return torch.stack([logprob_N[sequence == SEQUENCE_N].sum() for sequence in range(4)]).view(2, 2)
 
 
 @pytest.mark.parametrize("beta", [0.1, 10.0])
 @pytest.mark.parametrize("epsilon", [0.0, 0.1])
 def test_preference_at_the_reference_loses_log_2_a_pair(logits_NV, token_N, beta, epsilon):
-    batch = batch_of(token_N, ones(), row_N=ROW_N, reference_P2=sequence_logprobs(logits_NV, token_N))
+    batch = batch_of(token_N, ones(), sequence_N=SEQUENCE_N, reference_P2=sequence_logprobs(logits_NV, token_N))
     loss, logged = preference_loss(logits_NV, batch, LossSettings(beta=beta, label_smoothing=epsilon), PLAIN)
     assert loss.item() == pytest.approx(2 * math.log(2), rel=1e-5)
     assert logged["margin"] == pytest.approx(0, abs=1e-4)
@@ -224,15 +225,17 @@ def test_preference_at_the_reference_loses_log_2_a_pair(logits_NV, token_N, beta
 def test_preference_is_equations_9_and_12(logits_NV, token_N):
     reference_P2 = torch.tensor([[-3.0, -2.0], [-4.0, -1.5]], dtype=torch.float64)
     settings = LossSettings(beta=0.7, label_smoothing=0.1)
-    loss, logged = preference_loss(logits_NV, batch_of(token_N, ones(), row_N=ROW_N, reference_P2=reference_P2), settings, PLAIN)
+    loss, logged = preference_loss(
+        logits_NV, batch_of(token_N, ones(), sequence_N=SEQUENCE_N, reference_P2=reference_P2), settings, PLAIN
+    )
     ratio_P2 = sequence_logprobs(logits_NV, token_N) - reference_P2
     margins = [0.7 * (chosen - rejected) for chosen, rejected in ratio_P2.tolist()]
     expected = sum(0.9 * math.log1p(math.exp(-margin)) + 0.1 * math.log1p(math.exp(margin)) for margin in margins)
     assert loss.item() == pytest.approx(expected, rel=1e-5)
     assert logged == pytest.approx({"margin": sum(margins), "accuracy": sum(margin > 0 for margin in margins)}, rel=1e-5)
     rise_N = -gradient(loss, logits_NV)[range(N), token_N]
-    assert (rise_N[ROW_N % 2 == 0] > 0).all()  # towards the chosen
-    assert (rise_N[ROW_N % 2 == 1] < 0).all()  # away from the rejected
+    assert (rise_N[SEQUENCE_N % 2 == 0] > 0).all()  # towards the chosen
+    assert (rise_N[SEQUENCE_N % 2 == 1] < 0).all()  # away from the rejected
 
 
 def test_the_coefficients_grow_over_the_run():
