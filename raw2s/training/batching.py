@@ -1,7 +1,8 @@
 """Rows to tensors: which rows make a step, which of them a worker takes, and how they are packed.
 
-A row's prompt is forwarded once for all its sequences, the teachers' or the pair, and so is what they share. Every rank computes the same plan from the seed, so no row is dropped, none is seen twice in an epoch, and the loss of a
-step is divided by the whole step's total, however its rows fall on workers and micro-batches.
+A row's prompt is forwarded once for all its sequences, the teachers' or the pair, and so is what they share. Every rank
+computes the same plan from the seed, so no row is dropped, none is seen twice in an epoch, and the loss of a step is divided by
+the whole step's total, however its rows fall on workers and micro-batches.
 """
 
 import random

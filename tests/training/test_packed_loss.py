@@ -14,6 +14,7 @@ from transformers import (
     Qwen2Config,
 )
 
+from raw2s.decoding.bridge import words
 from raw2s.decoding.tokens import encode_prompt
 from raw2s.models.load import load_tokenizer
 from raw2s.training.batching import collate, tokenize_row
@@ -86,7 +87,7 @@ def assert_same(model, packed, padded):
 
 
 def soft_target(text: str, weights: list[float]) -> TextTarget:
-    count = len(text.split()) + 1
+    count = len(words(text)) + 1
     scores = [[-0.1 * (i + 1) * (w + 1) for w in range(count)] for i in range(len(weights))]
     return TextTarget(text=text, weights=weights, word_logprobs=scores)
 
