@@ -108,7 +108,11 @@ class TeacherConfig(Section):
     num_cpus: Annotated[float, Field(gt=0)] = 1
     """Ray CPUs of one such actor."""
     num_gpus: Rate = 0
-    """Ray GPUs of one such actor."""
+    """Ray GPUs of one such actor; a fraction shares one."""
+    resources: dict[str, Annotated[float, Field(gt=0)]] | None = None
+    """Custom Ray resources of one such actor, such as {teaching: 1}."""
+    label_selector: dict[str, str] | None = None
+    """Ray node labels that the nodes of these actors must have, such as {pool: teach}."""
 
 
 class LabelingConfig(Section):
@@ -119,7 +123,9 @@ class LabelingConfig(Section):
     score: Literal["mean_logprob", "sum_logprob", "prob"] = "mean_logprob"
     """What joint decoding and preference weigh and sum over teachers (Eq. 6, 10, 11)."""
     batch_size: Positive = 50
-    """Prompts in one unit of labelling work."""
+    """Prompts in one unit of labelling work: what is lost, at most and per actor, when a run is killed."""
+    max_rejected_fraction: Fraction = 0.05
+    """Share of the prompts that may be left out because a teacher cannot label them (too long, empty); over it the stage fails."""
 
 
 class WeightsConfig(Section):
@@ -203,6 +209,10 @@ class ModelConfig(Section):
     """Ray GPUs of one such actor."""
     replicas: Replicas = (1, 1)
     """Fewest and most such actors."""
+    resources: dict[str, Annotated[float, Field(gt=0)]] | None = None
+    """Custom Ray resources of one such actor, such as {decoding: 1}."""
+    label_selector: dict[str, str] | None = None
+    """Ray node labels that the nodes of these actors must have, such as {pool: decode}."""
 
 
 class EvaluationConfig(Section):

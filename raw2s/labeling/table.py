@@ -1,24 +1,31 @@
-"""The weak-label table: raw, free of weights, so that no change of weights ever labels again.
+"""The weak-label table: raw, free of weights, so that no change of weights ever labels again; and the answers it is made of.
 
 Generation: one row per prompt and candidate text. Teachers are in the order of the table's `teachers` metadata.
 
     id, candidate, text
-    rank      list<int>          (teachers)         place in that teacher's own beams; -1 where it did not produce the text
+    rank      list<int>          (teachers)         place in that teacher's own answers; -1 where it did not produce the text
     tokens    list<int>          (teachers)         pieces of the text, end marker included, in that teacher's tokenizer
     words     list<list<float>>  (teachers, words+1) word log-probabilities, the end marker last; their sum is log P(text)
 
-Classification: one row per prompt: id, logits list<list<float>> (teachers, classes).
+`tokens` and `words` are null for a teacher that is a file of labels: it scores nothing.
+Classification: one row per prompt: id, logits list<list<float>> (teachers, classes), null where a file has no label.
+
+A teacher's own answers, one row per prompt it answered: `BEAMS` (best first) or `CLASSES`; `SCORES` lie beside the texts that
+were asked for. What it could not answer, or nobody did, is in `REJECTS`.
 """
 
+import itertools
 import json
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from raw2s.labeling.actors import BeamActor, ClassActor, Pool, Progress, ScoreActor, by_id, dataset_of, prompt_units, through
+from raw2s.labeling.units import ANSWER, Row
 
+_WORDS = pa.list_(pa.list_(pa.float64()))
 GENERATION = pa.schema(
     [
         ("id", pa.int64()),
@@ -26,88 +33,83 @@ GENERATION = pa.schema(
         ("text", pa.string()),
         ("rank", pa.list_(pa.int32())),
         ("tokens", pa.list_(pa.int32())),
-        ("words", pa.list_(pa.list_(pa.float64()))),
+        ("words", _WORDS),
     ]
 )
 CLASSIFICATION = pa.schema([("id", pa.int64()), ("logits", pa.list_(pa.list_(pa.float32())))])
 
-Row = dict[str, Any]
+BEAMS = pa.schema(
+    [
+        *ANSWER,
+        ("texts", pa.list_(pa.string())),
+        ("logprobs", pa.list_(pa.float64())),
+        ("tokens", pa.list_(pa.int32())),
+        ("ended", pa.list_(pa.bool_())),
+    ]
+)
+SCORES = pa.schema([*ANSWER, ("words", _WORDS), ("tokens", pa.list_(pa.int32()))])
+CLASSES = pa.schema([*ANSWER, ("logits", pa.list_(pa.float32()))])
+REJECTS = pa.schema([("id", pa.int64()), ("teacher", pa.string()), ("reason", pa.string())])
+
+ROWS_AT_ONCE = 10_000
+"""How many rows exist as Python objects while a table is written."""
 
 
-def label_generation(
-    ids: list[int],
-    prompts: list[str],
-    teachers: list[Pool],
-    *,
-    beams: int,
-    max_new_tokens: int,
-    batch_size: int,
-    progress: Progress,
-) -> list[Row]:
-    """Top-M beams of every teacher, then every teacher's score of all M x N candidates (section 4.1, Eq. 6).
+def merged_texts(lists: Sequence[Sequence[str]]) -> list[str]:
+    """All texts once, in the order of first appearance: teacher by teacher, each best first."""
+    return list(dict.fromkeys(text for texts in lists for text in texts))
 
-    Two streaming passes with the candidates between them, for scoring needs them all. Rows are ordered by the
-    prompts' order, then by candidate.
+
+def generation_rows(
+    candidates: Mapping[int, list[str]],
+    answers: Sequence[Mapping[int, list[str]]],
+    scores: Sequence[Callable[[int], list[Row]] | None],
+) -> Iterable[Row]:
+    """The table's rows, ids in the order of `candidates`.
+
+    `answers` holds each teacher's own texts by id, best first. `scores` gives each teacher's {"words", "tokens"} of an id's
+    candidates; None for a teacher that scores nothing.
     """
-    dataset = dataset_of(prompt_units(ids, prompts, batch_size))
-    for teacher in teachers:
-        dataset = through(dataset, BeamActor, teacher, beams=beams, max_new_tokens=max_new_tokens, progress=progress)
-    units = dataset.take_all()
-    found = {teacher.name: by_id(units, f"beams:{teacher.name}") for teacher in teachers}
-    texts = {i: _merged([[c["text"] for c in found[t.name][i]] for t in teachers]) for i in ids}
-    scored = score_candidates(ids, prompts, texts, teachers, batch_size=batch_size, progress=progress)
-    rows = []
-    for i in ids:
-        for index, text in enumerate(texts[i]):
-            ranks = [next((r for r, c in enumerate(found[t.name][i]) if c["text"] == text), -1) for t in teachers]
-            scores = [scored[t.name][i][index] for t in teachers]
-            rows.append(
-                {
-                    "id": i,
-                    "candidate": index,
-                    "text": text,
-                    "rank": ranks,
-                    "tokens": [s["tokens"] for s in scores],
-                    "words": [s["words"] for s in scores],
-                }
-            )
-    return rows
+    for i, texts in candidates.items():
+        ranks = [{text: rank for rank, text in reversed(list(enumerate(own.get(i, []))))} for own in answers]
+        scored = [None if score is None else score(i) for score in scores]
+        for index, text in enumerate(texts):
+            yield {
+                "id": i,
+                "candidate": index,
+                "text": text,
+                "rank": [rank.get(text, -1) for rank in ranks],
+                "tokens": [None if rows is None else rows[index]["tokens"] for rows in scored],
+                "words": [None if rows is None else rows[index]["words"] for rows in scored],
+            }
 
 
-def score_candidates(
-    ids: list[int], prompts: list[str], texts: dict[int, list[str]], teachers: list[Pool], *, batch_size: int, progress: Progress
-) -> dict[str, dict[int, list[Row]]]:
-    """Per teacher and id, for each of the id's texts: {"words": word log-probabilities, "tokens": count}."""
-    units = prompt_units(ids, prompts, batch_size)
-    dataset = dataset_of([unit | {"candidates": json.dumps([texts[i] for i in unit["ids"]])} for unit in units])
-    for teacher in teachers:
-        dataset = through(dataset, ScoreActor, teacher, progress=progress)
-    scored = dataset.take_all()
-    return {teacher.name: by_id(scored, f"scores:{teacher.name}") for teacher in teachers}
+def row_by_id(table: pa.Table) -> Callable[[int], Row]:
+    """Looks up one row of a table; the others stay in Arrow's memory."""
+    table = table.combine_chunks()
+    position = {i: row for row, i in enumerate(table["id"].to_pylist())}
+    return lambda i: table.slice(position[i], 1).to_pylist()[0]
 
 
-def label_classes(
-    ids: list[int], prompts: list[str], teachers: list[Pool], classes: tuple[str, ...], *, batch_size: int, progress: Progress
-) -> list[Row]:
-    """Every teacher's class logits for every prompt, in the prompts' order."""
-    dataset = dataset_of(prompt_units(ids, prompts, batch_size))
-    for teacher in teachers:
-        dataset = through(dataset, ClassActor, teacher, classes=classes, progress=progress)
-    units = dataset.take_all()
-    found = [by_id(units, f"logits:{teacher.name}") for teacher in teachers]
-    return [{"id": i, "logits": [logits[i] for logits in found]} for i in ids]
+def in_order(table: pa.Table, ids: Iterable[int]) -> pa.Table:
+    """The rows of `table` in the order of `ids`; ids that it lacks are left out."""
+    position = {i: row for row, i in enumerate(table["id"].to_pylist())}
+    return table.take([position[i] for i in ids if i in position])
 
 
-def write_table(file: Path, rows: list[Row], schema: pa.Schema, teachers: list[str]) -> None:
-    pq.write_table(pa.Table.from_pylist(rows, schema=schema.with_metadata({"teachers": json.dumps(teachers)})), file)
+def write_table(file: Path, rows: Iterable[Row], schema: pa.Schema, teachers: Sequence[str] | None = None) -> int:
+    """Write the rows as they come, with the teachers' names in the metadata; returns how many there were."""
+    if teachers is not None:
+        schema = schema.with_metadata({"teachers": json.dumps(teachers)})
+    remaining, count = iter(rows), 0
+    with pq.ParquetWriter(file, schema) as writer:
+        while chunk := list(itertools.islice(remaining, ROWS_AT_ONCE)):
+            writer.write_table(pa.Table.from_pylist(chunk, schema=schema))
+            count += len(chunk)
+    return count
 
 
-def read_table(file: Path) -> tuple[list[Row], list[str]]:
+def read_table(file: Path) -> tuple[list[dict[str, Any]], list[str]]:
     """The rows, and the teachers' names in the order of the rows' lists."""
     table = pq.read_table(file)
     return table.to_pylist(), json.loads(table.schema.metadata[b"teachers"])
-
-
-def _merged(lists: list[list[str]]) -> list[str]:
-    """All texts once, in the order of first appearance: teacher by teacher, each best first."""
-    return list(dict.fromkeys(text for texts in lists for text in texts))

@@ -13,7 +13,8 @@ import os
 import shutil
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -53,7 +54,7 @@ class ArtifactStore:
         folder = self.root / kind / key
         if not folder.is_dir():
             return None
-        problem = _damage(folder)
+        problem = damage(folder)
         if problem is None:
             return Artifact(folder, json.loads((folder / MANIFEST).read_text()))
         aside = folder.with_name(f"{key}.damaged-{time.time_ns()}")
@@ -106,6 +107,29 @@ class ArtifactStore:
         finally:
             lock.close()
 
+    @contextmanager
+    def parts(self, kind: str, key: str) -> Iterator[Path]:
+        """A folder for what a stage finishes on its way: it outlives a stage cut off, and goes when the stage is done.
+
+        A temporary one while another run makes the same stage and holds it.
+        """
+        folder = self.root / kind / f".{key}.parts"
+        folder.mkdir(parents=True, exist_ok=True)
+        try:
+            lock = _locked(folder)
+        except OSError:
+            with tempfile.TemporaryDirectory(prefix=f"{folder.name}-", dir=folder.parent) as own:
+                yield Path(own)
+            return
+        with lock:
+            try:
+                yield folder
+            except BaseException:
+                if [file.name for file in folder.iterdir()] == [LOCK]:
+                    shutil.rmtree(folder)
+                raise
+            shutil.rmtree(folder, ignore_errors=True)
+
 
 def versions() -> dict[str, str]:
     """raw2s and the libraries that numbers depend on. raw2s by attribute: a Ray job's working directory is not installed."""
@@ -133,7 +157,7 @@ def _checksum(file: Path) -> str:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
-def _damage(folder: Path) -> str | None:
+def damage(folder: Path) -> str | None:
     """What is wrong with a published folder, or None."""
     try:
         expected = json.loads((folder / MANIFEST).read_text())["files"].items()

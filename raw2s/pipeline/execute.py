@@ -73,7 +73,9 @@ def execute(
                 error = future.exception()
                 if error is not None:
                     display.finished(stage.name, "failed")
-                    failure = failure or StageFailed(f"stage {stage.name} failed: {_cause(error)}")
+                    failure = failure or StageFailed(
+                        f"stage {stage.name} failed: {error if isinstance(error, StageFailed) else _cause(error)}"
+                    )
                     failure.__cause__ = failure.__cause__ or error
                     continue
                 done[stage.name] = Done(future.result(), cached=False)
@@ -88,11 +90,13 @@ def execute(
 def _build(stage: Stage, inputs: dict[str, Artifact], store: ArtifactStore, display: StageDisplay) -> Artifact:
     display.started(stage.name)
 
-    def fill(folder: Path) -> dict[str, Any]:
-        return stage.run(StageContext(stage.name, inputs, folder, display.board))
-
     input_keys = {role: needed.key for role, needed in stage.inputs.items()}
-    return store.create(stage.kind, stage.key, stage.settings, input_keys, fill)
+    with store.parts(stage.kind, stage.key) as parts:
+
+        def fill(folder: Path) -> dict[str, Any]:
+            return stage.run(StageContext(stage.name, inputs, folder, parts, display.board))
+
+        return store.create(stage.kind, stage.key, stage.settings, input_keys, fill)
 
 
 WRAPPERS = ("RayTaskError", "UserCodeException", "TrainingFailedError", "WorkerGroupError", "ControllerError")

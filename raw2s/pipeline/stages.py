@@ -1,8 +1,8 @@
 """The stages of a run: what each reads, what decides its content, and what it does.
 
     split ─┬─ teacher/* ─┬─ test/*
-           │             └─ label ── student/* ─┬─ test/*
-           └─ ceiling ── test/*                 └─ pairs/* ── cdpo/* ── test/*
+           │             └─ beams/* or classes/* ── label ── student/* ─┬─ test/*
+           └─ ceiling ── test/*                                         └─ pairs/* ── cdpo/* ── test/*
 
 The splits of devel and test are stages of their own, so that testing on more utterances trains nothing again.
 
@@ -21,17 +21,22 @@ from raw2s.config import RunConfig, StudentConfig, TrainingConfig
 from raw2s.models.load import model_fingerprint
 from raw2s.pipeline.artifacts import Artifact, artifact_key
 
-PLACEMENT = {"cpus_per_worker", "gpus_per_worker", "num_cpus", "num_gpus", "replicas"}
+PLACEMENT = {"cpus_per_worker", "gpus_per_worker", "num_cpus", "num_gpus", "replicas", "resources", "label_selector"}
 """Settings of where work runs: they do not change what comes out, so they are in no key."""
+
+Metrics = dict[str, Any]
+Settings = dict[str, Any]
 
 
 @dataclass
 class StageContext:
-    """What a stage is given: its inputs' artifacts, an empty folder to fill, and the progress board."""
+    """What a stage is given: its inputs' artifacts, an empty folder to fill, one for what it finishes on the way, the board."""
 
     name: str
     inputs: dict[str, Artifact]
     out: Path
+    parts: Path
+    """Outlives a stage that is cut off: the next attempt finds what this one finished."""
     board: Any
     callbacks: Sequence[Any] = ()
     """Ray Train callbacks of a training stage; a sweep reports to Tune through one."""
@@ -72,16 +77,21 @@ class SeedPlan:
 
     def in_order(self) -> list[Stage]:
         """Every stage once, inputs first."""
-        ordered: dict[str, Stage] = {}
+        return inputs_first([*self.teachers.values(), self.label, *self.tests.values()])
 
-        def visit(stage: Stage) -> None:
-            for needed in stage.inputs.values():
-                visit(needed)
-            ordered.setdefault(stage.name, stage)
 
-        for stage in (*self.teachers.values(), self.label, *self.tests.values()):
-            visit(stage)
-        return list(ordered.values())
+def inputs_first(stages: Iterable[Stage]) -> list[Stage]:
+    """These stages and all that they need, each once, after what it needs."""
+    ordered: dict[str, Stage] = {}
+
+    def visit(stage: Stage) -> None:
+        for needed in stage.inputs.values():
+            visit(needed)
+        ordered.setdefault(stage.name, stage)
+
+    for stage in stages:
+        visit(stage)
+    return list(ordered.values())
 
 
 def plan_stages(config: RunConfig, seed: int) -> SeedPlan:
@@ -89,24 +99,24 @@ def plan_stages(config: RunConfig, seed: int) -> SeedPlan:
     suffix = f"@{seed}" if len(config.seeds) > 1 else ""
 
     def stage(kind: str, name: str, work: str, inputs: dict[str, Stage], /, **settings: Any) -> Stage:
-        def run(context: StageContext) -> dict[str, Any]:
-            functions = import_module("raw2s.pipeline.work")  # imports Ray, which planning and a cached run do not need
-            return getattr(functions, work)(context, config, seed, settings)
+        def run(context: StageContext) -> Metrics:
+            module, _, function = work.rpartition(".")  # imports Ray, which planning and a cached run do not need
+            return getattr(import_module(f"raw2s.pipeline.{module}"), function)(context, config, seed, settings)
 
         return Stage(kind, name + (suffix if "seed" in settings or inputs else ""), _plain(settings), inputs, run)
 
     task = {"task": config.task.name}
     source = {**task, "prompt": config.task.prompt}
     split = stage(
-        "split", "split", "split", {},
+        "split", "split", "work.split", {},
         **source, draw_from=config.task.draw_from, n_teacher=config.task.n_teacher, n_student=config.task.n_student, seed=seed,
     )  # fmt: skip
-    validation = stage("split", "validation", "held_out", {}, **source, part="validation", size=config.task.n_validation)
-    test = stage("split", "testset", "held_out", {}, **source, part="test", size=config.task.n_test)
+    validation = stage("split", "validation", "work.held_out", {}, **source, part="validation", size=config.task.n_validation)
+    test = stage("split", "testset", "work.held_out", {}, **source, part="test", size=config.task.n_test)
 
     def trained(name: str, part: str, training: TrainingConfig, pretrained: str) -> Stage:
         return stage(
-            "train", name, "train_on_ground_truth", {"split": split, "validation": validation},
+            "train", name, "work.train_on_ground_truth", {"split": split, "validation": validation},
             **task, part=part, training=training, seed=seed, model=pretrained, fingerprint=model_fingerprint(pretrained),
         )  # fmt: skip
 
@@ -114,7 +124,7 @@ def plan_stages(config: RunConfig, seed: int) -> SeedPlan:
         role = model.name.removesuffix(suffix)
         inputs = {"test": test, "model": model}
         return stage(
-            "test", f"test/{role}", "test", inputs,
+            "test", f"test/{role}", "work.test", inputs,
             **task, beams=config.evaluation.beams, max_new_tokens=config.labeling.max_new_tokens, batch_size=config.evaluation.batch_size,
         )  # fmt: skip
 
@@ -125,16 +135,27 @@ def plan_stages(config: RunConfig, seed: int) -> SeedPlan:
         teachers[teacher.name] = trained(f"teacher/{teacher.name}", "teacher", training, teacher.model)
     ceiling = trained("ceiling", "student", config.ceiling_training or config.student_training, config.student.model)
     roles = {f"teacher:{name}": made for name, made in teachers.items()}
-    label = stage(
-        "label", "label", "label", {"split": split, **roles},
-        **task, beams=config.labeling.beams, max_new_tokens=config.labeling.max_new_tokens, batch_size=config.labeling.batch_size,
-    )  # fmt: skip
+    is_text = config.task.name == "slurp_slots"
+    batch_size = config.labeling.batch_size
+
+    def answered(name: str) -> Stage:
+        inputs = {"split": split, "teacher": teachers[name]}
+        if is_text:
+            decoding = {"beams": config.labeling.beams, "max_new_tokens": config.labeling.max_new_tokens}
+            return stage(
+                "beams", f"beams/{name}", "labelling.answer_b", inputs, **task, teacher=name, batch_size=batch_size, **decoding
+            )
+        return stage("classes", f"classes/{name}", "labelling.answer_b", inputs, **task, teacher=name, batch_size=batch_size)
+
+    answers = {f"answers:{name}": answered(name) for name in teachers}
+    scorers, scoring = (roles, {"batch_size": batch_size}) if is_text else ({}, {})
+    label = stage("label", "label", "labelling.label", {"split": split, **answers, **scorers}, **task, **scoring)
 
     students: list[tuple[StudentConfig, str, Stage]] = []
     for index, student in enumerate(config.students):
         name = f"student/{index}-{student.label.replace(':', '-')}"
         made = stage(
-            "student", name, "train_student", {"split": split, "validation": validation, "label": label},
+            "student", name, "work.train_student", {"split": split, "validation": validation, "label": label},
             **task, student=student.model_copy(update={"cdpo": False}), weights=student_weights(config, student),
             score=config.labeling.score if student.method == "joint" else None, training=config.student_training,
             seed=seed, model=config.student.model, fingerprint=model_fingerprint(config.student.model),
@@ -143,13 +164,13 @@ def plan_stages(config: RunConfig, seed: int) -> SeedPlan:
         students.append((student, student.label, made))
         if student.cdpo:
             pairs = stage(
-                "pairs", f"pairs/{index}", "make_pairs", {"split": split, "student": made, **roles},
+                "pairs", f"pairs/{index}", "labelling.make_pairs", {"split": split, "student": made, **roles},
                 **task, beams=config.preference.beams, prompts=config.preference.prompts,
                 weights=named_weights(config, "preference"), score=config.labeling.score,
-                max_new_tokens=config.labeling.max_new_tokens, batch_size=config.labeling.batch_size,
+                max_new_tokens=config.labeling.max_new_tokens, batch_size=batch_size,
             )  # fmt: skip
             preferred = stage(
-                "cdpo", f"cdpo/{index}", "train_preference", {"validation": validation, "student": made, "pairs": pairs},
+                "cdpo", f"cdpo/{index}", "work.train_preference", {"validation": validation, "student": made, "pairs": pairs},
                 **task, beta=config.preference.beta, label_smoothing=config.preference.label_smoothing,
                 training=config.preference.training, seed=seed,
             )  # fmt: skip

@@ -1,31 +1,21 @@
 """What the stages do. Each function fills `context.out` and returns the metrics of its manifest."""
 
-from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
 
 from raw2s.config import RunConfig, StudentConfig, TrainingConfig
-from raw2s.labeling.actors import BeamActor, ClassActor, Pool, Progress, by_id, dataset_of, prompt_units, through
-from raw2s.labeling.table import (
-    CLASSIFICATION,
-    GENERATION,
-    label_classes,
-    label_generation,
-    read_table,
-    score_candidates,
-    write_table,
-)
-from raw2s.labeling.targets import class_rows, preference_pairs, text_rows
-from raw2s.pipeline.stages import StageContext, read_jsonl, write_jsonl
+from raw2s.errors import StageFailed
+from raw2s.labeling.table import in_order, read_table
+from raw2s.labeling.targets import class_rows, text_rows
+from raw2s.labeling.units import Progress
+from raw2s.pipeline.labelling import LABELS, answers_of, student_pool
+from raw2s.pipeline.stages import Metrics, Settings, StageContext, read_jsonl, write_jsonl
 from raw2s.tasks import Task, get_task
 from raw2s.tasks.slurp import draw_slurp, held_out_slurp
 from raw2s.training.fit import fit
 from raw2s.training.job import Job, LossSettings
 from raw2s.training.rows import Form, TextTarget, TrainingRow
-
-Metrics = dict[str, Any]
-Settings = dict[str, Any]
 
 
 def split(context: StageContext, config: RunConfig, seed: int, settings: Settings) -> Metrics:
@@ -52,28 +42,11 @@ def train_on_ground_truth(context: StageContext, config: RunConfig, seed: int, s
     return _train(context, config, task, rows, settings["model"], settings["training"], LossSettings(), seed)
 
 
-def label(context: StageContext, config: RunConfig, seed: int, settings: Settings) -> Metrics:
-    """Every teacher's labels of B, as one raw table."""
-    task = get_task(config.task.name)
-    ids, prompts = _prompts(context.read_examples("split", "student"))
-    pools = teacher_pools(context, config)
-    passes = 2 * len(pools) if task.kind == "generation" else len(pools)
-    common = {"batch_size": settings["batch_size"], "progress": Progress(context.board, context.name, passes * len(ids))}
-    if task.kind == "generation":
-        rows = label_generation(ids, prompts, pools, beams=settings["beams"], max_new_tokens=settings["max_new_tokens"], **common)
-        schema, extra = GENERATION, {"candidates": len(rows)}
-    else:
-        rows = label_classes(ids, prompts, pools, task.classes, **common)
-        schema, extra = CLASSIFICATION, {}
-    write_table(context.out / "labels.parquet", rows, schema, [pool.name for pool in pools])
-    return {"prompts": len(ids), **extra}
-
-
 def train_student(context: StageContext, config: RunConfig, seed: int, settings: Settings) -> Metrics:
     """The student on B's weak labels by one method."""
     task = get_task(config.task.name)
     student: StudentConfig = settings["student"]
-    table, names = read_table(context.inputs["label"].folder / "labels.parquet")
+    table, names = read_table(context.inputs["label"].folder / LABELS)
     weights = [settings["weights"][name] for name in names]
     prompts = {example["id"]: example["prompt"] for example in context.read_examples("split", "student")}
     if task.kind == "classification":
@@ -86,37 +59,6 @@ def train_student(context: StageContext, config: RunConfig, seed: int, settings:
     fields = LossSettings.__dataclass_fields__.keys() & student.model_dump().keys()
     loss = LossSettings(edl=student.uses_edl, **{name: getattr(student, name) for name in fields})
     return _train(context, config, task, rows, settings["model"], settings["training"], loss, seed)
-
-
-def make_pairs(context: StageContext, config: RunConfig, seed: int, settings: Settings) -> Metrics:
-    """The student's own beams on B, scored by every teacher, as preference pairs with the student's reference values."""
-    ids, prompts = _prompts(context.read_examples("split", "student")[: settings["prompts"]])
-    pools = teacher_pools(context, config)
-    student = student_pool(context.inputs["student"].folder, config)
-    progress = Progress(context.board, context.name, (2 + len(pools)) * len(ids))
-    dataset = through(
-        dataset_of(prompt_units(ids, prompts, settings["batch_size"])), BeamActor, student,
-        beams=settings["beams"], max_new_tokens=settings["max_new_tokens"], progress=progress,
-    )  # fmt: skip
-    beams = by_id(dataset.take_all(), f"beams:{student.name}")
-    texts = {i: [candidate["text"] for candidate in beams[i]] for i in ids}
-    scored = score_candidates(ids, prompts, texts, [*pools, student], batch_size=settings["batch_size"], progress=progress)
-    candidates = {
-        i: [
-            {
-                "text": text,
-                "reference": sum(scored[student.name][i][index]["words"]),
-                "words": [scored[pool.name][i][index]["words"] for pool in pools],
-                "tokens": [scored[pool.name][i][index]["tokens"] for pool in pools],
-            }
-            for index, text in enumerate(texts[i])
-        ]
-        for i in ids
-    }
-    weights = [settings["weights"][pool.name] for pool in pools]
-    pairs = preference_pairs(ids, dict(zip(ids, prompts, strict=True)), candidates, weights, settings["score"])
-    write_jsonl(context.out / "pairs.jsonl", pairs)
-    return {"pairs": len(pairs), "without_pair": len(ids) - len(pairs)}
 
 
 def train_preference(context: StageContext, config: RunConfig, seed: int, settings: Settings) -> Metrics:
@@ -132,20 +74,18 @@ def test(context: StageContext, config: RunConfig, seed: int, settings: Settings
     """A model's predictions on the test set and its score."""
     task = get_task(config.task.name)
     examples = context.read_examples("test", "test")
-    ids, prompts = _prompts(examples)
+    prompts = {example["id"]: example["prompt"] for example in examples}
     pool = student_pool(context.inputs["model"].folder, config)
-    progress = Progress(context.board, context.name, len(ids))
-    dataset = dataset_of(prompt_units(ids, prompts, settings["batch_size"]))
+    progress = Progress(context.board, context.name, len(prompts))
+    answered = answers_of(pool, task, prompts, context.parts, settings, progress)
+    if answered.rejected:  # left out, it would flatter the score
+        i, reason = next(iter(answered.rejected.items()))
+        raise StageFailed(f"{len(answered.rejected)} of {len(prompts)} test prompts cannot be answered (id {i}): {reason}")
+    answers = in_order(answered.answers, prompts)
     if task.kind == "generation":
-        dataset = through(
-            dataset, BeamActor, pool, beams=settings["beams"], max_new_tokens=settings["max_new_tokens"], progress=progress
-        )
-        answers = by_id(dataset.take_all(), f"beams:{pool.name}")
-        texts = [answers[i][0]["text"] for i in ids]
+        texts = [own[0] for own in answers["texts"].to_pylist()]
     else:
-        dataset = through(dataset, ClassActor, pool, classes=task.classes, progress=progress)
-        logits = by_id(dataset.take_all(), f"logits:{pool.name}")
-        texts = [task.classes[int(np.argmax(logits[i]))] for i in ids]
+        texts = [task.classes[int(np.argmax(logits))] for logits in answers["logits"].to_pylist()]
     parsed = [task.parse(text) for text in texts]
     predicted = [[] if answer is None else answer for answer in parsed] if task.kind == "generation" else parsed
     gold = [example["gold"] for example in examples]
@@ -153,12 +93,12 @@ def test(context: StageContext, config: RunConfig, seed: int, settings: Settings
     np.save(context.out / "counts.npy", counts)
     write_jsonl(
         context.out / "predictions.jsonl",
-        [{"id": i, "output": t, "predicted": p, "gold": g} for i, t, p, g in zip(ids, texts, predicted, gold, strict=True)],
+        [{"id": i, "output": t, "predicted": p, "gold": g} for i, t, p, g in zip(prompts, texts, predicted, gold, strict=True)],
     )
     metrics: Metrics = {task.metric: float(task.score(counts.mean(axis=0)))}
     if task.kind == "generation":
-        metrics["empty"] = sum(answer == [] for answer in predicted) / len(ids)
-        metrics["unparsable"] = sum(answer is None for answer in parsed) / len(ids)
+        metrics["empty"] = sum(answer == [] for answer in predicted) / len(prompts)
+        metrics["unparsable"] = sum(answer is None for answer in parsed) / len(prompts)
     return metrics
 
 
@@ -168,19 +108,6 @@ def ground_truth_row(example: dict[str, Any], task: Task) -> TrainingRow:
             id=example["id"], prompt=example["prompt"], probabilities=[float(c == example["target"]) for c in task.classes]
         )
     return TrainingRow(id=example["id"], prompt=example["prompt"], targets=[TextTarget(text=example["target"], weights=[1.0])])
-
-
-def teacher_pools(context: StageContext, config: RunConfig) -> list[Pool]:
-    """One pool per teacher, in the config's order."""
-    return [
-        Pool(t.name, str(context.inputs[f"teacher:{t.name}"].folder / "model"), t.replicas, t.num_cpus, t.num_gpus)
-        for t in config.teachers
-    ]
-
-
-def student_pool(folder: Path, config: RunConfig) -> Pool:
-    """A pool for the model trained in `folder`, on the resources of the student."""
-    return Pool("student", str(folder / "model"), config.student.replicas, config.student.num_cpus, config.student.num_gpus)
 
 
 def _train(
@@ -216,7 +143,3 @@ def _train(
     metrics = fit(job, context.out, context.callbacks)
     validation_file.unlink()  # it is the split's; the training rows stay, for they are the evidence of what was learned
     return metrics
-
-
-def _prompts(examples: list[dict[str, Any]]) -> tuple[list[int], list[str]]:
-    return [example["id"] for example in examples], [example["prompt"] for example in examples]

@@ -24,7 +24,7 @@ from raw2s.pipeline.artifacts import Artifact, ArtifactStore
 from raw2s.pipeline.execute import execute, start_ray
 from raw2s.pipeline.preflight import check
 from raw2s.pipeline.progress import StageDisplay
-from raw2s.pipeline.stages import Stage, StageContext, plan_stages
+from raw2s.pipeline.stages import Stage, StageContext, inputs_first, plan_stages
 from raw2s.tracking import Tracker, tracked_run
 
 METRIC = "validation_accuracy"
@@ -94,11 +94,8 @@ def run_sweep(sweep: SweepConfig, base: dict[str, Any], console: Console | None 
     with tracked_run(sweep.name, config.storage, sweep.model_dump(mode="json")) as tracker:
         start_ray(config.ray, dashboard=True)
         with StageDisplay(console) as display:
-            shared = [
-                stage for stage in plan_stages(config, config.seeds[0]).in_order() if stage.kind in ("split", "train", "label")
-            ]
-            shared = [stage for stage in shared if not stage.name.startswith("ceiling")]
-            execute(shared, store, display, config.ray, lambda *_: None)
+            student = plan_stages(config, config.seeds[0]).students[0][2]
+            execute(inputs_first(student.inputs.values()), store, display, config.ray, lambda *_: None)
         teachers = [teacher.name for teacher in config.teachers]
         space = {
             "gamma_max": tune.uniform(sweep.gamma_max.low, sweep.gamma_max.high),
@@ -168,10 +165,11 @@ def _trial(settings: dict[str, float], *, base: dict[str, Any], store: str) -> N
         tune.report({METRIC: found.metrics[METRIC], "validation_loss": found.metrics["validation_loss"]})
         return
     inputs = {role: _finished(artifacts, needed) for role, needed in stage.inputs.items()}
-    artifacts.create(
-        stage.kind, stage.key, stage.settings, {role: needed.key for role, needed in stage.inputs.items()},
-        lambda out: stage.run(StageContext(stage.name, inputs, out, None, [TuneReportCallback()])),
-    )  # fmt: skip
+    with artifacts.parts(stage.kind, stage.key) as parts:
+        artifacts.create(
+            stage.kind, stage.key, stage.settings, {role: needed.key for role, needed in stage.inputs.items()},
+            lambda out: stage.run(StageContext(stage.name, inputs, out, parts, None, [TuneReportCallback()])),
+        )  # fmt: skip
 
 
 def _finished(artifacts: ArtifactStore, stage: Stage) -> Artifact:

@@ -10,6 +10,8 @@ from tiny_runs import finish, kill_when, start_pipeline, tiny_run, write_config
 
 from raw2s.decoding.bridge import words
 
+TEACHERS = tiny_run(Path())["teachers"]
+NEOX = {"name": "gpt-neox", "model": "tiny-gpt-neox"}
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(700)]
 
 
@@ -31,6 +33,11 @@ def manifests(storage: Path) -> dict[str, dict]:
     return found
 
 
+def started(output: str) -> set[str]:
+    """The stages that a run had to make."""
+    return {line.split("] ")[1].split(": ")[0] for line in output.splitlines() if line.endswith(": started")}
+
+
 def contents(storage: Path) -> dict[str, dict]:
     """Every artifact's checksums: two runs that agree here are the same to the last bit."""
     return {name: manifest["files"] for name, manifest in manifests(storage).items()}
@@ -42,7 +49,9 @@ def test_leaves_results_report_and_mlflow_runs(finished):
     assert [t["name"] for t in results["teachers"]] == ["gpt2", "opt"]
     assert [s["method"] for s in results["students"]] == ["bayesian", "bayesian+cdpo"]
     assert all(0 <= system["score"] <= 1 for system in [*results["teachers"], results["ceiling"], *results["students"]])
-    assert {"split", "teacher/gpt2", "label", "student/0-bayesian", "pairs/0", "cdpo/0"} <= {s["name"] for s in results["stages"]}
+    assert {"split", "teacher/gpt2", "beams/opt", "label", "student/0-bayesian", "pairs/0", "cdpo/0"} <= {
+        s["name"] for s in results["stages"]
+    }
     assert not any(stage["cached"] for stage in results["stages"])
     assert "<svg" in (storage / "tiny" / "report.html").read_text()
     assert "SLU-F1" in output
@@ -75,6 +84,22 @@ def test_every_id_is_labelled_by_every_teacher_with_consistent_scores(finished):
         assert any(rank >= 0 for rank in row["rank"])
 
 
+def test_every_teachers_own_beams_are_in_the_table(finished):
+    import pyarrow.parquet as pq
+
+    storage, _ = finished
+    table = pq.read_table(next(storage.glob("artifacts/label/*/labels.parquet")))
+    names = json.loads(table.schema.metadata[b"teachers"])
+    assert names == ["gpt2", "opt"]
+    ranked = {(row["id"], place, rank): row["text"] for row in table.to_pylist() for place, rank in enumerate(row["rank"])}
+    for folder in storage.glob("artifacts/beams/*"):
+        name = json.loads((folder / "manifest.json").read_text())["settings"]["teacher"]
+        for row in pq.read_table(folder / "answers.parquet").to_pylist():
+            own = [ranked[row["id"], names.index(name), rank] for rank in range(len(row["texts"]))]
+            assert own == row["texts"]
+        assert pq.read_table(folder / "rejects.parquet").num_rows == 0
+
+
 def test_second_run_reuses_every_stage_and_more_test_rows_train_nothing(finished):
     storage, _ = finished
     before = contents(storage)
@@ -87,8 +112,29 @@ def test_second_run_reuses_every_stage_and_more_test_rows_train_nothing(finished
     planned = start_pipeline(storage.parent / "config.yaml", "--set", "task.n_test=30", "--set", "students=[]")
     output = finish(planned, seconds=200)
     assert planned.returncode == 0, output
-    started = [line.split("] ")[1].split(": ")[0] for line in output.splitlines() if line.endswith(": started")]
-    assert sorted(started) == ["test/ceiling", "test/teacher/gpt2", "test/teacher/opt", "testset"]
+    assert started(output) == {"test/ceiling", "test/teacher/gpt2", "test/teacher/opt", "testset"}
+
+
+def test_another_teacher_is_the_only_one_to_generate(finished):
+    import pyarrow.parquet as pq
+
+    storage, _ = finished
+    (before,) = storage.glob("artifacts/label/*/labels.parquet")
+    known = {(row["id"], row["text"]): row["words"] for row in pq.read_table(before).to_pylist()}
+    process = start_pipeline(
+        storage.parent / "config.yaml", "--set", f"teachers={json.dumps([*TEACHERS, NEOX])}", "--set", "students=[]"
+    )
+    output, _ = process.communicate(timeout=300)
+    assert process.returncode == 0, output
+    assert started(output) == {"teacher/gpt-neox", "beams/gpt-neox", "label", "test/teacher/gpt-neox"}
+    (after,) = set(storage.glob("artifacts/label/*/labels.parquet")) - {before}
+    table = pq.read_table(after).to_pylist()
+    assert {row["id"] for row in table} == {i for i, _ in known}
+    assert all(len(row["words"]) == 3 and None not in row["words"] for row in table)
+    old = [row for row in table if (row["id"], row["text"]) in known]
+    assert len(old) == len(known) < len(table)
+    assert [row["words"][:2] for row in old] == [known[row["id"], row["text"]] for row in old]
+    shutil.rmtree(after.parent)  # the tests that follow know one table
 
 
 def test_a_flipped_byte_is_noticed_and_only_that_stage_is_rebuilt(finished):
@@ -118,9 +164,15 @@ def remove(storage: Path, *stages: str) -> None:
 def test_killed_in_a_stage_and_run_again_equals_the_uninterrupted_run(finished):
     storage, _ = finished
     before = contents(storage)
-    remove(storage, "teacher/opt", "label", "student/0-bayesian", "cdpo/0", "test/cdpo/0")
+    remove(storage, "teacher/opt", "beams/opt", "label", "student/0-bayesian", "cdpo/0", "test/cdpo/0")
     kept = set(contents(storage))
-    for stage in ("teacher/opt: started", "label: started", "student/0-bayesian: started", "cdpo/0: started"):
+    for stage in (
+        "teacher/opt: started",
+        "beams/opt: started",
+        "label: started",
+        "student/0-bayesian: started",
+        "cdpo/0: started",
+    ):
         output = kill_when(start_pipeline(storage.parent / "config.yaml"), stage, after=5)
         assert stage in output, output
         now = set(contents(storage))
@@ -141,8 +193,10 @@ def test_a_stage_that_fails_is_named_in_one_line_and_those_beside_it_are_kept(fi
     process = start_pipeline(storage.parent / "config.yaml", *changes)
     output = finish(process, seconds=300)
     assert process.returncode == 1, output
-    assert "stage label failed" in output or "stage test/" in output
+    assert "stage beams/" in output or "stage test/" in output
     assert "max_position_embeddings" in output
     assert "Traceback" not in output
+    if "stage beams/" in output:
+        assert "24 of 24 prompts cannot be labelled, more than labeling.max_rejected_fraction" in output
     made = set(contents(storage)) - before
     assert [name for name in made if name.startswith("train/")], "the ceiling, trained beside the stage that failed, is kept"

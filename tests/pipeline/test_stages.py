@@ -22,6 +22,7 @@ TREE = {
 STUDENTS = {"student/0-single-opt", "student/1-naive", "student/2-joint", "student/3-bayesian"}
 PREFERENCE = {"pairs/4", "cdpo/4"}
 HELD_OUT = {"validation", "testset"}
+BEAMS = {"beams/gpt2", "beams/opt"}
 
 
 def plan_of(seed=1, **sections):
@@ -44,7 +45,14 @@ def moved(**sections) -> set[str]:
 def test_every_stage_of_the_run_is_planned():
     keys = keys_of()
     models = STUDENTS | {"teacher/gpt2", "teacher/opt", "ceiling", "cdpo/4"}
-    assert keys.keys() == models | {f"test/{name}" for name in models} | {"split", "validation", "testset", "label", "pairs/4"}
+    others = {"split", "validation", "testset", "label", "pairs/4"} | BEAMS
+    assert keys.keys() == models | {f"test/{name}" for name in models} | others
+
+
+def test_class_labels_need_no_candidates():
+    keys = keys_of(task={"name": "slurp_scenario"}, students=METHODS[:-1])
+    assert {"classes/gpt2", "classes/opt", "label"} <= keys.keys()
+    assert not BEAMS & keys.keys()
 
 
 def test_every_stage_has_a_key_of_its_own():
@@ -87,13 +95,13 @@ def test_weights_change_only_the_methods_that_read_them(use, stages):
 @pytest.mark.parametrize(
     ("sections", "stages"),
     [
-        ({"labeling": {"beams": 6}}, {"label"} | STUDENTS | PREFERENCE),
+        ({"labeling": {"beams": 6}}, BEAMS | {"label"} | STUDENTS | PREFERENCE),
         ({"preference": {"beams": 6}}, PREFERENCE),
         ({"preference": {"prompts": 6}}, PREFERENCE),
         ({"preference": {"beta": 6}}, {"cdpo/4"}),
         ({"preference": {"training": {"learning_rate": 1e-6}}}, {"cdpo/4"}),
-        ({"teacher_training": {"epochs": 9}}, {"teacher/gpt2", "teacher/opt", "label"} | STUDENTS | PREFERENCE),
-        ({"teachers": [GPT2, OPT | {"learning_rate": 1e-5}]}, {"teacher/opt", "label"} | STUDENTS | PREFERENCE),
+        ({"teacher_training": {"epochs": 9}}, {"teacher/gpt2", "teacher/opt", "label"} | BEAMS | STUDENTS | PREFERENCE),
+        ({"teachers": [GPT2, OPT | {"learning_rate": 1e-5}]}, {"teacher/opt", "beams/opt", "label"} | STUDENTS | PREFERENCE),
         ({"ceiling_training": {"epochs": 9}}, {"ceiling"}),
         ({"student": {"model": "tiny-opt"}}, {"ceiling"} | STUDENTS | PREFERENCE),
     ],
@@ -112,7 +120,7 @@ def test_beams_at_test_time_change_the_tests_only():
 )
 def test_another_split_changes_everything(sections):
     before, after = keys_of(), keys_of(**sections)
-    same = {name for name in after if after[name] == before[name]}
+    same = {name for name in before.keys() & after.keys() if after[name] == before[name]}
     assert same <= HELD_OUT
     assert (same == HELD_OUT) == ("name" not in sections["task"])
 
@@ -135,6 +143,8 @@ def test_a_seed_changes_everything_but_what_is_tested_on():
     "sections",
     [
         {"teachers": [GPT2 | {"num_cpus": 4, "num_gpus": 0.5}, OPT | {"replicas": [2, 3]}]},
+        {"teachers": [GPT2 | {"resources": {"teaching": 1}}, OPT | {"label_selector": {"pool": "teach"}}]},
+        {"labeling": {"max_rejected_fraction": 1}},
         {"student": {"model": "tiny-gpt-neox", "num_cpus": 4, "num_gpus": 1, "replicas": [2, 3]}},
         {"student_training": {"cpus_per_worker": 3, "gpus_per_worker": 1}},
         {"teacher_training": {"cpus_per_worker": 3, "gpus_per_worker": 1}},
@@ -151,8 +161,11 @@ def test_where_work_runs_is_in_no_key(sections):
 def test_another_teacher_leaves_the_others():
     weights = {use: [*numbers, 1] for use, numbers in TREE["weights"].items()}
     more = moved(teachers=[GPT2, OPT, NEOX], weights=weights)
-    assert more == {"label"} | STUDENTS | PREFERENCE
-    assert "teacher/gpt-neox" in keys_of(teachers=[GPT2, OPT, NEOX], weights=weights)
+    assert more == {"label"} | STUDENTS | PREFERENCE  # what the others wrote stays; their scores of its texts are missing
+    assert {"teacher/gpt-neox", "beams/gpt-neox"} <= keys_of(teachers=[GPT2, OPT, NEOX], weights=weights).keys()
+    of_classes = {"task": {"name": "slurp_scenario"}, "students": METHODS[:-1]}
+    before, after = keys_of(**of_classes), keys_of(teachers=[GPT2, OPT, NEOX], weights=weights, **of_classes)
+    assert [name for name in ("classes/gpt2", "classes/opt") if before[name] != after[name]] == []
 
 
 def test_a_model_is_known_by_its_content(tmp_path):

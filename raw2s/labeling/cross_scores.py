@@ -1,0 +1,59 @@
+"""Cross-scoring (section 4.1, Eq. 6): every teacher that is a model scores the candidates of all."""
+
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from raw2s.labeling.actors import ScoreActor
+from raw2s.labeling.table import SCORES, row_by_id
+from raw2s.labeling.units import Answered, Pool, Progress, Row, prompt_units, run_pass
+
+Known = Mapping[tuple[int, str], Row]
+"""Scores that a teacher gave before, by id and text."""
+
+
+@dataclass(frozen=True)
+class Scores:
+    """One teacher's scores: `of(id)` gives {"words", "tokens"} for each of the id's candidates, in order."""
+
+    of: Callable[[int], list[Row]]
+    answered: Answered
+
+
+def cross_score(
+    prompts: Mapping[int, str],
+    candidates: Mapping[int, list[str]],
+    pools: list[Pool],
+    *,
+    known: Mapping[str, Known],
+    batch_size: int,
+    folder: Path,
+    progress: Progress,
+) -> dict[str, Scores]:
+    """By teacher's name. All teachers side by side, each on its own actors; a text in `known[name]` is not scored again."""
+
+    def score(pool: Pool) -> Scores:
+        before = known.get(pool.name, {})
+        new = {i: [text for text in candidates[i] if (i, text) not in before] for i in prompts}
+        ids = [i for i in prompts if new[i]]
+        progress.add(len(prompts) - len(ids), f"{pool.name}: known")
+        units = prompt_units(ids, [prompts[i] for i in ids], batch_size, new)
+        answered = run_pass(
+            partial(ScoreActor, pool), units, pool, schema=SCORES, folder=folder / f"scores-{pool.name}", progress=progress
+        )
+        row = row_by_id(answered.answers)
+
+        def of(i: int) -> list[Row]:
+            scored = row(i) if new[i] else {"words": [], "tokens": []}
+            pairs = zip(scored["words"], scored["tokens"], strict=True)
+            fresh = {text: {"words": words, "tokens": tokens} for text, (words, tokens) in zip(new[i], pairs, strict=True)}
+            return [fresh[text] if text in fresh else before[i, text] for text in candidates[i]]
+
+        return Scores(of, answered)
+
+    if not pools:
+        return {}
+    with ThreadPoolExecutor(len(pools)) as threads:
+        return dict(zip([pool.name for pool in pools], threads.map(score, pools), strict=True))

@@ -1,0 +1,173 @@
+"""A pass of one teacher over its prompts: units of work as a Ray Data actor pool, and every unit's answers as a file.
+
+A unit is a fixed list of prompts, one row of the dataset and one call of the model. Units are cut once, by `prompt_units`, so
+a result never depends on how Ray Data groups rows or on which actor takes them. The actor itself leaves a unit's answers as
+one Parquet file, there whole or not at all, under a name made from the unit's content: whatever dies - an actor, a node, the
+driver - a unit is either finished or does not exist, and the next pass over the same folder does only what is missing.
+"""
+
+import hashlib
+import json
+import os
+import time
+import uuid
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import ray.data
+from ray.data import ActorPoolStrategy
+
+Unit = dict[str, list[Any]]
+"""`ids` and `prompts`, and for scoring `candidates`, one list of texts a prompt."""
+Row = dict[str, Any]
+Teacher = Callable[[Unit], list[Row]]
+"""Answers a unit: one row a prompt, in order. Raises ValueError for a prompt that it cannot answer."""
+
+ANSWER = [("id", pa.int64()), ("reason", pa.string())]
+"""What every answer has: the prompt's id and, where the teacher could not answer, why."""
+
+
+@dataclass(frozen=True)
+class Pool:
+    """The actors of one model: its folder, how many, and what each reserves."""
+
+    name: str
+    model: str = ""
+    replicas: tuple[int, int] = (1, 1)
+    num_cpus: float = 1
+    num_gpus: float = 0
+    resources: dict[str, float] = field(default_factory=dict)
+    label_selector: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Counts finished prompts on a `Board` actor."""
+
+    board: Any
+    name: str
+    total: int
+
+    def add(self, prompts: int, note: str) -> None:
+        if self.board is not None:
+            self.board.advance.remote(self.name, prompts, self.total, note)
+
+
+@dataclass(frozen=True)
+class Answered:
+    """What a pass leaves: `answers` in the units' order, the prompts it could not answer with the reason, the actors' time."""
+
+    answers: pa.Table
+    rejected: dict[int, str]
+    seconds: float
+    """Summed over the actors, loading not counted; units found finished count with the time they once took."""
+
+    @property
+    def prompts_per_second(self) -> float:
+        """Of one actor."""
+        return (len(self.answers) + len(self.rejected)) / self.seconds if self.seconds else 0.0
+
+
+def prompt_units(
+    ids: Sequence[int], prompts: Sequence[str], size: int, candidates: dict[int, list[str]] | None = None
+) -> list[Unit]:
+    """The prompts in units of `size`, like lengths together: less padding, and the same units in every run."""
+    order = sorted(range(len(ids)), key=lambda i: (len(prompts[i]), ids[i]))
+    chunks = [order[start : start + size] for start in range(0, len(order), size)]
+    units: list[Unit] = [{"ids": [ids[i] for i in chunk], "prompts": [prompts[i] for i in chunk]} for chunk in chunks]
+    if candidates is not None:
+        for unit in units:
+            unit["candidates"] = [candidates[i] for i in unit["ids"]]
+    return units
+
+
+def run_pass(
+    make: Callable[[], Teacher], units: list[Unit], pool: Pool, *, schema: pa.Schema, folder: Path, progress: Progress
+) -> Answered:
+    """Let `make()`, called once in every actor of `pool`, answer the units that `folder` does not hold yet.
+
+    `schema` describes an answer and begins with `ANSWER`. A prompt on which the teacher raises ValueError is rejected with
+    that message. Every id comes back once, answered or rejected.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    files = [folder / f"{unit_name(unit)}.parquet" for unit in units]
+    missing = [(unit, file) for unit, file in zip(units, files, strict=True) if not _readable(file)]
+    progress.add(sum(len(u["ids"]) for u in units) - sum(len(u["ids"]) for u, _ in missing), f"{pool.name}: found")
+    if missing:
+        rows = [{"unit": json.dumps(unit), "file": str(file)} for unit, file in missing]
+        low, high = pool.replicas
+        # One block a unit, so that every replica finds work; the answers are in the files, only their names come back.
+        ray.data.from_items(rows, override_num_blocks=len(rows)).map(
+            UnitActor,  # type: ignore[arg-type]  # Ray types functions only
+            fn_constructor_kwargs={"make": make, "schema": schema, "progress": progress, "note": pool.name},
+            num_cpus=pool.num_cpus, num_gpus=pool.num_gpus, resources=pool.resources or None,
+            label_selector=pool.label_selector or None, compute=ActorPoolStrategy(min_size=low, max_size=high),
+        ).take_all()  # fmt: skip
+    return gather(units, files, schema)
+
+
+class UnitActor:
+    """The Ray Data actor: a teacher made once, and a file for every unit it answers."""
+
+    def __init__(self, make: Callable[[], Teacher], schema: pa.Schema, progress: Progress, note: str) -> None:
+        self.teacher, self.schema, self.progress, self.note = make(), schema, progress, note
+
+    def __call__(self, row: Row) -> Row:
+        unit, file = json.loads(row["unit"]), Path(row["file"])
+        if not file.exists():  # else an actor was lost between leaving the file and saying so
+            start = time.perf_counter()
+            answers = answer(self.teacher, unit)
+            seconds = str(time.perf_counter() - start)
+            table = pa.Table.from_pylist(answers, schema=self.schema.with_metadata({"seconds": seconds}))
+            unfinished = file.with_name(f".{file.name}-{uuid.uuid4().hex}")
+            file.parent.mkdir(parents=True, exist_ok=True)
+            pq.write_table(table, unfinished)
+            os.replace(unfinished, file)
+        self.progress.add(len(unit["ids"]), self.note)
+        return {"file": row["file"]}
+
+
+def answer(teacher: Teacher, unit: Unit) -> list[Row]:
+    """The teacher's answers to a unit. Where it refuses the unit, each prompt alone: those it still refuses get the reason."""
+    try:
+        rows = teacher(unit)
+    except ValueError as error:
+        if len(unit["ids"]) == 1:
+            return [{"id": unit["ids"][0], "reason": " ".join(str(error).split())}]
+        alone = [{column: [values[i]] for column, values in unit.items()} for i in range(len(unit["ids"]))]
+        return [row for one in alone for row in answer(teacher, one)]
+    return [{"id": i, **row} for i, row in zip(unit["ids"], rows, strict=True)]
+
+
+def gather(units: list[Unit], files: list[Path], schema: pa.Schema) -> Answered:
+    """All units' files as one table. Raises RuntimeError unless every id is answered or rejected exactly once."""
+    tables = [pq.read_table(file) for file in files]
+    seconds = sum(float(table.schema.metadata[b"seconds"]) for table in tables)
+    for unit, file, table in zip(units, files, tables, strict=True):
+        if table["id"].to_pylist() != unit["ids"]:
+            raise RuntimeError(f"{file}: does not hold its unit's ids once each; delete it and run again")
+    table = pa.concat_tables([schema.empty_table(), *(table.replace_schema_metadata() for table in tables)])
+    rejected = table.filter(table["reason"].is_valid()).select(["id", "reason"]).to_pylist()
+    answers = table.filter(table["reason"].is_null()).drop_columns(["reason"])
+    return Answered(answers, {row["id"]: row["reason"] for row in rejected}, seconds)
+
+
+def unit_name(unit: Unit) -> str:
+    """16 hex digits of the unit's content."""
+    return hashlib.sha256(json.dumps(unit, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def _readable(file: Path) -> bool:
+    """Whether a finished unit is there; one that the file system cut short is none."""
+    try:
+        pq.read_metadata(file)
+    except FileNotFoundError:
+        return False
+    except (OSError, pa.ArrowInvalid):
+        file.unlink()
+        return False
+    return True
