@@ -4,9 +4,13 @@ from collections.abc import Iterator
 
 import pytest
 import ray
+from hypothesis import settings
 
 from raw2s.config import RayConfig
 from raw2s.pipeline.execute import start_ray
+
+settings.register_profile("quick", max_examples=40, deadline=None)  # the shared machine's pauses are no failures
+settings.load_profile("quick")
 
 
 @pytest.fixture(scope="module")

@@ -45,9 +45,20 @@ def free_port() -> int:
         return int(s.getsockname()[1])
 
 
+@pytest.fixture(scope="module")
+def classification(tmp_path_factory: pytest.TempPathFactory) -> dict:
+    """A small classification run; the job and the sweep share its storage, so the sweep finds the job's teachers and labels."""
+    return tiny_run(
+        tmp_path_factory.mktemp("classification") / "runs",
+        task={"name": "slurp_scenario", "n_teacher": 48, "n_student": 48, "n_validation": 32, "n_test": 24},
+        student_training={"epochs": 2, "keep": "best"},
+        students=[{"method": "bayesian", "gamma_max": 0.1, "kl_weight": 0.01}],
+    )
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(700)
-def test_a_submitted_classification_job_streams_output_and_returns_its_exit_status(tmp_path, short_folder):
+def test_a_submitted_classification_job_streams_output_and_returns_its_exit_status(classification, tmp_path, short_folder):
     """A head of our own, started and stopped by its process, on loopback only."""
     dashboard = free_port()
     environment = {k: v for k, v in os.environ.items() if k not in ("RAY_ADDRESS", "MLFLOW_TRACKING_URI")}
@@ -65,13 +76,7 @@ def test_a_submitted_classification_job_streams_output_and_returns_its_exit_stat
         working_dir.mkdir()
         for part in ("raw2s", "jobs", "configs"):
             shutil.copytree(ROOT / part, working_dir / part, ignore=shutil.ignore_patterns("__pycache__"))
-        tree = tiny_run(
-            tmp_path / "runs",
-            task={"name": "slurp_scenario", "n_teacher": 48, "n_student": 24, "n_validation": 16, "n_test": 24},
-            teachers=[{"name": "gpt2", "model": "tiny-gpt2"}],
-            students=[{"method": "bayesian", "gamma_max": 0.1, "kl_weight": 0.01}],
-        )
-        (working_dir / "configs" / "tiny.yaml").write_text(yaml.safe_dump(tree))
+        (working_dir / "configs" / "tiny.yaml").write_text(yaml.safe_dump(classification))
 
         def submit(*arguments: str) -> subprocess.CompletedProcess[str]:
             return subprocess.run(
@@ -84,7 +89,7 @@ def test_a_submitted_classification_job_streams_output_and_returns_its_exit_stat
         good = submit("--config", "configs/tiny.yaml")
         assert good.returncode == 0, good.stdout + good.stderr
         assert "student/0-bayesian: done" in good.stdout
-        results = json.loads((tmp_path / "runs" / "tiny" / "results.json").read_text())
+        results = json.loads((Path(classification["storage"]) / "tiny" / "results.json").read_text())
         assert results["metric"] == "accuracy"
         assert [s["method"] for s in results["students"]] == ["bayesian"]
         bad = submit("--config", "configs/tiny.yaml", "--set", "labelling.beams=3")
@@ -107,14 +112,9 @@ def wait_until_up(port: int, environment: dict[str, str]) -> None:
 
 @pytest.mark.slow
 @pytest.mark.timeout(700)
-def test_sweep_writes_a_config_the_main_job_takes_and_nested_runs(tmp_path):
-    base = tiny_run(
-        tmp_path / "runs",
-        task={"name": "slurp_scenario", "n_teacher": 48, "n_student": 48, "n_validation": 32, "n_test": 24},
-        student_training={"epochs": 2, "keep": "best"},
-        students=[{"method": "bayesian"}],
-    )
-    write_config(tmp_path, base)
+def test_sweep_writes_a_config_the_main_job_takes_and_nested_runs(classification, tmp_path):
+    storage = Path(classification["storage"])
+    write_config(tmp_path, classification)
     sweep = {"name": "search", "base": "config.yaml", "trials": 3, "concurrent": 3, "grace_epochs": 1}
     (tmp_path / "sweep.yaml").write_text(yaml.safe_dump(sweep))
     environment = {k: v for k, v in os.environ.items() if k not in ("RAY_ADDRESS", "MLFLOW_TRACKING_URI")}
@@ -123,11 +123,11 @@ def test_sweep_writes_a_config_the_main_job_takes_and_nested_runs(tmp_path):
         env=environment, capture_output=True, text=True, timeout=600, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
-    assert len(list((tmp_path / "runs" / "artifacts" / "label").glob("*/manifest.json"))) == 1
-    best = tmp_path / "runs" / "search" / "best.yaml"
+    assert len(list((storage / "artifacts" / "label").glob("*/manifest.json"))) == 1
+    best = storage / "search" / "best.yaml"
     weights = yaml.safe_load(best.read_text())["weights"]["loss"]
     assert sum(weights) == pytest.approx(1, abs=1e-5)
-    client = mlflow.MlflowClient(tracking_uri=f"sqlite:///{tmp_path / 'runs' / 'mlflow.db'}")
+    client = mlflow.MlflowClient(tracking_uri=f"sqlite:///{storage / 'mlflow.db'}")
     runs = client.search_runs([client.get_experiment_by_name("raw2s").experiment_id])
     trials = [run for run in runs if run.info.run_name.startswith("trial-")]
     assert len(trials) == 3

@@ -100,19 +100,15 @@ def test_every_teachers_own_beams_are_in_the_table(finished):
         assert pq.read_table(folder / "rejects.parquet").num_rows == 0
 
 
-def test_second_run_reuses_every_stage_and_more_test_rows_train_nothing(finished):
+def test_a_second_run_reuses_every_stage(finished):
     storage, _ = finished
     before = contents(storage)
     process = start_pipeline(storage.parent / "config.yaml")
     output = finish(process, seconds=120)
     assert process.returncode == 0, output
     assert contents(storage) == before
-    assert ": started" not in output
+    assert not started(output)
     assert all(stage["cached"] for stage in json.loads((storage / "tiny" / "results.json").read_text())["stages"])
-    planned = start_pipeline(storage.parent / "config.yaml", "--set", "task.n_test=30", "--set", "students=[]")
-    output = finish(planned, seconds=200)
-    assert planned.returncode == 0, output
-    assert started(output) == {"test/ceiling", "test/teacher/gpt2", "test/teacher/opt", "testset"}
 
 
 def test_another_teacher_is_the_only_one_to_generate(finished):
@@ -124,7 +120,7 @@ def test_another_teacher_is_the_only_one_to_generate(finished):
     process = start_pipeline(
         storage.parent / "config.yaml", "--set", f"teachers={json.dumps([*TEACHERS, NEOX])}", "--set", "students=[]"
     )
-    output, _ = process.communicate(timeout=300)
+    output = finish(process, seconds=300)
     assert process.returncode == 0, output
     assert started(output) == {"teacher/gpt-neox", "beams/gpt-neox", "label", "test/teacher/gpt-neox"}
     (after,) = set(storage.glob("artifacts/label/*/labels.parquet")) - {before}
@@ -140,7 +136,7 @@ def test_another_teacher_is_the_only_one_to_generate(finished):
 def test_a_flipped_byte_is_noticed_and_only_that_stage_is_rebuilt(finished):
     storage, _ = finished
     before = contents(storage)
-    weights = next(storage.glob("artifacts/student/*/model/model.safetensors"))
+    weights = next(storage.glob("artifacts/cdpo/*/model/model.safetensors"))
     data = bytearray(weights.read_bytes())
     data[len(data) // 2] ^= 1
     weights.write_bytes(data)
@@ -148,7 +144,7 @@ def test_a_flipped_byte_is_noticed_and_only_that_stage_is_rebuilt(finished):
     output = finish(process, seconds=200)
     assert process.returncode == 0, output
     assert "model/model.safetensors has changed" in output
-    assert next(line for line in output.splitlines() if line.endswith(": started")).endswith("student/0-bayesian: started")
+    assert next(line for line in output.splitlines() if line.endswith(": started")).endswith("cdpo/0: started")
     assert output.count(": started") == 1
     assert contents(storage) == before
 
@@ -164,17 +160,11 @@ def remove(storage: Path, *stages: str) -> None:
 def test_killed_in_a_stage_and_run_again_equals_the_uninterrupted_run(finished):
     storage, _ = finished
     before = contents(storage)
-    remove(storage, "teacher/opt", "beams/opt", "label", "student/0-bayesian", "cdpo/0", "test/cdpo/0")
+    remove(storage, "teacher/opt", "beams/opt", "cdpo/0")
     kept = set(contents(storage))
-    for stage in (
-        "teacher/opt: started",
-        "beams/opt: started",
-        "label: started",
-        "student/0-bayesian: started",
-        "cdpo/0: started",
-    ):
-        output = kill_when(start_pipeline(storage.parent / "config.yaml"), stage, after=5)
-        assert stage in output, output
+    for at_work in (["teacher/opt: started", "cdpo/0: started"], ["beams/opt: started"]):
+        output = kill_when(start_pipeline(storage.parent / "config.yaml"), at_work[-1], after=5)
+        assert all(stage in output for stage in at_work), output
         now = set(contents(storage))
         assert kept <= now, "a finished stage was lost"
         kept = now
@@ -188,7 +178,7 @@ def test_killed_in_a_stage_and_run_again_equals_the_uninterrupted_run(finished):
 
 def test_a_stage_that_fails_is_named_in_one_line_and_those_beside_it_are_kept(finished):
     storage, _ = finished
-    changes = ("--set", "labeling.max_new_tokens=250", "--set", "ceiling_training.epochs=2", "--set", "students=[]")
+    changes = ("--set", "labeling.max_new_tokens=256", "--set", "ceiling_training.epochs=2", "--set", "students=[]")
     before = set(contents(storage))
     process = start_pipeline(storage.parent / "config.yaml", *changes)
     output = finish(process, seconds=300)
