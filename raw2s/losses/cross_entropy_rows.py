@@ -4,11 +4,19 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from raw2s.losses.dirichlet import Scratch
 from raw2s.losses.points import put_back, take_points
 
 
 def cross_entropy_rows(
-    logits: Tensor, token: Tensor, token_prob: Tensor | None, row_weight: Tensor | None, gamma: float, *, with_grad: bool
+    logits: Tensor,
+    token: Tensor,
+    token_prob: Tensor | None,
+    row_weight: Tensor | None,
+    scratch: Scratch,
+    *,
+    gamma: float = 0.0,
+    with_grad: bool,
 ) -> tuple[Tensor, Tensor]:
     """(1 - γ) CE(soft label) + γ CE(own prediction) of (n, V) logits, and the largest probability: two (n,).
 
@@ -19,7 +27,7 @@ def cross_entropy_rows(
     z_target, z_best = points.logit.unbind(1)
     shifted = logits.sub_(z_best.to(logits.dtype).unsqueeze(1))  # from here on z_best counts as 0
     prob = torch.ones_like(z_target) if token_prob is None else token_prob.to(z_target)
-    exp = shifted.exp() if token_prob is not None else shifted.exp_()
+    exp = torch.exp(shifted, out=shifted if token_prob is None else next(scratch))
     total = 1 + exp.sum(1).double()
     log_odds = z_target - z_best - total.log()
     if token_prob is None:

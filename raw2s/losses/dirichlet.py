@@ -17,15 +17,20 @@ Only + - × ÷ and log1p: torch.compile fuses that on any device, which it canno
 """
 
 import functools
+import itertools
+from collections.abc import Iterator
 from typing import Any
 
 import torch
-from numpy.polynomial import chebyshev
+from numpy.polynomial import Chebyshev, Polynomial, chebyshev
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from raw2s.losses.conventions import is_class
 
+Scratch = Iterator[Tensor | None]
+"""Memory for intermediate results, one after the other; None for fresh memory."""
+FRESH: Scratch = itertools.repeat(None)
 _STIRLING_FROM = {torch.float32: 4, torch.float64: 9}
 _BERNOULLI = [1 / 6, -1 / 30, 1 / 42, -1 / 30, 5 / 66, -691 / 2730, 7 / 6]
 """B_2, B_4, ..., B_14."""
@@ -57,11 +62,10 @@ class _DirichletKL(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, evidence: Tensor) -> Tensor:
         total, classes = evidence.sum(-1, keepdim=True), evidence.shape[-1]
-        if ctx.needs_input_grad[0]:
-            slope, slope_less_1 = _unit_slope(evidence)
-            total_slope, total_slope_less_1 = _slope(total, classes)
-            ctx.save_for_backward(torch.where(evidence < 1, slope - total_slope, slope_less_1 - total_slope_less_1))
-        return _unit_excess(evidence).sum(-1) - _excess(total, classes).squeeze(-1)
+        excess, slope, slope_less_1 = _unit_terms(evidence)
+        total_excess, total_slope, total_slope_less_1 = _terms(total, classes)
+        ctx.save_for_backward(torch.where(evidence < 1, slope - total_slope, slope_less_1 - total_slope_less_1))
+        return excess.sum(-1) - total_excess.squeeze(-1)
 
     @staticmethod
     @once_differentiable
@@ -75,16 +79,13 @@ class _ExpectedDirichletKL(torch.autograd.Function):
     def forward(ctx: Any, evidence: Tensor, target: Tensor) -> Tensor:
         classes = evidence.shape[-1]
         is_top = is_class(evidence.argmax(-1), classes)
-        residual = _sum_of_others(evidence, is_top)
-        if ctx.needs_input_grad[0]:
-            slope, slope_less_1 = _unit_slope(evidence)
-            residual_slope, residual_slope_less_1 = _slope(residual, classes)
-            others = _sum_of_others(target, is_top)
-            grad_if_small = others * slope - _sum_of_others(target * residual_slope, is_top)
-            grad_if_large = others * slope_less_1 - _sum_of_others(target * residual_slope_less_1, is_top)
-            ctx.save_for_backward(torch.where(evidence < 1, grad_if_small, grad_if_large))
-        excess = _unit_excess(evidence)
-        return (target * (_sum_of_others(excess, is_top) - _excess(residual, classes))).sum(-1)
+        excess, slope, slope_less_1 = _unit_terms(evidence)
+        residual_excess, residual_slope, residual_slope_less_1 = _terms(sum_of_others(evidence, is_top), classes)
+        others = sum_of_others(target, is_top)
+        grad_if_small = others * slope - sum_of_others(target * residual_slope, is_top)
+        grad_if_large = others * slope_less_1 - sum_of_others(target * residual_slope_less_1, is_top)
+        ctx.save_for_backward(torch.where(evidence < 1, grad_if_small, grad_if_large))
+        return (target * (sum_of_others(excess, is_top) - residual_excess)).sum(-1)
 
     @staticmethod
     @once_differentiable
@@ -93,85 +94,69 @@ class _ExpectedDirichletKL(torch.autograd.Function):
         return grad * grad_kl.unsqueeze(-1), None
 
 
-def _sum_of_others(x: Tensor, is_top: Tensor) -> Tensor:
+def sum_of_others(x: Tensor, is_top: Tensor) -> Tensor:
     """Σ_{k≠j} x_k for every j. The largest evidence is left out of its own sum, not subtracted: it may hold nearly everything."""
     top = x.masked_fill(~is_top, 0.0).sum(-1, keepdim=True)
     rest = x.masked_fill(is_top, 0.0).sum(-1, keepdim=True)
     return torch.where(is_top, rest, top + (rest - x))
 
 
-def _unit_excess(e: Tensor) -> Tensor:
-    """h_1(e) - e."""
-    u = e / (1 + e)
-    return u * in_powers(unit_polynomials(e.dtype, e.device)[0], 2 * u - 1) - 0.5 * torch.log1p(e)
-
-
-def _unit_slope(e: Tensor) -> tuple[Tensor, Tensor]:
-    """(h_1'(e), h_1'(e) - 1)."""
+def _unit_terms(e: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """(h_1(e) - e, h_1'(e), h_1'(e) - 1): of the slopes, the first is accurate for small e, the second for large."""
     v = 1 / (1 + e)
     u = e * v
-    q = in_powers(unit_polynomials(e.dtype, e.device)[1], 2 * u - 1)
-    return u * (1 + v * q), v * (u * q - 1)
+    g, q = (in_powers(coefficients, u) for coefficients in unit_polynomials(e.dtype, e.device))
+    return u * g - 0.5 * torch.log1p(e), u * (1 + v * q), v * (u * q - 1)
 
 
 @functools.cache
 def unit_polynomials(dtype: torch.dtype, device: torch.device) -> tuple[Tensor, Tensor]:
-    """Coefficients of G and of Q in powers of 2u - 1, lowest first."""
+    """Coefficients of G and of Q in powers of u, lowest first."""
     nodes = chebyshev.chebpts1(_DEGREE[dtype] + 1)
-    u = torch.from_numpy((nodes + 1) / 2)
-    v = torch.from_numpy((1 - nodes) / 2)
-    e = u / v
-    slope, slope_less_1 = _slope(e, 1)
-    g = (_excess(e, 1) + 0.5 * torch.log1p(e)) / u
+    u, v = torch.from_numpy((1 + nodes) / 2), torch.from_numpy((1 - nodes) / 2)
+    excess, slope, slope_less_1 = _terms(u / v, 1)
+    g = (excess - 0.5 * torch.log(v)) / u
     q = torch.where(u < 0.5, (slope / u - 1) / v, (1 + slope_less_1 / v) / u)
-    g_of_x, q_of_x = (chebyshev.cheb2poly(chebyshev.chebfit(nodes, y.numpy(), len(nodes) - 1)) for y in (g, q))
-    return torch.tensor(g_of_x, dtype=dtype, device=device), torch.tensor(q_of_x, dtype=dtype, device=device)
+    in_2u_less_1 = (Chebyshev.fit(nodes, y.numpy(), len(nodes) - 1, domain=[-1, 1]) for y in (g, q))
+    g_of_u, q_of_u = (y.convert(kind=Polynomial)(Polynomial([-1, 2])).coef for y in in_2u_less_1)
+    return torch.tensor(g_of_u, dtype=dtype, device=device), torch.tensor(q_of_u, dtype=dtype, device=device)
 
 
-def in_powers(coefficients: Tensor, x: Tensor) -> Tensor:
+def in_powers(coefficients: Tensor, x: Tensor, out: Tensor | None = None) -> Tensor:
     """coefficients[0] + coefficients[1] x + coefficients[2] x² + ..., by Horner's rule."""
     *lower, below_highest, highest = coefficients.unbind()
-    value = torch.addcmul(below_highest, highest, x)
+    value = torch.mul(x, highest, out=out).add_(below_highest)  # addcmul of two scalars would not be vectorised
     for coefficient in reversed(lower):
         torch.addcmul(coefficient, value, x, out=value)
     return value
 
 
-def _excess(r: Tensor, c: int) -> Tensor:
-    """h_c(r) - r."""
+def _terms(r: Tensor, c: int) -> tuple[Tensor, Tensor, Tensor]:
+    """(h_c(r) - r, h_c'(r), h_c'(r) - 1), of the slopes the first accurate for small r, the second for large."""
     start = max(c, _STIRLING_FROM[r.dtype])
-    value = stirling_excess(r, start)
-    for i in range(c, start):
-        value += torch.log1p(r / i).sub_(r / (r + i))
-    return value
-
-
-def _slope(r: Tensor, c: int) -> tuple[Tensor, Tensor]:
-    """(h_c'(r), h_c'(r) - 1): the first is accurate for small r, the second for large."""
-    start = max(c, _STIRLING_FROM[r.dtype])
-    slope, slope_less_1 = stirling_slope(r, start)
+    excess, slope, slope_less_1 = stirling_terms(r, start)
     for i in range(c, start):
         above = r + i
-        part = (r / above).div_(above)  # not r / above²: r reaches 1e34
+        share = r / above
+        excess += torch.log1p(r / i).sub_(share)
+        part = share.div_(above)  # not r / above²: r reaches 1e34
         slope += part
         slope_less_1 += part
-    return slope, slope_less_1
+    return excess, slope, slope_less_1
 
 
-def stirling_excess(r: Tensor, c: int, one: Tensor | float = 1.0) -> Tensor:
-    """h_c(r / one) - r / one for c ≥ `_STIRLING_FROM`; without c's own share for smaller c."""
-    inverse, at_0 = one / (r + c * one), torch.full((), 1 / c, dtype=r.dtype, device=r.device)
-    value = at_0 * _even_powers(_LGAMMA_SERIES, at_0, c) - inverse * _even_powers(_LGAMMA_SERIES, inverse, c)
-    value -= r / (r + c * one) * (inverse * _even_powers(_DIGAMMA_SERIES, inverse, c) + 0.5)
-    return value.sub_(torch.log1p(r / (c * one)), alpha=c - 0.5)
-
-
-def stirling_slope(r: Tensor, c: int, one: Tensor | float = 1.0) -> tuple[Tensor, Tensor]:
-    """(h_c'(r / one), h_c'(r / one) - 1), as `stirling_excess`."""
-    total = r + c * one
-    inverse, share = one / total, r / total
-    common = share * inverse * (inverse * _even_powers(_BERNOULLI, inverse, c) + 0.5)
-    return common + share, common - c * inverse
+def stirling_terms(r: Tensor, c: int, one: Tensor | float = 1.0, scratch: Scratch = FRESH) -> tuple[Tensor, Tensor, Tensor]:
+    """`_terms` of r / one by Stirling's series, for c not below `_STIRLING_FROM`."""
+    one = torch.as_tensor(one, dtype=r.dtype, device=r.device)
+    at_0 = torch.full((), 1 / c, dtype=r.dtype, device=r.device)
+    total = torch.add(r, c * one, out=next(scratch))
+    inverse, share = torch.div(one, total, out=next(scratch)), torch.div(r, total, out=total)
+    common = torch.mul(inverse, _even_powers(_BERNOULLI, inverse, c), out=next(scratch)).add_(0.5).mul_(inverse).mul_(share)
+    excess = torch.mul(inverse, _even_powers(_DIGAMMA_SERIES, inverse, c), out=next(scratch)).add_(0.5).mul_(share)
+    excess.addcmul_(inverse, _even_powers(_LGAMMA_SERIES, inverse, c))
+    excess.add_(torch.div(r, c * one, out=next(scratch)).log1p_(), alpha=c - 0.5)
+    excess = torch.sub(at_0 * _even_powers(_LGAMMA_SERIES, at_0, c), excess, out=excess)
+    return excess, share.add_(common), common.sub_(inverse, alpha=c)
 
 
 def _even_powers(series: list[float], x: Tensor, start: int) -> Tensor:

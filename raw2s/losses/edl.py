@@ -11,14 +11,15 @@ and loss = NLL + kl_weight · KL. Both forms agree for a one-hot p. `expected` i
 """
 
 import math
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 from raw2s.losses.conventions import Reduction, at_least_float32, checked_target, is_class, reduce_loss
-from raw2s.losses.dirichlet import dirichlet_kl, expected_dirichlet_kl
+from raw2s.losses.dirichlet import dirichlet_kl, expected_dirichlet_kl, sum_of_others
 
 Evidence = Literal["exp", "softplus", "relu"]
 EDLForm = Literal["expected", "soft"]
@@ -40,8 +41,8 @@ def edl_loss(
     Arguments and errors as in `edl_terms`; `kl_weight` includes the annealing (`kl_annealing_at`).
     """
     if kl_weight == 0:
-        _, log_alpha = _evidence(logits, evidence, logit_clamp)
-        return reduce_loss(_nll(log_alpha, checked_target(target, logits)), reduction)
+        nll = _nll(_evidence(logits, evidence, logit_clamp), checked_target(target, logits))
+        return reduce_loss(nll, reduction)
     nll, kl = edl_terms(logits, target, evidence=evidence, form=form, logit_clamp=logit_clamp, kl_clamp=kl_clamp)
     return reduce_loss(nll + kl_weight * kl, reduction)
 
@@ -64,26 +65,24 @@ def edl_terms(
     Raises ValueError for an unknown evidence or form and for a target that fits neither shape.
     """
     target = checked_target(target, logits)
-    e, log_alpha = _evidence(logits, evidence, logit_clamp)
+    e = _evidence(logits, evidence, logit_clamp)
     kl = _kl(e, target, form)
-    return _nll(log_alpha, target), kl if kl_clamp is None else kl.clamp(max=kl_clamp)
+    return _nll(e, target), kl if kl_clamp is None else kl.clamp(max=kl_clamp)
 
 
-def _evidence(logits: Tensor, evidence: Evidence, logit_clamp: float | None) -> tuple[Tensor, Tensor]:
-    """(e, log α)."""
+def _evidence(logits: Tensor, evidence: Evidence, logit_clamp: float | None) -> Tensor:
     z = at_least_float32(logits)
     match evidence:
         case "exp":
             z = z if logit_clamp is None else z.clamp(-logit_clamp, logit_clamp)
-            saturation = math.log(torch.finfo(z.dtype).max / z.shape[-1])  # the sum over K classes must stay finite
-            return z.clamp(max=saturation).exp(), softplus(z)
+            # A row whose sum would overflow counts as scaled down to the largest that does not.
+            largest = math.log(torch.finfo(z.dtype).max) - 1.0
+            return (z - (z.detach().logsumexp(-1, keepdim=True) - largest).relu()).exp()
         case "softplus":
-            e = softplus(z)
+            return softplus(z)
         case "relu":
-            e = z.relu()
-        case _:
-            raise ValueError(f"evidence is {evidence!r}; it must be 'exp', 'softplus' or 'relu'")
-    return e, e.log1p()
+            return z.relu()
+    raise ValueError(f"evidence is {evidence!r}; it must be 'exp', 'softplus' or 'relu'")
 
 
 def softplus(z: Tensor) -> Tensor:
@@ -91,11 +90,33 @@ def softplus(z: Tensor) -> Tensor:
     return F.softplus(z, threshold=40.0)  # torch's default of 20 is wrong by 2e-9 there
 
 
-def _nll(log_alpha: Tensor, target: Tensor) -> Tensor:
-    log_strength = log_alpha.logsumexp(-1)
-    if not target.is_floating_point():
-        return log_strength - log_alpha.gather(-1, target.unsqueeze(-1)).squeeze(-1)
-    return target.sum(-1) * log_strength - (target * log_alpha).sum(-1)
+def _nll(evidence: Tensor, target: Tensor) -> Tensor:
+    """Σ_k target_k (log S - log α_k)."""
+    nll: Tensor = _NLL.apply(evidence, target)
+    return nll
+
+
+class _NLL(torch.autograd.Function):
+    """With S - α_k as a sum: where one class holds nearly all evidence, the differences 1/S - 1/α and log S - log α cancel."""
+
+    @staticmethod
+    def forward(ctx: Any, evidence: Tensor, target: Tensor) -> Tensor:
+        classes = evidence.shape[-1]
+        if not target.is_floating_point():
+            target = is_class(target, classes).to(evidence.dtype)
+        is_top = is_class(evidence.argmax(-1), classes)
+        alpha = 1 + evidence
+        other_alphas = sum_of_others(alpha, is_top)
+        strength = (alpha + other_alphas).amax(-1, keepdim=True)
+        ctx.save_for_backward((sum_of_others(target, is_top) - target * (other_alphas / alpha)) / strength)
+        log_ratio = torch.where(is_top, (other_alphas / alpha).log1p(), strength.log() - evidence.log1p())
+        return (target * log_ratio).sum(-1)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad_nll: Tensor) -> tuple[Tensor, None]:
+        grad: Tensor = ctx.saved_tensors[0]
+        return grad * grad_nll.unsqueeze(-1), None
 
 
 def _kl(evidence: Tensor, target: Tensor, form: EDLForm) -> Tensor:

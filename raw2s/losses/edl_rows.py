@@ -12,7 +12,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from raw2s.losses.dirichlet import in_powers, stirling_excess, stirling_slope, unit_polynomials
+from raw2s.losses.dirichlet import FRESH, Scratch, in_powers, stirling_terms, unit_polynomials
 from raw2s.losses.edl import EDLForm, Evidence, softplus
 from raw2s.losses.points import put_back, take_points
 
@@ -21,68 +21,104 @@ MIN_CLASSES = 16
 
 
 class EDLSettings(NamedTuple):
-    """As `linear_edl_loss` takes them."""
+    """As `linear_edl_loss` takes them; infinite clamps for none."""
 
     kl_weight: float
     evidence: Evidence
     form: EDLForm
-    logit_clamp: float | None
-    kl_clamp: float | None
+    logit_clamp: float
+    kl_clamp: float
     gamma: float
 
 
+class _Entries(NamedTuple):
+    """A row's two points, or the others; evidence and slope times `one`."""
+
+    evidence: Tensor
+    slope: Tensor
+    """d evidence / d logit; the same tensor as the evidence for exp."""
+    target: Tensor | None
+    u: Tensor
+    """e / (1 + e)."""
+    slope_over_alpha: Tensor
+    log_alpha: Tensor
+
+
 def edl_rows(
-    logits: Tensor, token: Tensor, token_prob: Tensor | None, row_weight: Tensor | None, settings: EDLSettings, *, with_grad: bool
+    logits: Tensor,
+    token: Tensor,
+    token_prob: Tensor | None,
+    row_weight: Tensor | None,
+    scratch: Scratch,
+    *,
+    settings: EDLSettings,
+    with_grad: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """NLL + kl_weight · KL, NLL, KL before its weight (0 where the weight is 0), and the largest softmax probability of
-    (n, V) logits: four (n,).
+    """The loss NLL + kl_weight · KL of (n, V) logits, the NLL, the KL (0 if without weight), the largest probability: four (n,).
 
     The logits are lost: with `with_grad` they hold row_weight times the loss's gradient.
     """
+    kl_weight, evidence_name, form, logit_clamp, kl_clamp, gamma = settings
     dtype, classes = logits.dtype, logits.shape[1]
     points = take_points(logits, token)
-    exp = settings.evidence == "exp"
-    clamp = torch.inf if settings.logit_clamp is None else settings.logit_clamp
-    kl_bound = torch.inf if settings.kl_clamp is None else settings.kl_clamp
     z_p = points.logit
-    shift = (z_p.clamp(-clamp, clamp).amax(1, keepdim=True) - 60.0).clamp(min=0.0) * exp
+    shift = torch.zeros_like(z_p[:, 1:])
+    if evidence_name == "exp":
+        shift = (z_p.clamp(-logit_clamp, logit_clamp).amax(1, keepdim=True) - 60.0).clamp(min=0.0)
     one = (-shift).exp()
-    evidence_p, slope_p = _evidence(z_p, settings.evidence, clamp, shift)
-    if exp and clamp == torch.inf:
+    evidence_p, slope_p = _evidence(z_p, evidence_name, logit_clamp, shift)
+    if evidence_name == "exp" and logit_clamp == torch.inf:
         evidence = slope = softmax = logits.sub_(shift.to(dtype)).exp_()
         softmax_p = evidence_p
     else:
-        softmax, softmax_p = (logits - z_p[:, 1:].to(dtype)).exp_(), (z_p - z_p[:, 1:]).clamp(max=600.0).exp()
-        evidence, slope = _evidence(logits, settings.evidence, clamp, shift.to(dtype))
+        softmax = torch.sub(logits, z_p[:, 1:].to(dtype), out=next(scratch)).exp_()
+        softmax_p = (z_p - z_p[:, 1:]).clamp(max=600.0).exp()
+        evidence, slope = _evidence(logits, evidence_name, logit_clamp, shift.to(dtype))
         evidence.scatter_(1, points.position, 0.0)
 
     others = (_sum(softmax) + softmax_p[:, 1:]).clamp(min=torch.finfo(dtype).tiny)
     max_prob = softmax_p.amax(1, keepdim=True) / (others + softmax_p[:, :1])
-    target, target_p = _target(softmax, softmax_p, others, points.is_own, token_prob, settings.gamma)
+    target, target_p = None, gamma * points.is_own
+    if token_prob is None:
+        target_p[:, 0] += 1 - gamma
+    else:
+        prob = token_prob.unsqueeze(1).double()
+        share = (1 - gamma) * (1 - prob) / others
+        target_p += torch.cat([(1 - gamma) * prob, share * softmax_p[:, 1:]], 1)
+        target = torch.mul(softmax, share.to(dtype), out=next(scratch))
 
     rest_sum = _sum(evidence)
     strength = rest_sum + evidence_p.sum(1, keepdim=True) + classes * one
-    nll = strength.log() + shift - (target_p * (evidence_p / one).log1p()).sum(1, keepdim=True)
+    pair = _entries(evidence_p, slope_p, target_p, one, FRESH)
+    nll = strength.log() + shift - (target_p * pair.log_alpha).sum(1, keepdim=True)
+    kl, grad = torch.zeros_like(nll), None
+    if target is not None or kl_weight:
+        rest = _entries(evidence, slope, target, one.to(dtype), scratch)
     if target is not None:
-        nll -= _dot(target, (evidence / one.to(dtype)).log1p_())
-    kl = torch.zeros_like(nll)
-    if settings.kl_weight:
-        kl, by_evidence, by_evidence_p = _kl(evidence, evidence_p, target, target_p, one, settings.form)
+        nll -= _dot(target, rest.log_alpha)
+    if kl_weight and form == "expected":
+        kl, grad, kl_grad_p = _kl(rest, pair, one, scratch)
+    elif kl_weight:
+        kl, grad, kl_grad_p = _kl(_without_target(rest, one.to(dtype), scratch), _without_target(pair, one, FRESH), one, scratch)
     if with_grad:
         weight = torch.ones_like(nll) if row_weight is None else row_weight.unsqueeze(1).double()
         others_alpha_p = rest_sum + evidence_p.flip(1) + (classes - 1) * one  # S - α, never by the difference
-        grad_p = weight * ((1 - target_p) - target_p * others_alpha_p / (evidence_p + one)) / strength
-        grad = (weight / strength).to(dtype)
-        if settings.kl_weight:
-            kl_weight = settings.kl_weight * weight * (kl <= kl_bound)
-            grad_p += kl_weight * by_evidence_p
-            grad = by_evidence.mul_(kl_weight.to(dtype)).add_(grad)
+        grad_p = weight * ((1 - target_p) * slope_p - target_p * others_alpha_p * pair.slope_over_alpha) / strength
+        if grad is not None:
+            factor = kl_weight * weight * (kl <= kl_clamp)
+            grad_p += factor * kl_grad_p
+            grad.mul_(factor.to(dtype))
         if target is not None:
-            grad = torch.addcdiv(grad, target.mul_(weight.to(dtype)), evidence + one.to(dtype), value=-1)
-        torch.mul(grad, slope, out=logits)
-        put_back(logits, points, grad_p * slope_p)
-    kl = kl.clamp(max=kl_bound)
-    return (nll + settings.kl_weight * kl).squeeze(1), nll.squeeze(1), kl.squeeze(1), max_prob.squeeze(1)
+            by_target = target.mul_(weight.to(dtype)).mul_(rest.slope_over_alpha)
+            grad = by_target.neg_() if grad is None else grad.sub_(by_target)
+        by_strength = (weight / strength).to(dtype)
+        if grad is None:
+            torch.mul(slope, by_strength, out=logits)
+        else:
+            torch.addcmul(grad, slope, by_strength, out=logits)
+        put_back(logits, points, grad_p)
+    kl = kl.clamp(max=kl_clamp)
+    return (nll + kl_weight * kl).squeeze(1), nll.squeeze(1), kl.squeeze(1), max_prob.squeeze(1)
 
 
 def _evidence(logits: Tensor, evidence: Evidence, clamp: float, shift: Tensor) -> tuple[Tensor, Tensor]:
@@ -97,76 +133,65 @@ def _evidence(logits: Tensor, evidence: Evidence, clamp: float, shift: Tensor) -
             return logits.relu(), (logits > 0).to(logits.dtype)
 
 
-def _target(
-    softmax: Tensor, softmax_p: Tensor, others: Tensor, is_own: Tensor, token_prob: Tensor | None, gamma: float
-) -> tuple[Tensor | None, Tensor]:
-    """(1 - γ) soft_label + γ onehot(own prediction): of the others (None where they have no mass), and of the points."""
-    target_p = gamma * is_own
-    if token_prob is None:
-        target_p[:, 0] += 1 - gamma
-        return None, target_p
-    prob = token_prob.unsqueeze(1).double()
-    share = (1 - gamma) * (1 - prob) / others
-    target_p += torch.cat([(1 - gamma) * prob, share * softmax_p[:, 1:]], 1)
-    return softmax * share.to(softmax.dtype), target_p
+def _entries(evidence: Tensor, slope: Tensor, target: Tensor | None, one: Tensor, scratch: Scratch) -> _Entries:
+    inverse = torch.add(evidence, one, out=next(scratch)).reciprocal_()
+    log_alpha = torch.div(evidence, one, out=next(scratch)).log1p_()
+    if slope is evidence:
+        u = slope_over_alpha = inverse.mul_(evidence)
+    else:
+        u, slope_over_alpha = torch.mul(evidence, inverse, out=next(scratch)), inverse.mul_(slope)
+    return _Entries(evidence, slope, target, u, slope_over_alpha, log_alpha)
 
 
-def _kl(
-    evidence: Tensor, evidence_p: Tensor, target: Tensor | None, target_p: Tensor, one: Tensor, form: EDLForm
-) -> tuple[Tensor, Tensor, Tensor]:
-    """The KL (n, 1), and its derivatives by the others' evidence (n, V) and by the points'."""
-    dtype, classes = evidence.dtype, evidence.shape[1]
-    if form == "soft":
-        evidence_p = (1 - target_p) * evidence_p
-        if target is not None:
-            evidence = torch.addcmul(evidence, target, evidence, value=-1)
-    tables = unit_polynomials(dtype, evidence.device)
-    excess, u, inverse, centred = _unit(evidence, one.to(dtype), tables[0])
-    excess_p, u_p, inverse_p, centred_p = _unit(evidence_p, one, tables[0].double())
-    rest = _sum(evidence)
-    total = rest + evidence_p.sum(1, keepdim=True)
-    kl = _sum(excess)
+def _without_target(entries: _Entries, one: Tensor, scratch: Scratch) -> _Entries:
+    """Form `soft`: the evidence (1 - target) e."""
+    evidence, slope, target, *_ = entries
+    if target is None:
+        return entries
+    of_others = torch.addcmul(evidence, evidence, target, value=-1, out=next(scratch))
+    if slope is evidence:
+        return _entries(of_others, of_others, None, one, scratch)
+    return _entries(of_others, slope * (1 - target), None, one, scratch)
+
+
+def _kl(rest: _Entries, pair: _Entries, one: Tensor, scratch: Scratch) -> tuple[Tensor, Tensor, Tensor]:
+    """The KL (n, 1), and its derivatives by the logits of the others and of the points; expected over the target if there is one."""
+    dtype, classes = rest.evidence.dtype, rest.evidence.shape[1]
+    g, q = unit_polynomials(dtype, rest.evidence.device)
+    excess = in_powers(g, rest.u, out=next(scratch)).mul_(rest.u).sub_(rest.log_alpha, alpha=0.5)
+    excess_p = in_powers(g.double(), pair.u) * pair.u - 0.5 * pair.log_alpha
+    rest_sum = _sum(rest.evidence)
+    total = rest_sum + pair.evidence.sum(1, keepdim=True)
     slopes: Sequence[Tensor]
     slopes_p: Sequence[Tensor]
-    if form == "soft":
-        kl += excess_p.sum(1, keepdim=True) - stirling_excess(total, classes, one)
-        slopes = slopes_p = stirling_slope(total, classes, one)
+    if pair.target is None:
+        total_excess, *slopes = stirling_terms(total, classes, one)
+        slopes_p = slopes
+        kl = _sum(excess) + excess_p.sum(1, keepdim=True) - total_excess
     else:
-        total_p = rest + evidence_p.flip(1)
-        kl += ((1 - target_p) * excess_p - target_p * stirling_excess(total_p, classes, one)).sum(1, keepdim=True)
+        total_excess_p, *slopes_p = stirling_terms(rest_sum + pair.evidence.flip(1), classes, one)
+        kl = _sum(excess) + ((1 - pair.target) * excess_p - pair.target * total_excess_p).sum(1, keepdim=True)
         # Σ over the *other* entries k of target_k times the slope at the total without k: never a difference of large terms
-        weighted_p = [target_p * x for x in stirling_slope(total_p, classes, one)]
+        weighted_p = [pair.target * x for x in slopes_p]
         slopes, slopes_p = [x.sum(1, keepdim=True) for x in weighted_p], [x.flip(1) for x in weighted_p]
-        if target is not None:
-            totals = total.to(dtype) - evidence
-            kl -= _dot(target, excess.add_(stirling_excess(totals, classes, one.to(dtype))))
-            weighted = [x.mul_(target) for x in stirling_slope(totals, classes, one.to(dtype))]
-            sums = [_sum(x) for x in weighted]
-            slopes_p = [x + rest for x, rest in zip(slopes_p, sums, strict=True)]
-            slopes = [(x + rest).to(dtype) - own for x, rest, own in zip(slopes, sums, weighted, strict=True)]
-    grad = _kl_derivative(u, in_powers(tables[1], centred), inverse, one.to(dtype), target, [x.to(dtype) for x in slopes], form)
-    grad_p = _kl_derivative(u_p, in_powers(tables[1].double(), centred_p), inverse_p, one, target_p, slopes_p, form)
-    return kl, grad, grad_p
+        if rest.target is not None:
+            totals = torch.sub(total.to(dtype), rest.evidence, out=next(scratch))
+            totals_excess, *weighted = stirling_terms(totals, classes, one.to(dtype), scratch)
+            kl -= _dot(rest.target, excess.add_(totals_excess))
+            sums = [_sum(x.mul_(rest.target)) for x in weighted]
+            slopes_p = [x + y for x, y in zip(slopes_p, sums, strict=True)]
+            slopes = [torch.sub((x + y).to(dtype), own, out=own) for x, y, own in zip(slopes, sums, weighted, strict=True)]
+    grad = _kl_by_logit(rest, q, [x.to(dtype) for x in slopes], one.to(dtype), scratch)
+    return kl, grad, _kl_by_logit(pair, q.double(), slopes_p, one, FRESH)
 
 
-def _kl_derivative(
-    u: Tensor, q: Tensor, inverse: Tensor, one: Tensor, target: Tensor | None, slopes: Sequence[Tensor], form: EDLForm
-) -> Tensor:
-    """By the evidence: h_1' - slope, with 1 - u and 1 - slope where the plain difference would cancel; times `one`."""
+def _kl_by_logit(entries: _Entries, q: Tensor, slopes: Sequence[Tensor], one: Tensor, scratch: Scratch) -> Tensor:
+    """(h_1' - slope) d e/d z, with 1 - h_1' and 1 - slope where the plain difference would cancel."""
     slope, slope_less_1 = slopes
-    value = q * u
-    if target is not None and form == "expected":
-        value.addcmul_(value, target, value=-1)
-    value = value.sub_(slope).mul_(inverse).addcmul_(u, slope_less_1 / one, value=-1)
-    return value if target is None or form == "expected" else value.addcmul_(value, target, value=-1)
-
-
-def _unit(evidence: Tensor, one: Tensor, table: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """h_1(e) - e of every entry, and of e = evidence / one: e / (1 + e), 1 / (evidence + one), and 2u - 1 for the polynomials."""
-    inverse = (evidence + one).reciprocal_()
-    u = evidence * inverse
-    centred = (2 * u).sub_(1)
-    return in_powers(table, centred).mul_(u).sub_((evidence / one).log1p_(), alpha=0.5), u, inverse, centred
+    value = in_powers(q, entries.u, out=next(scratch)).mul_(entries.u)
+    if entries.target is not None:
+        value.addcmul_(value, entries.target, value=-1)
+    return value.sub_(slope).addcmul_(entries.evidence, slope_less_1 / one, value=-1).mul_(entries.slope_over_alpha)
 
 
 def _sum(x: Tensor) -> Tensor:

@@ -19,6 +19,7 @@ from torch.autograd.function import once_differentiable
 
 from raw2s.losses import linear_rows
 from raw2s.losses.cross_entropy_rows import cross_entropy_rows
+from raw2s.losses.dirichlet import Scratch
 from raw2s.losses.edl import EDLForm, Evidence
 from raw2s.losses.edl_rows import MIN_CLASSES, EDLSettings, edl_rows
 
@@ -87,7 +88,8 @@ def linear_edl_loss(
             raise ValueError(f"{name} is {value!r}; it must be one of {', '.join(known)}")
     if len(weight_VH) < MIN_CLASSES:
         raise ValueError(f"{len(weight_VH)} classes are no vocabulary: use edl_loss on the logits for fewer than {MIN_CLASSES}")
-    settings = EDLSettings(kl_weight, evidence, form, logit_clamp, kl_clamp, gamma)
+    clamps = (torch.inf if clamp is None else clamp for clamp in (logit_clamp, kl_clamp))
+    settings = EDLSettings(kl_weight, evidence, form, *clamps, gamma)
     rows = partial(edl_rows, settings=settings)
     loss, _, nll_N, kl_N, max_prob_N = _fused(hidden_NH, weight_VH, bias_V, token_N, token_prob, row_weight_N, rows)
     return HeadLoss(loss, nll_N, kl_N if kl_weight else None, max_prob_N)
@@ -176,9 +178,9 @@ class _WeightedSum(torch.autograd.Function):
                 token_prob = token_prob(max_prob_N)
             wanted = tuple(grad_enabled and needed for needed in ctx.needs_input_grad[:3])
 
-            def of_rows(logits_RV: Tensor, where: slice) -> tuple[Tensor, ...]:
+            def of_rows(logits_RV: Tensor, where: slice, scratch: Scratch) -> tuple[Tensor, ...]:
                 part = [None if x is None else x[where] for x in (token_prob, row_weight_N)]
-                return rows(logits_RV, token_N[where], *part, with_grad=any(wanted))
+                return rows(logits_RV, token_N[where], *part, scratch, with_grad=any(wanted))
 
             figures, grads = linear_rows.run(hidden_NH, weight_VH, bias_V, of_rows, wanted=wanted, logits_NV=logits_NV)
         ctx.save_for_backward(*grads)
@@ -200,8 +202,8 @@ class _WeightedSum(torch.autograd.Function):
 class _LogProbs(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, hidden_NH: Tensor, weight_VH: Tensor, bias_V: Tensor | None, token_N: Tensor) -> tuple[Tensor, Tensor]:
-        def of_rows(logits_RV: Tensor, where: slice) -> tuple[Tensor, ...]:
-            return cross_entropy_rows(logits_RV, token_N[where], None, None, 0.0, with_grad=False)
+        def of_rows(logits_RV: Tensor, where: slice, scratch: Scratch) -> tuple[Tensor, ...]:
+            return cross_entropy_rows(logits_RV, token_N[where], None, None, scratch, with_grad=False)
 
         with torch.autocast(hidden_NH.device.type, enabled=False):
             (loss_N, max_prob_N), _ = linear_rows.run(hidden_NH, weight_VH, bias_V, of_rows, wanted=(False, False, False))
@@ -216,8 +218,8 @@ class _LogProbs(torch.autograd.Function):
     def backward(ctx: Any, grad_N: Tensor, _: Any) -> tuple[Tensor | None, ...]:
         hidden_NH, weight_VH, bias_V, token_N = ctx.saved_tensors
 
-        def of_rows(logits_RV: Tensor, where: slice) -> tuple[Tensor, ...]:
-            return cross_entropy_rows(logits_RV, token_N[where], None, -grad_N[where], 0.0, with_grad=True)
+        def of_rows(logits_RV: Tensor, where: slice, scratch: Scratch) -> tuple[Tensor, ...]:
+            return cross_entropy_rows(logits_RV, token_N[where], None, -grad_N[where], scratch, with_grad=True)
 
         with torch.autocast(hidden_NH.device.type, enabled=False):
             _, grads = linear_rows.run(hidden_NH, weight_VH, bias_V, of_rows, wanted=ctx.needs_input_grad[:3])
@@ -227,9 +229,7 @@ class _LogProbs(torch.autograd.Function):
 def _max_probs(hidden_NH: Tensor, weight_VH: Tensor, bias_V: Tensor | None) -> tuple[Tensor, Tensor | None]:
     """The largest probabilities (N,), and the logits if they are but one chunk."""
     found = []
-    chunks = linear_rows.chunks(len(hidden_NH), len(weight_VH), hidden_NH)
-    for chunk in chunks:
-        logits_CV = linear_rows.logits_of(hidden_NH[chunk], weight_VH, bias_V)
-        for block, _ in linear_rows.blocks(logits_CV, chunk):
+    for chunk, logits_CV in linear_rows.chunks_of_logits(*linear_rows.operands(hidden_NH, weight_VH), bias_V):
+        for _, block in linear_rows.blocks(logits_CV, chunk):
             found.append((block - block.amax(1, keepdim=True)).exp_().sum(1).reciprocal_())
-    return torch.cat(found), logits_CV if len(chunks) == 1 else None
+    return torch.cat(found), logits_CV if chunk.start == 0 else None

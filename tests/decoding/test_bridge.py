@@ -1,20 +1,20 @@
-import gzip
-import json
 import math
 import os
-from importlib.resources import files
 from itertools import product
 from pathlib import Path
-from typing import Any, get_args
+from typing import get_args
 
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from transformers import PreTrainedTokenizerFast
+from transformers import AutoTokenizer
 
 from raw2s.decoding import spread_word_scores, word_of_piece, word_scores
 from raw2s.decoding.bridge import Bridge, words
+from raw2s.decoding.tokens import encode_target
+from raw2s.tasks.slot_filling import slot_target
+from raw2s.tasks.slurp import load_slurp
 
 SHARED = Path(os.environ.get("RAW2S_SHARED", Path(__file__).parents[3] / "shared"))
 TOKENIZERS = ["gpt2", "opt", "pythia_neox20b", "llama2", "qwen"]
@@ -152,39 +152,33 @@ def test_an_unknown_bridge_is_refused() -> None:
 
 
 def slurp_targets(count: int) -> list[str]:
-    """JSON slot targets as the task writes them, and some with characters of several bytes."""
-    lines = gzip.decompress(files("raw2s.tasks").joinpath("data", "slurp_devel.jsonl.gz").read_bytes()).decode().splitlines()
-    rows: list[dict[str, Any]] = [json.loads(line) for line in lines[:count]]
-    slots = [json.dumps(dict(row["entities"])) for row in rows]
-    return [*slots, '{"person": "jos\u00e9 \U0001f600"}', '{"date": "111 banana  \u65e5\u672c \u8a9e"}', "{} "]
+    """SLURP's slots as the task writes them, half of them in the paper's notation, and some awkward texts."""
+    targets = [slot_target(row, ("short", "paper")[i % 2]) for i, row in enumerate(load_slurp("devel")[:count])]
+    return [*targets, '{"person": "jos\u00e9 \U0001f600"}', '{"date": "111 banana  \u65e5\u672c \u8a9e"}', "{} "]
 
 
 @pytest.mark.skipif(not (SHARED / "data" / "tokenizers").is_dir(), reason="real tokenizers are not at hand")
 def test_real_tokenizers_keep_every_words_probability() -> None:
-    tokenizers = {
-        name: PreTrainedTokenizerFast(tokenizer_file=str(SHARED / "data" / "tokenizers" / name / "tokenizer.json"))
-        for name in TOKENIZERS
-    }
+    """Every ordered pair of the paper's tokenizers: each word covered once, the student's product the teacher's P(W)."""
+    tokenizers = {name: AutoTokenizer.from_pretrained(SHARED / "data" / "tokenizers" / name) for name in TOKENIZERS}
     generator = torch.Generator().manual_seed(0)
-    for text in slurp_targets(60):
+    for text in slurp_targets(500):
         spans = words(text)
-        offsets: dict[str, list[tuple[int, int]]] = {}
+        scores, pieces = {}, {}
         for name, tokenizer in tokenizers.items():
-            encoding = tokenizer(text, return_offsets_mapping=True, return_special_tokens_mask=True)
-            pieces = zip(encoding["offset_mapping"], encoding["special_tokens_mask"], strict=True)
-            offsets[name] = [*(span for span, special in pieces if not special), (len(text), len(text))]
-            indices = word_of_piece(text, offsets[name])
-            assert indices == sorted(indices)
-            assert sorted(set(indices)) == list(range(len(spans) + 1))
-            for span, index in zip(offsets[name][:-1], indices, strict=False):
-                if text[slice(*span)].strip():
-                    start, end = spans[index]
-                    assert start < span[1] and span[0] < end
+            ids, offsets = encode_target(tokenizer, text)
+            assert len(ids) == len(offsets)
+            indices = word_of_piece(text, offsets)
+            assert indices == sorted(indices) and set(indices) == set(range(len(spans) + 1))
+            covered: list[set[int]] = [set() for _ in spans]
+            for (start, end), index in zip(offsets[:-1], indices, strict=False):
+                covered[index] |= {i for i in range(start, end) if not text[i].isspace()}
+            assert covered == [set(range(*span)) for span in spans]
+            logprobs = -3 * torch.rand(len(offsets), generator=generator, dtype=torch.float64)
+            scores[name] = torch.tensor(word_scores(text, offsets, logprobs), dtype=torch.float64)
+            pieces[name] = torch.tensor(indices)
         for teacher, student in product(TOKENIZERS, TOKENIZERS):
-            logprobs = -3 * torch.rand(len(offsets[teacher]), generator=generator, dtype=torch.float64)
-            scores = torch.tensor(word_scores(text, offsets[teacher], logprobs), dtype=torch.float64)
-            pieces_T = torch.tensor(word_of_piece(text, offsets[student]))
-            confidence_T = torch.rand(len(pieces_T), generator=generator, dtype=torch.float64)
-            spread_T = spread_word_scores(scores, pieces_T, confidence_T)
-            product_W = torch.zeros_like(scores).scatter_add(-1, pieces_T, spread_T).exp()
-            torch.testing.assert_close(product_W, scores.exp(), rtol=1e-6, atol=0.0)
+            confidence = torch.rand(len(pieces[student]), generator=generator, dtype=torch.float64)
+            spread = spread_word_scores(scores[teacher], pieces[student], confidence)
+            kept = torch.zeros_like(scores[teacher]).scatter_add(-1, pieces[student], spread).exp()
+            torch.testing.assert_close(kept, scores[teacher].exp(), rtol=1e-6, atol=0.0)

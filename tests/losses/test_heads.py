@@ -166,8 +166,8 @@ def test_logits_never_stand_for_more_than_a_chunk(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(linear_rows, "_MIN_CHUNK_ROWS", 16)
     monkeypatch.setattr(linear_rows, "_CHUNK_BYTES", {"cpu": 1})
     seen = []
-    logits_of = linear_rows.logits_of
-    monkeypatch.setattr(linear_rows, "logits_of", lambda h, *rest: (seen.append(len(h)), logits_of(h, *rest))[1])
+    blocks = linear_rows.blocks
+    monkeypatch.setattr(linear_rows, "blocks", lambda logits, chunk: (seen.append(len(logits)), blocks(logits, chunk))[1])
     hidden, weight, token = torch.randn(100, H), torch.randn(V, H, requires_grad=True), torch.zeros(100, dtype=torch.long)
     for run in (
         lambda: linear_cross_entropy(hidden, weight, token, lambda max_prob: max_prob).loss,
