@@ -88,8 +88,8 @@ def linear_edl_loss(
             raise ValueError(f"{name} is {value!r}; it must be one of {', '.join(known)}")
     if len(weight_VH) < MIN_CLASSES:
         raise ValueError(f"{len(weight_VH)} classes are no vocabulary: use edl_loss on the logits for fewer than {MIN_CLASSES}")
-    clamps = (torch.inf if clamp is None else clamp for clamp in (logit_clamp, kl_clamp))
-    settings = EDLSettings(kl_weight, evidence, form, *clamps, gamma)
+    logit_limit, kl_limit = (torch.inf if clamp is None else clamp for clamp in (logit_clamp, kl_clamp))
+    settings = EDLSettings(kl_weight, evidence, form, logit_limit, kl_limit, gamma)
     rows = partial(edl_rows, settings=settings)
     loss, _, nll_N, kl_N, max_prob_N = _fused(hidden_NH, weight_VH, bias_V, token_N, token_prob, row_weight_N, rows)
     return HeadLoss(loss, nll_N, kl_N if kl_weight else None, max_prob_N)
