@@ -86,12 +86,12 @@ def test_a_submitted_classification_job_streams_output_and_returns_its_exit_stat
             )  # fmt: skip
 
         wait_until_up(dashboard, environment)
-        good = submit("--config", "configs/tiny.yaml")
+        good = submit("--config", "configs/tiny.yaml", "--set", "students=[]")  # the sweep trains students
         assert good.returncode == 0, good.stdout + good.stderr
-        assert "student/0-bayesian: done" in good.stdout
+        assert "test/ceiling: done" in good.stdout
         results = json.loads((Path(classification["storage"]) / "tiny" / "results.json").read_text())
         assert results["metric"] == "accuracy"
-        assert [s["method"] for s in results["students"]] == ["bayesian"]
+        assert results["ceiling"]["score"] >= 0
         bad = submit("--config", "configs/tiny.yaml", "--set", "labelling.beams=3")
         assert bad.returncode != 0
         assert "labelling: unknown key; did you mean labeling?" in bad.stdout + bad.stderr
