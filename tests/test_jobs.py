@@ -91,7 +91,8 @@ def test_a_submitted_classification_job_streams_output_and_returns_its_exit_stat
         assert "test/ceiling: done" in good.stdout
         results = json.loads((Path(classification["storage"]) / "tiny" / "results.json").read_text())
         assert results["metric"] == "accuracy"
-        assert results["ceiling"]["score"] >= 0
+        assert [teacher["name"] for teacher in results["teachers"]] == ["gpt2", "opt"]
+        assert results["students"] == []
         bad = submit("--config", "configs/tiny.yaml", "--set", "labelling.beams=3")
         assert bad.returncode != 0
         assert "labelling: unknown key; did you mean labeling?" in bad.stdout + bad.stderr
