@@ -94,7 +94,7 @@ def row_by_id(table: pa.Table) -> Callable[[int], Row]:
 def in_order(table: pa.Table, ids: Iterable[int]) -> pa.Table:
     """The rows of `table` in the order of `ids`; ids that it lacks are left out."""
     position = {i: row for row, i in enumerate(table["id"].to_pylist())}
-    return table.take([position[i] for i in ids if i in position])
+    return table.take(pa.array([position[i] for i in ids if i in position], pa.int64()))  # typed: there may be none
 
 
 def write_table(file: Path, rows: Iterable[Row], schema: pa.Schema, teachers: Sequence[str] | None = None) -> int:

@@ -135,3 +135,9 @@ def test_only_texts_without_a_score_are_scored(monkeypatch, tmp_path):
     assert scores["old"].of(7) == [{"words": [-2.0], "tokens": 2}, {"words": [-9.0], "tokens": 9}]
     assert scores["old"].of(3) == [{"words": [-8.0], "tokens": 8}]
     assert scores["new"].of(7) == [{"words": [-2.0], "tokens": 2}, {"words": [-1.0], "tokens": 1}]
+
+
+def test_a_table_without_answers_keeps_its_columns():
+    from raw2s.labeling.table import BEAMS, in_order
+
+    assert in_order(BEAMS.empty_table(), [1, 2]).schema == BEAMS

@@ -178,7 +178,16 @@ def test_killed_in_a_stage_and_run_again_equals_the_uninterrupted_run(finished):
 
 def test_a_stage_that_fails_is_named_in_one_line_and_those_beside_it_are_kept(finished):
     storage, _ = finished
-    changes = ("--set", "labeling.max_new_tokens=255", "--set", "ceiling_training.epochs=2", "--set", "students=[]")
+    changes = (
+        "--set",
+        "labeling.max_new_tokens=255",
+        "--set",
+        "ceiling_training.epochs=2",
+        "--set",
+        "students=[]",
+        "--set",
+        "ray.parallel_stages=6",
+    )
     before = set(contents(storage))
     process = start_pipeline(storage.parent / "config.yaml", *changes)
     output = finish(process, seconds=300)
