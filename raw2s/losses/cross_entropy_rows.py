@@ -5,7 +5,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from raw2s.losses.dirichlet import Scratch
-from raw2s.losses.points import put_back, take_points
+from raw2s.losses.points import exp_of_shifted, put_back, take_points
 
 
 def cross_entropy_rows(
@@ -27,7 +27,7 @@ def cross_entropy_rows(
     z_target, z_best = points.logit.unbind(1)
     shifted = logits.sub_(z_best.to(logits.dtype).unsqueeze(1))  # from here on z_best counts as 0
     prob = torch.ones_like(z_target) if token_prob is None else token_prob.to(z_target)
-    exp = torch.exp(shifted, out=shifted if token_prob is None else next(scratch))
+    exp = exp_of_shifted(shifted, out=shifted if token_prob is None else next(scratch))
     total = 1 + exp.sum(1).double()
     log_odds = z_target - z_best - total.log()
     if token_prob is None:

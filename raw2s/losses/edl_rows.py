@@ -14,7 +14,7 @@ from torch import Tensor
 
 from raw2s.losses.dirichlet import FRESH, Scratch, in_powers, stirling_terms, unit_polynomials
 from raw2s.losses.edl import EDLForm, Evidence, softplus
-from raw2s.losses.points import put_back, take_points
+from raw2s.losses.points import exp_of_shifted, put_back, take_points
 
 MIN_CLASSES = 16
 """The totals take Stirling's series without recurrence."""
@@ -71,7 +71,8 @@ def edl_rows(
         evidence = slope = softmax = logits.sub_(shift.to(dtype)).exp_()
         softmax_p = evidence_p
     else:
-        softmax = torch.sub(logits, z_p[:, 1:].to(dtype), out=next(scratch)).exp_()
+        softmax = torch.sub(logits, z_p[:, 1:].to(dtype), out=next(scratch))
+        softmax = exp_of_shifted(softmax, out=softmax)
         softmax_p = (z_p - z_p[:, 1:]).clamp(max=600.0).exp()
         evidence, slope = _evidence(logits, evidence_name, logit_clamp, shift.to(dtype))
         evidence.scatter_(1, points.position, 0.0)

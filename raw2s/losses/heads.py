@@ -22,6 +22,7 @@ from raw2s.losses.cross_entropy_rows import cross_entropy_rows
 from raw2s.losses.dirichlet import Scratch
 from raw2s.losses.edl import EDLForm, Evidence
 from raw2s.losses.edl_rows import MIN_CLASSES, EDLSettings, edl_rows
+from raw2s.losses.points import exp_of_shifted
 
 TokenProb = Tensor | Callable[[Tensor], Tensor]
 """P(s), the teachers' probability of every target piece (N,); or a function that gives it from the student's largest
@@ -59,7 +60,9 @@ def linear_cross_entropy(
     the weight. Raises ValueError for shapes that do not fit together.
     """
     rows = partial(cross_entropy_rows, gamma=gamma)
-    loss, nll_N, max_prob_N = _fused(hidden_NH, weight_VH, bias_V, token_N, token_prob, row_weight_N, rows)
+    loss, nll_N, max_prob_N = _fused(
+        hidden_NH, weight_VH, bias_V, token_N, token_prob, row_weight_N, rows, in_place=token_prob is None
+    )
     return HeadLoss(loss, nll_N, None, max_prob_N)
 
 
@@ -100,11 +103,12 @@ def linear_log_probs(
 ) -> tuple[Tensor, Tensor]:
     """log p(token_n) in nats and the student's largest probability, both (N,), fp32 at least.
 
-    The first is differentiable (its backward pass makes the logits again, a chunk at a time), the second is a constant.
+    The first is differentiable (its backward pass makes the logits again, a chunk at a time, unless they are few enough to be
+    kept), the second is a constant.
     Raises ValueError for shapes that do not fit together.
     """
     hidden_NH, weight_VH = _operands(hidden_NH, weight_VH, bias_V, token_N)
-    log_prob_N, max_prob_N = _LogProbs.apply(hidden_NH, weight_VH, bias_V, token_N)
+    log_prob_N, max_prob_N = _LogProbs.apply(hidden_NH, weight_VH, bias_V, token_N, torch.is_grad_enabled())
     return log_prob_N, max_prob_N
 
 
@@ -133,11 +137,13 @@ def _fused(
     token_prob: TokenProb | None,
     row_weight_N: Tensor | None,
     rows: Callable[..., tuple[Tensor, ...]],
+    *,
+    in_place: bool = False,
 ) -> tuple[Tensor, ...]:
     """The weighted sum of the rows' losses, and every figure that `rows` gives, in the precision of the logits."""
     hidden_NH, weight_VH = _operands(hidden_NH, weight_VH, bias_V, token_N, token_prob, row_weight_N)
     loss, *figures = _WeightedSum.apply(
-        hidden_NH, weight_VH, bias_V, token_N, token_prob, row_weight_N, rows, torch.is_grad_enabled()
+        hidden_NH, weight_VH, bias_V, token_N, token_prob, row_weight_N, rows, in_place, torch.is_grad_enabled()
     )
     return loss, *figures
 
@@ -169,6 +175,7 @@ class _WeightedSum(torch.autograd.Function):
         token_prob: TokenProb | None,
         row_weight_N: Tensor | None,
         rows: Callable[..., tuple[Tensor, ...]],
+        in_place: bool,
         grad_enabled: bool,
     ) -> tuple[Tensor, ...]:
         with torch.autocast(hidden_NH.device.type, enabled=False):
@@ -182,7 +189,9 @@ class _WeightedSum(torch.autograd.Function):
                 part = [None if x is None else x[where] for x in (token_prob, row_weight_N)]
                 return rows(logits_RV, token_N[where], *part, scratch, with_grad=any(wanted))
 
-            figures, grads = linear_rows.run(hidden_NH, weight_VH, bias_V, of_rows, wanted=wanted, logits_NV=logits_NV)
+            figures, grads = linear_rows.run(
+                hidden_NH, weight_VH, bias_V, of_rows, wanted=wanted, logits_NV=logits_NV, in_place=in_place
+            )
         ctx.save_for_backward(*grads)
         weighted_N = figures[0] if row_weight_N is None else figures[0] * row_weight_N
         dtype = linear_rows.product_dtype(hidden_NH)
@@ -196,18 +205,27 @@ class _WeightedSum(torch.autograd.Function):
         # In place where the graph ends here: a second copy of the weight's gradient would be the peak of a training step.
         keep = torch._C._autograd._get_current_graph_task_keep_graph()
         scaled = [g if g is None else g * grad_loss if keep else g.mul_(grad_loss) for g in ctx.saved_tensors]
-        return *scaled, None, None, None, None, None
+        return *scaled, None, None, None, None, None, None
 
 
 class _LogProbs(torch.autograd.Function):
+    """What comes back for a row only scales that row's gradient: where the logits may be kept, they are as that gradient."""
+
     @staticmethod
-    def forward(ctx: Any, hidden_NH: Tensor, weight_VH: Tensor, bias_V: Tensor | None, token_N: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(
+        ctx: Any, hidden_NH: Tensor, weight_VH: Tensor, bias_V: Tensor | None, token_N: Tensor, grad_enabled: bool
+    ) -> tuple[Tensor, Tensor]:
+        keep = grad_enabled and linear_rows.may_be_kept(hidden_NH, weight_VH)
+
         def of_rows(logits_RV: Tensor, where: slice, scratch: Scratch) -> tuple[Tensor, ...]:
-            return cross_entropy_rows(logits_RV, token_N[where], None, None, scratch, with_grad=False)
+            return cross_entropy_rows(logits_RV, token_N[where], None, None, scratch, with_grad=keep)
 
         with torch.autocast(hidden_NH.device.type, enabled=False):
-            (loss_N, max_prob_N), _ = linear_rows.run(hidden_NH, weight_VH, bias_V, of_rows, wanted=(False, False, False))
-        ctx.save_for_backward(hidden_NH, weight_VH, bias_V, token_N)
+            logits_NV = linear_rows.all_logits(hidden_NH, weight_VH, bias_V) if keep else None
+            (loss_N, max_prob_N), _ = linear_rows.run(
+                hidden_NH, weight_VH, bias_V, of_rows, wanted=(False, False, False), logits_NV=logits_NV
+            )
+        ctx.save_for_backward(hidden_NH, weight_VH, bias_V, token_N, logits_NV)
         dtype = linear_rows.product_dtype(hidden_NH)
         max_prob_N = max_prob_N.to(dtype)
         ctx.mark_non_differentiable(max_prob_N)
@@ -216,14 +234,23 @@ class _LogProbs(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad_N: Tensor, _: Any) -> tuple[Tensor | None, ...]:
-        hidden_NH, weight_VH, bias_V, token_N = ctx.saved_tensors
+        hidden_NH, weight_VH, bias_V, token_N, row_grad_NV = ctx.saved_tensors
 
-        def of_rows(logits_RV: Tensor, where: slice, scratch: Scratch) -> tuple[Tensor, ...]:
+        def from_logits(logits_RV: Tensor, where: slice, scratch: Scratch) -> tuple[Tensor, ...]:
             return cross_entropy_rows(logits_RV, token_N[where], None, -grad_N[where], scratch, with_grad=True)
 
+        def from_kept(row_grad_RV: Tensor, where: slice, scratch: Scratch) -> tuple[Tensor, ...]:
+            row_grad_RV.mul_(-grad_N[where, None])
+            return (grad_N[where],)
+
+        if row_grad_NV is not None and torch._C._autograd._get_current_graph_task_keep_graph():
+            row_grad_NV = row_grad_NV.clone()
         with torch.autocast(hidden_NH.device.type, enabled=False):
-            _, grads = linear_rows.run(hidden_NH, weight_VH, bias_V, of_rows, wanted=ctx.needs_input_grad[:3])
-        return *grads, None
+            _, grads = linear_rows.run(
+                hidden_NH, weight_VH, bias_V, from_logits if row_grad_NV is None else from_kept,
+                wanted=ctx.needs_input_grad[:3], logits_NV=row_grad_NV,
+            )  # fmt: skip
+        return *grads, None, None
 
 
 def _max_probs(hidden_NH: Tensor, weight_VH: Tensor, bias_V: Tensor | None) -> tuple[Tensor, Tensor | None]:
@@ -231,5 +258,6 @@ def _max_probs(hidden_NH: Tensor, weight_VH: Tensor, bias_V: Tensor | None) -> t
     found = []
     for chunk, logits_CV in linear_rows.chunks_of_logits(*linear_rows.operands(hidden_NH, weight_VH), bias_V):
         for _, block in linear_rows.blocks(logits_CV, chunk):
-            found.append((block - block.amax(1, keepdim=True)).exp_().sum(1).reciprocal_())
+            shifted = block - block.amax(1, keepdim=True)
+            found.append(exp_of_shifted(shifted, out=shifted).sum(1).reciprocal_())
     return torch.cat(found), logits_CV if chunk.start == 0 else None

@@ -16,6 +16,8 @@ from raw2s.losses.dirichlet import FRESH, Scratch
 
 _CHUNK_BYTES = {"cpu": 32 * 2**20}
 _CHUNK_BYTES_ON_ACCELERATORS = 512 * 2**20
+_KEPT_BYTES = {"cpu": 128 * 2**20}
+"""Logits up to this size may stand from forward to backward, which saves making them again; on accelerators, those of a chunk."""
 _MIN_CHUNK_ROWS = 256
 """Fewer rows make the products slow: they would read the embedding more often than they use it."""
 _BLOCK_ELEMENTS_ON_CPU = 2**19
@@ -53,10 +55,23 @@ def chunks_of_logits(hidden_NH: Tensor, weight_VH: Tensor, bias_V: Tensor | None
         yield chunk, logits_CV if bias_V is None else logits_CV.add_(bias_V)
 
 
-def blocks(logits_CV: Tensor, chunk: slice) -> Iterator[tuple[slice, Tensor]]:
-    """A chunk's logits in blocks small enough for a CPU's cache; whole on other devices."""
+def may_be_kept(hidden_NH: Tensor, weight_VH: Tensor) -> bool:
+    """Whether the logits of all rows are few enough to be held until the backward pass."""
+    most = _KEPT_BYTES.get(hidden_NH.device.type, _CHUNK_BYTES_ON_ACCELERATORS)
+    return len(hidden_NH) * len(weight_VH) * product_dtype(hidden_NH).itemsize <= most
+
+
+def all_logits(hidden_NH: Tensor, weight_VH: Tensor, bias_V: Tensor | None) -> Tensor:
+    """The logits of all rows at once, (N, V), fp32 at least."""
+    hidden_NH, weight_VH = operands(hidden_NH, weight_VH)
+    logits_NV = _product(hidden_NH, weight_VH.T)
+    return logits_NV if bias_V is None else logits_NV.add_(bias_V)
+
+
+def blocks(logits_CV: Tensor, chunk: slice, *, in_place: bool = False) -> Iterator[tuple[slice, Tensor]]:
+    """A chunk's logits in blocks small enough for a CPU's cache, twice as large for a form `in_place`; whole on other devices."""
     whole = logits_CV.device.type != "cpu"
-    rows = max(1, len(logits_CV) if whole else _BLOCK_ELEMENTS_ON_CPU // logits_CV.shape[1])
+    rows = max(1, len(logits_CV) if whole else (2 if in_place else 1) * _BLOCK_ELEMENTS_ON_CPU // logits_CV.shape[1])
     start = chunk.start
     for block in logits_CV.split(rows):
         yield slice(start, start + len(block)), block
@@ -71,10 +86,11 @@ def run(
     *,
     wanted: tuple[bool, ...],
     logits_NV: Tensor | None = None,
+    in_place: bool = False,
 ) -> tuple[list[Tensor], Gradients]:
     """The figures of all rows, each (N,), and the gradients `wanted` for hidden states, weight and bias.
 
-    `logits_NV`, if the caller has them, are overwritten.
+    `logits_NV`, if the caller has them, are overwritten. `in_place`: `rows` needs no scratch memory.
     """
     dtype, grad_dtype = product_dtype(hidden_NH), hidden_NH.dtype
     hidden_NH, weight_VH = operands(hidden_NH, weight_VH)
@@ -85,7 +101,7 @@ def run(
     buffers: list[Tensor] = []
     chunks = chunks_of_logits(hidden_NH, weight_VH, bias_V) if logits_NV is None else [(slice(0, len(logits_NV)), logits_NV)]
     for chunk, logits_CV in chunks:
-        figures += [rows(block, where, _scratch(block, buffers)) for where, block in blocks(logits_CV, chunk)]
+        figures += [rows(block, where, _scratch(block, buffers)) for where, block in blocks(logits_CV, chunk, in_place=in_place)]
         logits_grad_CV = logits_CV.to(hidden_NH.dtype)
         if bias_grad is not None:
             bias_grad += logits_CV.sum(0)

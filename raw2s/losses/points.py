@@ -4,6 +4,7 @@ What is special about a row sits in these two: the target's mass, and nearly all
 computed as scalars; the others are dense, of like size, and none of their sums or differences cancels.
 """
 
+import math
 from typing import NamedTuple
 
 import torch
@@ -36,6 +37,15 @@ def take_points(logits: Tensor, token: Tensor) -> Points:
 def argmax(logits: Tensor) -> Tensor:
     """(n, V) -> (n,). torch's own is not vectorised on a CPU: NumPy's takes a tenth of its time."""
     return torch.from_numpy(logits.numpy().argmax(1)) if logits.device.type == "cpu" else logits.argmax(1)
+
+
+def exp_of_shifted(x: Tensor, out: Tensor | None) -> Tensor:
+    """exp(x) for rows whose largest entry has been subtracted; `out` may be x itself.
+
+    On a CPU by exp2, which takes a fifth of the time. Rounding x log2 e costs |x| units in the last place of exp(x): nothing
+    relative to the row's largest entry.
+    """
+    return torch.mul(x, math.log2(math.e), out=out).exp2_() if x.device.type == "cpu" else torch.exp(x, out=out)
 
 
 def put_back(logits: Tensor, points: Points, value: Tensor) -> None:

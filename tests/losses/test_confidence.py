@@ -1,3 +1,4 @@
+import math
 from typing import Any
 
 import pytest
@@ -80,6 +81,30 @@ def test_balance_threshold_keeps_the_class_share(positives: int) -> None:
     assert own[:, 1].sum() == min(positives, 15)
     prob_0 = logits.softmax(-1)[:, 0]
     assert prob_0[own[:, 0].bool()].min() >= prob_0[own[:, 1].bool()].max() if positives else own[:, 0].all()
+
+
+@settings(deadline=None)
+@given(st.integers(1, 32), st.integers(0, 10_000))
+def test_balance_threshold_is_openais_rule(batch: int, seed: int) -> None:
+    """Their code in words: sort the batch by p_0, go up by the mean weak p_1 of the way (linear between two), cut there."""
+    generator = torch.Generator().manual_seed(seed)
+    logits = torch.randn(batch, 2, generator=generator, dtype=torch.float64)
+    weak = torch.randn(batch, 2, generator=generator, dtype=torch.float64).softmax(-1)
+    prob_0 = logits.softmax(-1)[:, 0]
+    ordered, at = prob_0.sort().values, weak[:, 1].mean().item() * (batch - 1)
+    threshold = ordered[math.floor(at)] + (at % 1) * (ordered[math.ceil(at)] - ordered[math.floor(at)])
+    own = balance_threshold(logits, weak)
+    away = (prob_0 - threshold).abs() > 1e-12  # which side of it a sample at the threshold falls is rounding
+    assert (own[:, 0].bool() == (prob_0 >= threshold))[away].all()
+
+
+def test_a_balanced_own_prediction_is_mixed_like_any_other() -> None:
+    logits = torch.tensor([[4.0, 0.0], [3.0, 0.0], [2.0, 0.0], [1.0, 0.0]], requires_grad=True)
+    weak = torch.tensor([[0.9, 0.1], [0.2, 0.8], [0.7, 0.3], [0.2, 0.8]])
+    own = balance_threshold(logits, weak)
+    assert own[:, 1].tolist() == [0.0, 0.0, 1.0, 1.0] and logits.argmax(-1).tolist() == [0] * 4 and not own.requires_grad
+    mixed = 0.7 * weak + 0.3 * own
+    torch.testing.assert_close(cross_entropy(logits, mixed), 0.7 * cross_entropy(logits, weak) + 0.3 * cross_entropy(logits, own))
 
 
 def test_balance_threshold_is_for_two_classes() -> None:

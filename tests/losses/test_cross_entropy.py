@@ -1,3 +1,4 @@
+from itertools import product
 from typing import Any
 
 import pytest
@@ -110,9 +111,10 @@ def test_a_certain_student_is_no_division_by_zero(size: float) -> None:
     assert logits.grad.isfinite().all()
 
 
-def test_float32_gradient_at_a_real_vocabulary() -> None:
+@pytest.mark.parametrize("vocabulary", [32_000, 151_936])
+def test_float32_gradient_at_a_real_vocabulary(vocabulary: int) -> None:
     generator = torch.Generator().manual_seed(3)
-    logits = 3 * torch.randn(4, 32_000, generator=generator)
+    logits = 3 * torch.randn(4, vocabulary, generator=generator)
     token, prob = torch.tensor([1, 2, 3, 4]), torch.tensor([0.9, 0.5, 1.0, 0.0])
     logits[0, 1] = 25.0
     grads = []
@@ -122,6 +124,15 @@ def test_float32_gradient_at_a_real_vocabulary() -> None:
         assert z.grad is not None
         grads.append(z.grad.double())
     assert ((grads[0] - grads[1]).abs().amax(-1) / grads[1].abs().amax(-1)).max() < 1e-6
+
+
+def test_finite_at_extreme_logits_and_probabilities_in_float32() -> None:
+    for values in product((-80.0, 0.0, 80.0), repeat=3):
+        for prob in (0.0, 0.5, 1.0):
+            logits = torch.tensor([values], requires_grad=True)
+            loss = soft_label_cross_entropy(logits, torch.tensor([1]), torch.tensor([prob]))
+            (grad,) = torch.autograd.grad(loss, logits)
+            assert loss.isfinite() and grad.isfinite().all()
 
 
 def test_half_precision_is_computed_in_float32() -> None:

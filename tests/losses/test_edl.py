@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from raw2s.losses import edl_loss, edl_terms, soft_label
+from raw2s.losses import cross_entropy, edl_loss, edl_terms, soft_label
 from raw2s.losses.edl import EDLForm, Evidence
 
 FORMS = get_args(EDLForm)
@@ -90,6 +90,18 @@ def test_classes_may_be_permuted(classes: int, seed: int, form: EDLForm, evidenc
     torch.testing.assert_close(loss, permuted)
 
 
+@settings(deadline=None)
+@given(st.integers(2, 9), st.integers(0, 10_000))
+def test_a_shift_moves_the_nll_between_ignorance_and_cross_entropy(classes: int, seed: int) -> None:
+    """The logits' size is how much the student knows: without evidence log K, with all of it the softmax's cross entropy."""
+    logits, target = logits_and_target(3, classes, seed)
+    uniform = torch.full((3,), classes, dtype=torch.float64).log()
+    torch.testing.assert_close(edl_terms(logits - 60, target)[0], uniform)
+    torch.testing.assert_close(edl_terms(logits + 60, target)[0], cross_entropy(logits, target, reduction="none"))
+    kl = torch.stack([edl_terms(logits + shift, target)[1] for shift in (-60.0, -2.0, 0.0, 2.0, 60.0)])
+    assert (kl.diff(dim=0) > 0).all() and kl[0].abs().max() < 1e-9
+
+
 @pytest.mark.parametrize("evidence, form", product(EVIDENCES, FORMS))
 def test_finite_at_extreme_logits_and_targets_in_float32(evidence: Evidence, form: EDLForm) -> None:
     values = (-80.0, 0.0, 80.0)
@@ -117,14 +129,14 @@ def test_confident_logits_keep_a_bounded_gradient() -> None:
     assert logits.grad[0].item() == pytest.approx(2.0, rel=1e-5)
 
 
-@pytest.mark.parametrize("form", FORMS)
-def test_float32_gradient_at_a_real_vocabulary(form: EDLForm) -> None:
+@pytest.mark.parametrize("form, vocabulary", product(FORMS, (32_000, 151_936)))
+def test_float32_gradient_at_a_real_vocabulary(form: EDLForm, vocabulary: int) -> None:
     """Within 1e-6 of float64 relative to the largest entry: for the loss over the batch, for the KL in every row.
 
     The rows: confident and right, confident and wrong, a soft label on a flat distribution, and a token the teachers exclude.
     """
     generator = torch.Generator().manual_seed(3)
-    logits = 2 * torch.randn(4, 32_000, generator=generator) - 1
+    logits = 2 * torch.randn(4, vocabulary, generator=generator) - 1
     token = torch.tensor([5, 6, 7, 8])
     logits[0, 5], logits[1, 9], logits[2, 7] = 20.0, 14.0, 6.0
     target = soft_label(logits, token, torch.tensor([1.0, 0.2, 0.9, 0.0]))

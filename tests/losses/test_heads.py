@@ -40,6 +40,7 @@ def chunked(request: Any, monkeypatch: pytest.MonkeyPatch) -> int:
     if request.param > 1:
         monkeypatch.setattr(linear_rows, "_MIN_CHUNK_ROWS", 3)
         monkeypatch.setattr(linear_rows, "_CHUNK_BYTES", {"cpu": 1})
+        monkeypatch.setattr(linear_rows, "_KEPT_BYTES", {"cpu": 1})
         monkeypatch.setattr(linear_rows, "_BLOCK_ELEMENTS_ON_CPU", 2 * V)
     return int(request.param)
 
@@ -165,9 +166,10 @@ def test_the_teachers_probability_may_depend_on_the_students_confidence(options:
 def test_logits_never_stand_for_more_than_a_chunk(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(linear_rows, "_MIN_CHUNK_ROWS", 16)
     monkeypatch.setattr(linear_rows, "_CHUNK_BYTES", {"cpu": 1})
+    monkeypatch.setattr(linear_rows, "_KEPT_BYTES", {"cpu": 1})
     seen = []
     blocks = linear_rows.blocks
-    monkeypatch.setattr(linear_rows, "blocks", lambda logits, chunk: (seen.append(len(logits)), blocks(logits, chunk))[1])
+    monkeypatch.setattr(linear_rows, "blocks", lambda logits, *a, **o: (seen.append(len(logits)), blocks(logits, *a, **o))[1])
     hidden, weight, token = torch.randn(100, H), torch.randn(V, H, requires_grad=True), torch.zeros(100, dtype=torch.long)
     for run in (
         lambda: linear_cross_entropy(hidden, weight, token, lambda max_prob: max_prob).loss,
@@ -199,10 +201,11 @@ def test_one_weight_used_twice_and_gradients_accumulated() -> None:
     torch.testing.assert_close(tied["fused"].weight.grad, tied["plain"].weight.grad)
 
 
-def test_a_kept_graph_may_run_backward_again() -> None:
+@pytest.mark.parametrize("log_probs", [False, True])
+def test_a_kept_graph_may_run_backward_again(log_probs: bool, chunked: int) -> None:
     hidden, weight, _ = (x.requires_grad_() for x in head(7))
     token, _, _ = rows(7)
-    loss = linear_cross_entropy(hidden, weight, token).loss
+    loss = linear_log_probs(hidden, weight, token)[0].sum() if log_probs else linear_cross_entropy(hidden, weight, token).loss
     first = torch.autograd.grad(2 * loss, (hidden, weight), retain_graph=True)
     kept = [grad.clone() for grad in first]
     second = torch.autograd.grad(4 * loss, (hidden, weight))
@@ -283,6 +286,71 @@ def test_float32_gradient_at_a_real_vocabulary(vocabulary: int, options: dict[st
         assert error.max() < 1e-6, error
 
 
+@pytest.mark.parametrize("evidence, form", product(("softplus", "relu"), FORMS))
+def test_float32_gradient_of_other_evidences(evidence: Evidence, form: EDLForm) -> None:
+    generator = torch.Generator().manual_seed(16)
+    logits = 2 * torch.randn(5, 32_000, generator=generator) - 1
+    token, prob = torch.arange(5, 10), torch.tensor([1.0, 0.2, 0.9, 0.0, 0.5])
+    logits[0, 5], logits[1, 9], logits[2, 7], logits[4, 9] = 20.0, 14.0, 6.0, 25.0
+    grads = []
+    for dtype in (torch.float32, torch.float64):
+        hidden, weight = unit_head(logits.to(dtype))
+        got = linear_edl_loss(hidden, weight, token, prob.to(dtype), kl_weight=1e-2, gamma=0.2, evidence=evidence, form=form)
+        grads.append(torch.autograd.grad(got.loss, weight)[0].double())
+    assert ((grads[0] - grads[1]).abs().amax(0) / grads[1].abs().amax(0)).max() < 1e-6
+
+
+@pytest.mark.parametrize("vocabulary", [32_000, 151_936])
+def test_float32_log_probs_at_a_real_vocabulary(vocabulary: int) -> None:
+    logits = 3 * torch.randn(4, vocabulary, generator=torch.Generator().manual_seed(17))
+    logits[0, 5], logits[1, 9] = 25.0, 25.0
+    token, values, grads = torch.tensor([5, 6, 7, 8]), [], []
+    for dtype in (torch.float32, torch.float64):
+        hidden, weight = unit_head(logits.to(dtype))
+        log_prob, max_prob = linear_log_probs(hidden, weight, token)
+        values.append((log_prob.double(), max_prob.double()))
+        grads.append(torch.autograd.grad(log_prob.sum(), weight)[0].double())
+    torch.testing.assert_close(*values, rtol=1e-6, atol=1e-6)
+    assert ((grads[0] - grads[1]).abs().amax(0) / grads[1].abs().amax(0)).max() < 1e-6
+
+
+def test_edl_oracle(oracle: dict[str, list[dict[str, Any]]]) -> None:
+    """Any target, as so many rows of one piece each: the form `expected` is linear in it."""
+    cases = [case for case in oracle["edl_expected"] if len(case["logits"]) >= 16]
+    assert {case["evidence"] for case in cases} == set(EVIDENCES)
+    for case in cases:
+        weight = torch.tensor(case["logits"], dtype=torch.float64).unsqueeze(1).requires_grad_()
+        hidden, target = torch.ones_like(weight).detach(), torch.tensor(case["target"], dtype=torch.float64)
+        pieces = torch.arange(len(weight))
+        got = linear_edl_loss(hidden, weight, pieces, kl_weight=case["lam"], evidence=case["evidence"], row_weight_N=target)
+        assert got.loss.item() == pytest.approx(case["loss"], rel=1e-9)
+        grad = torch.tensor(case["grad"], dtype=torch.float64)
+        assert (torch.autograd.grad(got.loss, weight)[0][:, 0] - grad).abs().max() < 1e-8 * grad.abs().max()
+
+
+def test_soft_label_oracle(oracle: dict[str, list[dict[str, Any]]]) -> None:
+    for case in oracle["soft_label_ce"]:
+        logits = torch.tensor([case["logits"]], dtype=torch.float64)
+        hidden, weight = unit_head(logits)
+        prob = torch.tensor([case["p_word_share"]], dtype=torch.float64)
+        got = linear_cross_entropy(hidden, weight, torch.tensor([case["token"]]), prob)
+        assert got.loss.item() == pytest.approx(case["loss"], rel=1e-9)
+        grad = torch.tensor(case["grad"], dtype=torch.float64)
+        assert (torch.autograd.grad(got.loss, weight)[0][:, 0] - grad).abs().max() < 1e-8 * grad.abs().max()
+
+
+@settings(deadline=None, max_examples=30)
+@given(st.integers(0, 10_000), st.floats(-50, 50), st.booleans())
+def test_a_shift_of_all_logits_changes_no_cross_entropy(seed: int, shift: float, soft: bool) -> None:
+    hidden, weight, bias = head(seed)
+    token, prob, _ = rows(seed)
+    losses = [
+        linear_cross_entropy(hidden, weight, token, prob if soft else None, bias_V=b, gamma=0.3) for b in (bias, bias + shift)
+    ]
+    torch.testing.assert_close(*losses)
+    torch.testing.assert_close(*(linear_log_probs(hidden, weight, token, bias_V=b) for b in (bias, bias + shift)))
+
+
 @settings(deadline=None, max_examples=30)
 @given(st.integers(1, 5), st.integers(0, 10_000), st.sampled_from([{}, EDL_OPTIONS[0]]), st.sampled_from([0.0, 0.3]))
 def test_teachers_of_one_sequence_are_one_call(teachers: int, seed: int, options: dict[str, Any], gamma: float) -> None:
@@ -331,6 +399,24 @@ def test_half_precision_operands(options: dict[str, Any]) -> None:
     for grad, reference in zip(half_grads, full_grads, strict=True):
         assert grad.dtype == torch.bfloat16 and grad.isfinite().all()
         assert (grad - reference).abs().max() < 2**-7 * reference.abs().max()
+
+
+@pytest.mark.parametrize("options", [{}, *({"form": form, "kl_weight": 1e-4} for form in FORMS)], ids=["ce", *FORMS])
+def test_half_precision_at_a_real_vocabulary(options: dict[str, Any]) -> None:
+    """Against float64 from the same operands: the error of gradients is their own rounding to bf16, 2⁻⁸, and no more."""
+    generator = torch.Generator().manual_seed(18)
+    hidden = torch.randn(24, 16, generator=generator).bfloat16()
+    weight = (0.75 * torch.randn(32_000, 16, generator=generator)).bfloat16()
+    token, prob = torch.randint(32_000, (24,), generator=generator), torch.rand(24, generator=generator)
+    results = []
+    for dtype in (torch.bfloat16, torch.float64):
+        operands = [x.to(dtype).requires_grad_() for x in (hidden, weight)]
+        got = fused(*operands, token, prob, gamma=0.2, options=options)
+        results.append((got.loss.double(), *(g.double() for g in torch.autograd.grad(got.loss, operands))))
+    (loss, *grads), (exact_loss, *exact) = results
+    assert abs(loss - exact_loss) < 1e-6 * abs(exact_loss)
+    for grad, reference in zip(grads, exact, strict=True):
+        assert grad.isfinite().all() and (grad - reference).abs().max() < 2**-8 * reference.abs().max()
 
 
 def test_autocast_does_not_reach_inside() -> None:
