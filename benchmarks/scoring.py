@@ -1,23 +1,27 @@
 """Scoring candidates: a prompt forwarded once for all of them, against the ways one would write with transformers alone.
 
-    python benchmarks/scoring.py [--repeats 5] [--out benchmarks/results/scoring.json]
-
 CPU time of one thread, variants in turn, the least of the repeats; every variant's scores are checked against the others first.
 """
 
-import argparse
-import json
-import platform
 import time
 from collections.abc import Callable
-from datetime import UTC, datetime
-from pathlib import Path
+from typing import Any
 
 import torch
-import transformers
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
-from transformers import AutoModelForCausalLM, GPT2Config, PreTrainedModel
+from transformers import (
+    AutoModelForCausalLM,
+    DynamicCache,
+    GPT2Config,
+    GPTNeoXConfig,
+    LlamaConfig,
+    MistralConfig,
+    OPTConfig,
+    PreTrainedConfig,
+    PreTrainedModel,
+    Qwen2Config,
+)
 
 from raw2s.decoding.beams import generate_beams
 from raw2s.decoding.packing import token_tree
@@ -26,12 +30,21 @@ from raw2s.decoding.tokens import encode_prompt, encode_target
 from raw2s.models.load import load_model, load_tokenizer
 from raw2s.tasks.slurp import pool_rows
 
-ROOT = Path(__file__).resolve().parents[1]
 Ids = list[int]
 Score = Callable[[PreTrainedModel, list[Ids], list[list[Ids]]], Tensor]
 """The summed log-probability of every candidate, prompt after prompt."""
 SHAPES = [(4, 256, 12, 32), (2, 512, 24, 32)]
 """Prompts, tokens of a prompt, candidates of each, tokens of a candidate."""
+SIZE = {"vocab_size": 8192, "hidden_size": 256, "num_hidden_layers": 4, "num_attention_heads": 4}
+GATED = {**SIZE, "intermediate_size": 704, "num_key_value_heads": 2}
+ARCHITECTURES: dict[str, PreTrainedConfig] = {
+    "gpt2": GPT2Config(**SIZE),
+    "opt": OPTConfig(**SIZE, ffn_dim=1024, word_embed_proj_dim=256),
+    "gpt_neox": GPTNeoXConfig(**SIZE, intermediate_size=1024),
+    "llama": LlamaConfig(**GATED),
+    "qwen2": Qwen2Config(**GATED),
+    "mistral": MistralConfig(**GATED),
+}
 TEACHERS = ["tiny-gpt2", "tiny-opt", "tiny-gpt-neox"]
 DEMO_PROMPTS = 100
 
@@ -85,6 +98,21 @@ def padded_pairs(model: PreTrainedModel, prompts: list[Ids], candidates: list[li
     return sums
 
 
+def expanded(model: PreTrainedModel, prompts: list[Ids], candidates: list[list[Ids]]) -> Tensor:
+    """The prompt forwarded once, its keys and values repeated for every candidate, the head at the candidates only."""
+    sums = []
+    for prompt, texts in zip(prompts, candidates, strict=True):
+        target_KC, cache = torch.tensor(texts), DynamicCache(config=model.config)
+        decoder, head = model.get_decoder(), model.get_output_embeddings()
+        prompt_H = decoder(input_ids=torch.tensor([prompt]), past_key_values=cache, use_cache=True).last_hidden_state[0, -1]
+        cache.batch_repeat_interleave(len(texts))
+        own_KCH = decoder(input_ids=target_KC[:, :-1], past_key_values=cache, use_cache=True).last_hidden_state
+        hidden_KCH = torch.cat([prompt_H.expand(len(texts), 1, -1), own_KCH], dim=1)
+        logits_KCV = head(hidden_KCH)
+        sums.append((logits_KCV.gather(2, target_KC[:, :, None])[:, :, 0] - logits_KCV.logsumexp(2)).sum(1))
+    return torch.cat(sums)
+
+
 def packed(model: PreTrainedModel, prompts: list[Ids], candidates: list[list[Ids]]) -> Tensor:
     scored = continuation_logprobs(model, prompts, candidates, filler=0)
     return torch.tensor([sum(score) for scores in scored for score in scores])
@@ -107,14 +135,17 @@ def cpu_seconds(
     return least
 
 
-def long_prompts(repeats: int) -> list[dict[str, object]]:
+def long_prompts(repeats: int) -> list[dict[str, Any]]:
     torch.manual_seed(0)
     model = AutoModelForCausalLM.from_config(GPT2Config(n_embd=256, n_layer=6, n_head=4)).eval()
-    results: list[dict[str, object]] = []
+    results: list[dict[str, Any]] = []
     for B, P, K, C in SHAPES:
         prompts = torch.randint(50257, (B, P)).tolist()
         candidates = torch.randint(50257, (B, K, C)).tolist()
-        variants = {"packed": packed, "naive, one by one": naive(1), "naive, four at a time": naive(4), "logits_to_keep": keep}
+        variants = {
+            "packed": packed, "expanded prefix": expanded,
+            "naive, one by one": naive(1), "naive, four at a time": naive(4), "logits_to_keep": keep,
+        }  # fmt: skip
         seconds = cpu_seconds(variants, model, prompts, candidates, repeats)
         fastest_naive = min(seconds["naive, one by one"], seconds["naive, four at a time"])
         results.append(
@@ -129,6 +160,21 @@ def long_prompts(repeats: int) -> list[dict[str, object]]:
     return results
 
 
+def architectures(repeats: int) -> list[dict[str, Any]]:
+    """Packed rows against an expanded prefix cache, the two ways to forward a prompt once: which is faster for whom."""
+    B, P, K, C = SHAPES[0]
+    results: list[dict[str, Any]] = []
+    for name, config in ARCHITECTURES.items():
+        torch.manual_seed(0)
+        model = AutoModelForCausalLM.from_config(config).eval()
+        prompts = torch.randint(config.vocab_size, (B, P)).tolist()
+        candidates = torch.randint(config.vocab_size, (B, K, C)).tolist()
+        seconds = cpu_seconds({"packed": packed, "expanded prefix": expanded}, model, prompts, candidates, repeats)
+        ratio = seconds["expanded prefix"] / seconds["packed"]
+        results.append({"architecture": name, "cpu_seconds": seconds, "times_faster_than_expanded_prefix": ratio})
+    return results
+
+
 def demo_candidates() -> tuple[list[str], list[list[str]]]:
     """SLURP prompts and the pooled beams of the built-in models."""
     prompts = [row["text"] + "\n" for row in pool_rows()[:DEMO_PROMPTS]]
@@ -140,9 +186,9 @@ def demo_candidates() -> tuple[list[str], list[list[str]]]:
     return prompts, [list(texts) for texts in pooled]
 
 
-def demo(repeats: int) -> list[dict[str, object]]:
+def demo(repeats: int) -> list[dict[str, Any]]:
     prompts, candidates = demo_candidates()
-    results: list[dict[str, object]] = []
+    results: list[dict[str, Any]] = []
     for name in TEACHERS:
         model, tokenizer = load_model(name, "generation"), load_tokenizer(name)
         ids = [encode_prompt(tokenizer, prompt) for prompt in prompts]
@@ -160,27 +206,3 @@ def demo(repeats: int) -> list[dict[str, object]]:
             }
         )
     return results
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--repeats", type=int, default=5)
-    parser.add_argument("--out", type=Path, default=ROOT / "benchmarks" / "results" / "scoring.json")
-    arguments = parser.parse_args()
-    torch.set_num_threads(1)
-    with torch.inference_mode():
-        results = {
-            "measured": datetime.now(UTC).isoformat(timespec="seconds"),
-            "machine": platform.processor() or platform.machine(),
-            "torch": torch.__version__,
-            "transformers": transformers.__version__,
-            "long_prompts": long_prompts(arguments.repeats),
-            "demo": demo(arguments.repeats),
-        }
-    arguments.out.parent.mkdir(parents=True, exist_ok=True)
-    arguments.out.write_text(json.dumps(results, indent=1) + "\n")
-    print(json.dumps(results, indent=1))
-
-
-if __name__ == "__main__":
-    main()

@@ -59,10 +59,11 @@ def generate_beams(
                 if mean > NEVER
             ]
         )
-    return [_distinct_best_first(of_prompt) for of_prompt in candidates]
+    return [distinct_best_first(of_prompt) for of_prompt in candidates]
 
 
-def _distinct_best_first(candidates: list[Candidate]) -> list[Candidate]:
+def distinct_best_first(candidates: list[Candidate]) -> list[Candidate]:
+    """The one rule that ranks candidates, whatever found them: the best mean first, of equal texts only the best."""
     best: dict[str, Candidate] = {}
     for candidate in sorted(candidates, key=lambda candidate: -candidate.mean_logprob):
         best.setdefault(candidate.text, candidate)

@@ -21,11 +21,6 @@ def hidden_at(model: PreTrainedModel, rows: PackedRows, index_N: Tensor) -> Tens
     return hidden_RTH.flatten(0, 1)[index_N]
 
 
-def logits_at(model: PreTrainedModel, rows: PackedRows, index_N: Tensor) -> Tensor:
-    """The logits at those indices and no others: (N, V), or (N, K) for a classifier."""
-    return output_head(model)(hidden_at(model, rows, index_N))
-
-
 def output_head(model: PreTrainedModel) -> nn.Module:
     """The module from (N, H) to (N, V), or (N, K) of a classifier: a large part of a small model, so run it on few rows."""
     head: Any = model.score if hasattr(model, "score") else model.get_output_embeddings()

@@ -15,8 +15,10 @@ from raw2s.decoding.tokens import check_context, encode_prompt, encode_target, p
 
 SHARING_TOKENS = 2048
 """Target tokens that share one forward of their prompt, or as many as it has itself: attention costs the square of a row."""
-HEAD_ELEMENTS = 2**23
-"""Logits held at a time: 32 MB in fp32."""
+HEAD_ELEMENTS = {"cpu": 2**20, "cuda": 2**26}
+"""Logits held at a time: 4 MB in fp32 on a CPU, 256 MB on an accelerator."""
+MIN_HEAD_COLUMNS = 256
+"""Fewer columns of the vocabulary at a time make the product slow."""
 BATCH_TOKENS = {"cpu": 2048, "cuda": 16384}
 """Tokens of a forward pass unless the caller says: what keeps the device busy, and on a CPU stays near its caches."""
 
@@ -70,7 +72,7 @@ def continuation_logprobs(
 
     A prompt is forwarded once for all its continuations, and so is a prefix that some of them share. Batches hold at most
     `max_tokens_per_batch` tokens (default `BATCH_TOKENS`) and a little filler of id `filler`, or one prompt. The vocabulary head runs once for each token that
-    predicts; a chunk of its logits is held at a time, the softmax in fp32.
+    predicts; a block of its logits is held at a time, the softmax in fp32.
     Raises ValueError for a model that bends its logits after the head, and for one whose texts cannot share a row.
     """
     require_plain_head(model.config)
@@ -96,16 +98,29 @@ def continuation_logprobs(
 
 
 def _token_logprobs(model: PreTrainedModel, rows: PackedRows, predictor_N: Tensor, token_N: Tensor) -> Tensor:
-    """Log-probability of N tokens, each under the logits at its flat index in the rows: (N,), fp32."""
+    """Log-probability of N tokens, each under the logits at its flat index in the rows: (N,), fp32 at least.
+
+    The head a block of the vocabulary at a time, for all rows at once: its weights are read once, the block stays in the cache,
+    and the softmax's sum runs along.
+    """
     index_U, which_N = predictor_N.unique(return_inverse=True)  # U tokens predict; where texts part, one predicts several
     hidden_UH, head = hidden_at(model, rows, index_U), output_head(model)
-    logprob_N = torch.empty(len(token_N), device=token_N.device)
-    chunk = max(1, HEAD_ELEMENTS // model.config.get_text_config().vocab_size)
-    for start in range(0, len(index_U), chunk):
-        logprob_CV = head(hidden_UH[start : start + chunk]).float().log_softmax(dim=1)
-        own = ((start <= which_N) & (which_N < start + chunk)).nonzero()[:, 0]
-        logprob_N[own] = logprob_CV[which_N[own] - start, token_N[own]]
-    return logprob_N
+    weight_VH, bias_V = head.get_parameter("weight"), getattr(head, "bias", None)
+    dtype = torch.promote_types(weight_VH.dtype, torch.float32)
+    columns = max(MIN_HEAD_COLUMNS, HEAD_ELEMENTS[weight_VH.device.type] // len(index_U))
+    memory_UC = hidden_UH.new_empty(len(index_U), columns)  # fresh memory for every block would cost its page faults
+    logit_N = torch.empty(len(token_N), dtype=dtype, device=token_N.device)
+    normaliser_U = torch.full((len(index_U),), -torch.inf, dtype=dtype, device=token_N.device)
+    for start in range(0, len(weight_VH), columns):
+        weight_CH = weight_VH[start : start + columns]
+        logits_UC = torch.mm(hidden_UH, weight_CH.T, out=memory_UC[:, : len(weight_CH)])
+        if bias_V is not None:
+            logits_UC += bias_V[start : start + columns]
+        logits_UC = logits_UC.to(dtype)
+        own = ((start <= token_N) & (token_N < start + columns)).nonzero()[:, 0]
+        logit_N[own] = logits_UC[which_N[own], token_N[own] - start]
+        normaliser_U = torch.logaddexp(normaliser_U, logits_UC.logsumexp(dim=1))
+    return logit_N - normaliser_U[which_N]
 
 
 @torch.inference_mode()

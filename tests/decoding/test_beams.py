@@ -78,9 +78,9 @@ def test_the_built_in_models_find_what_generate_finds(name, prompts, spelled_ids
 
 @pytest.mark.slow
 @pytest.mark.parametrize("beams", [1, 4])
-@pytest.mark.parametrize("name", ["tiny-gpt2", "tiny-opt", "tiny-gpt-neox"])
-def test_the_teachers_find_what_generate_finds_over_200_prompts(name, beams, spelled_ids):
-    assert_slurp_as_hugging_face(name, 200, beams, max_new_tokens=48)
+@pytest.mark.parametrize(("name", "tokens"), [("tiny-gpt2", 48), ("tiny-opt", 48), ("tiny-gpt-neox", 48), ("tiny-llama", 24)])
+def test_the_built_in_models_find_what_generate_finds_over_200_prompts(name, tokens, beams, spelled_ids):
+    assert_slurp_as_hugging_face(name, 200, beams, max_new_tokens=tokens)
 
 
 def assert_slurp_as_hugging_face(name, prompts, beams, max_new_tokens):

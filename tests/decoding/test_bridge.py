@@ -1,6 +1,6 @@
 import math
 import os
-from itertools import product
+from itertools import pairwise, product
 from pathlib import Path
 from typing import get_args
 
@@ -8,10 +8,12 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors, trainers
 from transformers import PreTrainedTokenizerFast
 
 from raw2s.decoding import spread_word_scores, word_of_piece, word_scores
 from raw2s.decoding.bridge import Bridge, words
+from raw2s.decoding.tokens import encode_target
 from raw2s.tasks.slot_filling import slot_target
 from raw2s.tasks.slurp import load_slurp
 
@@ -148,6 +150,71 @@ def test_half_precision_is_computed_in_float32() -> None:
 def test_an_unknown_bridge_is_refused() -> None:
     with pytest.raises(ValueError, match="even"):
         spread_word_scores(torch.zeros(1), torch.tensor([0]), torch.ones(1), bridge="even")  # type: ignore[arg-type]
+
+
+def byte_level() -> PreTrainedTokenizerFast:
+    """As GPT-2's and OPT's: a character of several bytes is several pieces; adds a BOS; merges across no space."""
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    trainer = trainers.BpeTrainer(
+        vocab_size=len(alphabet) + 12, special_tokens=["<s>", "</s>"], initial_alphabet=alphabet, show_progress=False
+    )
+    tokenizer.train_from_iterator(['{"date": "banana na 111"}', "banana na ba 11"], trainer)
+    with_bos = processors.TemplateProcessing(single="<s> $A", special_tokens=[("<s>", 0)])
+    tokenizer.post_processor = processors.Sequence([processors.ByteLevel(trim_offsets=False), with_bos])
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, bos_token="<s>", eos_token="</s>")
+
+
+def sentencepiece() -> PreTrainedTokenizerFast:
+    """As Llama's: prepends a space that is not in the text, writes unknown characters as bytes, adds a BOS; pieces may straddle."""
+    letters = sorted(set('\u2581{}":,ban1dte'))
+    merges = [("n", "a"), ("b", "a"), ("\u2581", "ba"), ("1", "1"), ("{", '"'), ("a", "\u2581"), ("na", "\u2581"), ('"', "}")]
+    pieces = ["<s>", "</s>", *(f"<0x{i:02X}>" for i in range(256)), *letters, *map("".join, merges)]
+    tokenizer = Tokenizer(models.BPE({piece: i for i, piece in enumerate(pieces)}, merges, byte_fallback=True))
+    tokenizer.normalizer = normalizers.Sequence([normalizers.Prepend("\u2581"), normalizers.Replace(" ", "\u2581")])
+    tokenizer.post_processor = processors.TemplateProcessing(single="<s> $A", special_tokens=[("<s>", 0)])
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, bos_token="<s>", eos_token="</s>")
+
+
+@pytest.fixture(scope="module")
+def small_tokenizers() -> list[PreTrainedTokenizerFast]:
+    return [byte_level(), sentencepiece()]
+
+
+TEXTS = st.one_of(
+    st.sampled_from(
+        ["{}", "", "banana", "111", '{"date": "banana 111"}', "na banana na", "\u00e9 \U0001f600\u65e5", "a  b ", " "]
+    ),
+    st.text(alphabet='ban1 {}":,\u00e9\u65e5\U0001f600', max_size=24),
+)
+
+
+@settings(deadline=None, max_examples=100)
+@given(text=TEXTS, seed=st.integers(0, 1000))
+def test_every_word_is_covered_once_and_keeps_its_probability(
+    text: str, seed: int, small_tokenizers: list[PreTrainedTokenizerFast]
+) -> None:
+    """From either of two kinds of pieces to the other, for texts of repeated substrings and characters of many bytes."""
+    generator = torch.Generator().manual_seed(seed)
+    spans = words(text)
+    for teacher, student in product(small_tokenizers, small_tokenizers):
+        ids, offsets = encode_target(teacher, text)
+        assert ids[:1] != [teacher.bos_token_id] and ids[-1] == teacher.eos_token_id and len(ids) == len(offsets)
+        scores = word_scores(text, offsets, -3 * torch.rand(len(ids), generator=generator, dtype=torch.float64))
+        _, student_offsets = encode_target(student, text)
+        pieces = word_of_piece(text, student_offsets)
+        assert pieces == sorted(pieces) and pieces[-1] == len(spans)
+        covered = {i for start, end in student_offsets for i in range(start, end)}
+        assert {i for span in spans for i in range(*span)} <= covered
+        confidence = torch.rand(len(pieces), generator=generator, dtype=torch.float64)
+        spread = spread_word_scores(torch.tensor(scores, dtype=torch.float64), torch.tensor(pieces), confidence)
+        assert spread.exp().prod().item() == pytest.approx(math.exp(sum(scores)), rel=1e-6)
+        with_pieces = sorted(set(pieces))
+        for word, following in pairwise([*with_pieces, len(scores)]):
+            own = spread[torch.tensor(pieces) == word].sum().item()
+            first = 0 if word == with_pieces[0] else word
+            assert own == pytest.approx(sum(scores[first:following])), "and that of the words its pieces cover"
 
 
 def slurp_targets(count: int) -> list[str]:

@@ -149,12 +149,14 @@ def test_a_trained_model_scores_as_one_by_one():
     assert np.mean(scores["The sun"][0][:-1]) > -4, "a model that knows the text"
 
 
-@given(order=st.permutations(list(TARGETS)), budget=st.integers(1, 200), sharing=st.integers(1, 60))
+@given(order=st.permutations(list(TARGETS)), budget=st.integers(1, 200), sharing=st.integers(1, 60), columns=st.integers(7, 400))
 @settings(deadline=None, max_examples=10)
-def test_order_budget_and_who_shares_a_prompt_change_nothing(model, tokenizer, order, budget, sharing):
+def test_order_budget_who_shares_a_prompt_and_the_heads_blocks_change_nothing(model, tokenizer, order, budget, sharing, columns):
     scores = scores_of(model, tokenizer)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(scoring, "SHARING_TOKENS", sharing)
+        patch.setattr(scoring, "HEAD_ELEMENTS", {"cpu": 1})
+        patch.setattr(scoring, "MIN_HEAD_COLUMNS", columns)
         moved = scores_of(model, tokenizer, {prompt: TARGETS[prompt][::-1] for prompt in order}, max_tokens_per_batch=budget)
     for prompt, reversed_scores in moved.items():
         for score, other in zip(reversed_scores[::-1], scores[prompt], strict=True):
