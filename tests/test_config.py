@@ -5,12 +5,13 @@ from pathlib import Path
 
 import pytest
 import yaml
-from transformers import GPT2Config
+from transformers import GPT2Config, MistralConfig
 
 from raw2s.cli import guarded, main
 from raw2s.config import RunConfig, describe_keys, load_config, parse_config, read_yaml
 from raw2s.errors import ConfigError, StageFailed
 from raw2s.models.load import model_source
+from raw2s.pipeline import preflight
 from raw2s.pipeline.preflight import check
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -19,6 +20,9 @@ TREE = {
     "teachers": [{"name": "gpt2", "model": "tiny-gpt2"}, {"name": "opt", "model": "tiny-opt"}],
     "student": {"model": "tiny-gpt-neox"},
 }
+
+ANN = {"name": "ann", "kind": "labels", "file": "ann.csv"}
+CLASSES = {"name": "slurp_scenario"}
 
 
 def make(**sections) -> RunConfig:
@@ -44,7 +48,7 @@ def leaves(tree, prefix: str = "") -> dict:
     """The values of a dumped config by dotted key; of a list of sections the first."""
     if isinstance(tree, list) and tree and isinstance(tree[0], dict):
         return leaves(tree[0], f"{prefix}.0")
-    if isinstance(tree, dict):
+    if isinstance(tree, dict) and tree:
         return {key: leaf for name, value in tree.items() for key, leaf in leaves(value, f"{prefix}.{name}").items()}
     return {prefix.removeprefix("."): tree}
 
@@ -56,6 +60,54 @@ MISTAKES = {
     "unknown key in an optional section": ({"ceiling_training": {"epoch": 1}}, "ceiling_training.epoch:", "did you mean epochs?"),
     "unknown key like no other": ({"ray": {"zzzzzz": 1}}, "ray.zzzzzz: unknown key", "see --help"),
     "missing key": ({"teachers": [{"name": "gpt2"}]}, "teachers.0.model: missing", "add it"),
+    "a file without a kind": (
+        {"teachers": [{"name": "ann", "file": "ann.csv"}]},
+        "teachers.0.model: missing",
+        "or set kind: labels for a file",
+    ),
+    "labels without a file": (
+        {"teachers": [{"name": "ann", "kind": "labels"}]},
+        "teachers.0.file: missing",
+        "or set kind: model",
+    ),
+    "labels with a model": (
+        {"teachers": [{"name": "ann", "kind": "labels", "file": "ann.csv", "model": "tiny-opt"}]},
+        "teachers.0.model: a teacher of kind labels has none",
+        "remove it",
+    ),
+    "a model with a file": (
+        {"teachers": [{"name": "ann", "model": "tiny-opt", "file": "ann.csv"}]},
+        "teachers.0.file: a teacher of kind model has none",
+        "remove it",
+    ),
+    "votes on text": ({"students": [{"method": "majority"}]}, "students.0.method: majority", "use joint or naive"),
+    "joint decoding without a model": (
+        {"teachers": [ANN], "students": [{"method": "joint"}]},
+        "students.0.method: joint needs a teacher that scores",
+        "add a model with a weight above zero in weights.joint",
+    ),
+    "preference without a model's weight": (
+        {"teachers": [ANN, TREE["teachers"][0]], "students": [{"cdpo": True}], "weights": {"preference": [1, 0]}},
+        "students.0.cdpo: preference needs",
+        "weights.preference",
+    ),
+    "weights of text from devel": (
+        {"weights": {"loss": "devel"}},
+        "weights.loss: devel needs class",
+        "task.name: slurp_scenario",
+    ),
+    "calibrated text": ({"labeling": {"calibrate": "temperature"}}, "labeling.calibrate needs class", "remove it"),
+    "weights of a file from devel": (
+        {"task": CLASSES, "teachers": [ANN, TREE["teachers"][0]], "weights": {"loss": "devel"}},
+        "weights.loss: devel needs every teacher's labels of devel",
+        "give numbers",
+    ),
+    "nothing to calibrate": (
+        {"task": CLASSES, "teachers": [ANN], "labeling": {"calibrate": "temperature"}},
+        "labeling.calibrate:",
+        "remove it",
+    ),
+    "another calibration": ({"labeling": {"calibrate": "platt"}}, "labeling.calibrate:", "not 'platt'; correct"),
     "no number": ({"task": {"n_teacher": "many"}}, "task.n_teacher:", "not 'many'; correct"),
     "a fraction of an utterance": ({"task": {"n_test": 1.5}}, "task.n_test:", "not 1.5; correct"),
     "no epoch": ({"student_training": {"epochs": 0}}, "student_training.epochs:", "not 0; correct"),
@@ -85,11 +137,27 @@ MISTAKES = {
         "student_training: batch_size 12",
         "make it a multiple of 8",
     ),
+    "offload without the stage it needs": (
+        {"student_training": {"zero_stage": 1, "offload": "all"}},
+        "student_training: offload all needs zero_stage 3",
+        "raise zero_stage",
+    ),
+    "DeepSpeed's word for a key of ours": (
+        {"teacher_training": {"deepspeed": {"zero_optimization": {"stage": 2}}}},
+        "teacher_training: deepspeed.zero_optimization.stage is set by zero_stage",
+        "remove it",
+    ),
     "two teachers of one name": ({"teachers": [TREE["teachers"][0]] * 2}, "teachers: two", "rename one"),
     "a teacher named like the student's actors": (
         {"teachers": [{"name": "student", "model": "tiny-gpt2"}]},
         "teachers",
         "rename",
+    ),
+    "units that lose much": ({"labeling": {"batch_size": 1001}}, "labeling.batch_size:", "correct"),
+    "classes by a backend for text": (
+        {"task": {"name": "slurp_scenario"}, "teachers": [TREE["teachers"][0] | {"backend": "ctranslate2"}]},
+        "teachers: backend ctranslate2",
+        "remove it",
     ),
     "more actors at least than at most": ({"student": {"model": "tiny-opt", "replicas": [3, 1]}}, "student.replicas", ""),
     "a seed twice": ({"seeds": [1, 1]}, "seeds", ""),
@@ -180,19 +248,25 @@ def test_naming_a_section_without_its_keys_changes_nothing(section):
     assert make(**{section: TREE.get(section, {}) | nested}) == make()
 
 
+def with_every_section() -> RunConfig:
+    """Those too that are absent by default."""
+    lora = {"lora": {}}
+    return make(ceiling_training=lora, student_training=lora, teacher_training=lora, preference={"training": lora})
+
+
 def test_help_describes_every_key():
     described = [line.partition(": ") for line in describe_keys()]
     assert all(text.strip() not in ("", "None") for _, _, text in described)
     keys = [key.partition(" [")[0] for key, _, _ in described if key.endswith("]")]
     assert len(set(keys)) == len(keys)
-    assert set(keys) == leaves(make(ceiling_training={}).model_dump()).keys()
+    assert set(keys) == leaves(with_every_section().model_dump()).keys()
 
 
 def test_help_tells_the_true_defaults():
     told = dict(line.partition("]: ")[0].split(" [", 1) for line in describe_keys() if "]: " in line)
-    true = leaves(make(ceiling_training={}).model_dump(mode="json"))
+    true = leaves(with_every_section().model_dump(mode="json")) | {"teachers.0.model": ""}
     required = {key for key, default in told.items() if default == "required"}
-    assert required == {"teachers.0.name", "teachers.0.model", "student.model"}
+    assert required == {"teachers.0.name", "student.model"}
     wrong = {key: (told[key], true[key]) for key in told.keys() - required if yaml.safe_load(told[key]) != true[key]}
     assert wrong == {}
 
@@ -281,6 +355,33 @@ def test_preflight_names_the_key_and_what_to_do(sections, key, advice):
     message = refusal(check, make(**sections))
     assert message.startswith(key)
     assert advice in message
+
+
+def test_preflight_reads_the_label_files(tmp_path, monkeypatch):
+    def message(content: str, **sections) -> str:
+        (tmp_path / "ann.csv").write_text(content)
+        ann = {"name": "ann", "kind": "labels", "file": str(tmp_path / "ann.csv")}
+        return refusal(check, make(task={"name": "slurp_scenario"}, teachers=[TREE["teachers"][0], ann], **sections))
+
+    assert "teachers.1.file: " in message("id,label\n1,alarms\n")
+    assert "'alarms' is no class of the task; did you mean alarm?" in message("id,label\n1,alarms\n")
+    assert "labels none of the items of B (seed 1)" in message("id,label\n-1,alarm\n")
+    assert "no file" in refusal(check, make(task={"name": "slurp_scenario"}, teachers=[ANN]))
+    monkeypatch.setattr(preflight, "find_spec", lambda name: None)
+    needed = refusal(check, make(task={"name": "slurp_scenario"}, students=[{}, {"method": "mace"}]))
+    assert needed == 'students.1.method: mace needs crowd-kit; run pip install "raw2s[crowd]"'
+
+
+def test_preflight_names_models_that_ctranslate2_cannot_read_and_the_missing_package(tmp_path, monkeypatch):
+    teacher = {"name": "a", "model": str(tmp_path), "backend": "ctranslate2"}
+    MistralConfig(vocab_size=300).save_pretrained(tmp_path)
+    message = refusal(check, make(teachers=[teacher]))
+    assert message.startswith("teachers.0.backend: ctranslate2 is for gpt2, opt, gpt_neox, llama")
+    assert "is mistral; set backend: torch" in message
+    monkeypatch.setattr(preflight, "find_spec", lambda name: None)
+    message = refusal(check, make(teachers=[teacher | {"model": "tiny-opt"}]))
+    assert message.startswith("teachers.0.backend: the package ctranslate2 is not installed")
+    assert 'pip install "raw2s[ctranslate2]"' in message
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,8 @@ from typing import Any, get_args
 import yaml
 from pydantic import ValidationError
 
-from raw2s.config.tree import RunConfig, Section
+from raw2s.config.section import Section
+from raw2s.config.tree import RunConfig
 from raw2s.errors import ConfigError
 
 
@@ -58,7 +59,7 @@ def _apply(tree: dict[str, Any], override: str) -> None:
 
 
 def _explain(error: dict[str, Any], root: type[Section]) -> str:
-    key = ".".join(str(part) for part in error["loc"] if part not in ("list[float]", "literal['uniform']"))
+    key = ".".join(str(part) for part in error["loc"] if not str(part).startswith(("list[", "literal[")))
     if error["type"] == "extra_forbidden":
         close = difflib.get_close_matches(str(error["loc"][-1]), _field_names(root, error["loc"][:-1]), n=1)
         return f"{key}: unknown key; " + (f"did you mean {close[0]}?" if close else "see --help for the keys")

@@ -3,11 +3,10 @@
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, Field, ValidationInfo, field_validator, model_validator
 
-Positive = Annotated[int, Field(gt=0)]
-Rate = Annotated[float, Field(ge=0)]
-Fraction = Annotated[float, Field(ge=0, le=1)]
+from raw2s.config.section import Fraction, Positive, Rate, Section
+from raw2s.config.training import PreferenceTrainingConfig, TeacherTrainingConfig, TrainingConfig
 
 
 def _ordered(replicas: tuple[int, int]) -> tuple[int, int]:
@@ -17,12 +16,6 @@ def _ordered(replicas: tuple[int, int]) -> tuple[int, int]:
 
 
 Replicas = Annotated[tuple[Positive, Positive], AfterValidator(_ordered)]
-
-
-class Section(BaseModel):
-    model_config = ConfigDict(
-        extra="forbid", frozen=True, allow_inf_nan=False, use_attribute_docstrings=True, protected_namespaces=()
-    )
 
 
 class TaskConfig(Section):
@@ -42,65 +35,15 @@ class TaskConfig(Section):
     """The prompt: the bare utterance, or the paper's (App. F; slot filling only)."""
 
 
-class TrainingConfig(Section):
-    epochs: Positive = 3
-    """Passes over the rows."""
-    learning_rate: Annotated[float, Field(gt=0)] = 1e-3
-    """Peak learning rate."""
-    schedule: Literal["linear", "cosine", "constant"] = "linear"
-    """How the learning rate falls to zero after the warm-up."""
-    warmup_fraction: Fraction = 0.0
-    """Share of the steps over which the learning rate rises; the paper uses none."""
-    optimizer: Literal["adam", "adamw"] = "adamw"
-    """torch's Adam or AdamW."""
-    weight_decay: Rate = 0.0
-    """AdamW's decoupled weight decay."""
-    max_grad_norm: Rate = 1.0
-    """Gradient clipping by global norm; 0 turns it off."""
-    batch_size: Positive = 16
-    """Prompts per optimizer step, over all workers. Must be divisible by workers x micro_batch_size."""
-    micro_batch_size: Positive = 8
-    """Prompts per forward pass of one worker, with all their targets; packed in rows with little padding, so more is faster."""
-    zero_stage: Literal[0, 1, 2, 3] = 1
-    """DeepSpeed ZeRO stage."""
-    precision: Literal["fp32", "bf16"] = "fp32"
-    """Number format of the forward and backward pass; the master weights stay fp32."""
-    workers: Positive = 1
-    """Ray Train workers, one process and (with gpus_per_worker) one GPU each."""
-    cpus_per_worker: Annotated[float, Field(gt=0)] = 1
-    """Ray CPUs a worker reserves, and the threads it runs."""
-    gpus_per_worker: Rate = 0
-    """Ray GPUs a worker reserves."""
-    keep: Literal["best", "last"] = "last"
-    """Which epoch's weights are kept: the lowest validation loss (ground truth), or the last."""
-
-    @model_validator(mode="after")
-    def _batch_divides(self) -> "TrainingConfig":
-        if self.batch_size % (self.workers * self.micro_batch_size):
-            raise ValueError(
-                f"batch_size {self.batch_size} is not divisible by workers x micro_batch_size = "
-                f"{self.workers} x {self.micro_batch_size}; make it a multiple of {self.workers * self.micro_batch_size}"
-            )
-        return self
-
-
-class TeacherTrainingConfig(TrainingConfig):
-    keep: Literal["best", "last"] = "best"
-    """Which epoch's weights are kept: the lowest validation loss (ground truth), or the last."""
-
-
-class PreferenceTrainingConfig(TrainingConfig):
-    epochs: Positive = 1
-    """Passes over the pairs."""
-    learning_rate: Annotated[float, Field(gt=0)] = 5e-5
-    """Peak learning rate."""
-
-
 class TeacherConfig(Section):
     name: Annotated[str, Field(pattern=r"^[\w.-]+$")]
     """What the teacher is called in tables and folders."""
-    model: str
-    """A built-in model (tiny-gpt2, tiny-opt, tiny-gpt-neox, tiny-llama), a folder, or a Hugging Face hub id."""
+    kind: Literal["model", "labels"] = "model"
+    """A model that is fine-tuned on A and labels B, or a file that holds labels of B: people, rules, models run elsewhere."""
+    model: Annotated[str, Field(validate_default=True)] = ""
+    """Kind model: a built-in one (tiny-gpt2, tiny-opt, tiny-gpt-neox, tiny-llama), a folder, or a Hugging Face hub id."""
+    file: Annotated[Path | None, Field(validate_default=True)] = None
+    """Kind labels: a .jsonl, .csv or .parquet file with id and label, probabilities or text; see docs/labelling.md."""
     learning_rate: Annotated[float, Field(gt=0)] | None = None
     """Overrides teacher_training.learning_rate for this teacher."""
     replicas: Replicas = (1, 1)
@@ -113,6 +56,19 @@ class TeacherConfig(Section):
     """Custom Ray resources of one such actor, such as {teaching: 1}."""
     label_selector: dict[str, str] | None = None
     """Ray node labels that the nodes of these actors must have, such as {pool: teach}."""
+    backend: Literal["torch", "ctranslate2"] = "torch"
+    """What finds the teacher's beams: our own search, or CTranslate2 (GPT-2, OPT, GPT-NeoX, Llama; pip install "raw2s[ctranslate2]")."""
+
+    @field_validator("model", "file")
+    @classmethod
+    def _goes_with_its_kind(cls, value: str | Path | None, info: ValidationInfo) -> str | Path | None:
+        needed = info.data.get("kind") == {"model": "model", "file": "labels"}[str(info.field_name)]
+        if needed and not value:
+            other = "kind: labels for a file" if info.field_name == "model" else "kind: model for a model"
+            raise ValueError(f"missing; add it to the config, or set {other}")
+        if value and not needed:
+            raise ValueError(f"a teacher of kind {info.data.get('kind')} has none; remove it, or change the kind")
+        return value
 
 
 class LabelingConfig(Section):
@@ -122,15 +78,17 @@ class LabelingConfig(Section):
     """Longest answer, in the labelling model's own pieces, end marker included."""
     score: Literal["mean_logprob", "sum_logprob", "prob"] = "mean_logprob"
     """What joint decoding and preference weigh and sum over teachers (Eq. 6, 10, 11)."""
-    batch_size: Positive = 50
-    """Prompts in one unit of labelling work: what is lost, at most and per actor, when a run is killed."""
+    batch_size: Annotated[int, Field(gt=0, le=1000)] = 50
+    """Prompts in one unit of labelling work, at most 1,000: what is lost, at most and per actor, when a run is killed."""
     max_rejected_fraction: Fraction = 0.05
     """Share of the prompts that may be left out because a teacher cannot label them (too long, empty); over it the stage fails."""
+    calibrate: Literal["temperature"] | None = None
+    """Classification: divide every model teacher's logits by a temperature fitted on devel; label files stay as they are."""
 
 
 class WeightsConfig(Section):
-    loss: Literal["uniform"] | list[float] = "uniform"
-    """w_i of the multi-weak losses (Eq. 2, 4)."""
+    loss: Literal["devel", "uniform"] | list[float] = "uniform"
+    """w_i of the multi-weak losses (Eq. 2, 4); `devel`: those of the smallest NLL on devel (classification, model teachers)."""
     joint: Literal["uniform"] | list[float] = "uniform"
     """lambda_i of joint decoding (Eq. 6)."""
     preference: Literal["uniform"] | list[float] = "uniform"
@@ -138,8 +96,8 @@ class WeightsConfig(Section):
 
 
 class StudentConfig(Section):
-    method: Literal["single", "naive", "joint", "bayesian"] = "bayesian"
-    """One teacher's labels; every teacher's with cross entropy (Eq. 2); joint decoding (Eq. 6); every teacher's with EDL (Eq. 4)."""
+    method: Literal["single", "naive", "joint", "bayesian", "majority", "dawid_skene", "mace"] = "bayesian"
+    """One teacher's labels; all teachers' with CE (Eq. 2), by joint decoding (Eq. 6), with EDL (Eq. 4); crowd-kit's votes (classes)."""
     teacher: str | None = None
     """The teacher of method `single`."""
     loss: Literal["ce", "edl"] | None = None
@@ -174,6 +132,11 @@ class StudentConfig(Section):
         if (self.method == "single") != (self.teacher is not None):
             raise ValueError("`teacher` goes with method `single`, and with it only; set both or neither")
         return self
+
+    @property
+    def is_crowd(self) -> bool:
+        """Whether the labels are combined by crowd-kit before the student sees them."""
+        return self.method in ("majority", "dawid_skene", "mace")
 
     @property
     def uses_edl(self) -> bool:
@@ -242,7 +205,7 @@ class RunConfig(Section):
     """The whole pipeline runs once per seed; scores are means over them."""
     task: TaskConfig = TaskConfig()
     teachers: Annotated[list[TeacherConfig], Field(min_length=1)]
-    """The weak models; adding one is adding an entry."""
+    """The weak labellers; adding one is adding an entry."""
     teacher_training: TeacherTrainingConfig = TeacherTrainingConfig()
     """How teachers learn from ground truth on A."""
     labeling: LabelingConfig = LabelingConfig()
@@ -272,7 +235,7 @@ class RunConfig(Section):
             raise ValueError("seeds: a seed occurs twice; remove one")
         for use in ("loss", "joint", "preference"):
             weights = getattr(self.weights, use)
-            if weights == "uniform":
+            if isinstance(weights, str):
                 continue
             if len(weights) != len(names):
                 raise ValueError(f"weights.{use}: {len(weights)} weights for {len(names)} teachers; give one each, or `uniform`")
@@ -285,12 +248,41 @@ class RunConfig(Section):
                 raise ValueError(f"students: no teacher is called {student.teacher!r}; name one of {', '.join(names)}")
             if student.cdpo and self.task.name == "slurp_scenario":
                 raise ValueError("students: cdpo needs a generation task; remove it or set task.name: slurp_slots")
+        for teacher in self.teachers:
+            if teacher.backend == "ctranslate2" and (self.task.name == "slurp_scenario" or teacher.kind == "labels"):
+                raise ValueError(f"teachers: backend ctranslate2 finds beams, and {teacher.name} has none to find; remove it")
         if self.task.prompt == "paper" and self.task.name == "slurp_scenario":
             raise ValueError("task.prompt: the paper's prompt is for slot filling; set task.prompt: short")
         return self
 
+    @model_validator(mode="after")
+    def _teachers_suffice(self) -> "RunConfig":
+        """What needs a teacher that is a model, classes, or answers on devel, has them."""
+        is_text, has_files = self.task.name == "slurp_slots", any(teacher.kind == "labels" for teacher in self.teachers)
+        devel, calibrate = self.weights.loss == "devel", self.labeling.calibrate
+        if is_text and (devel or calibrate):
+            key = "weights.loss: devel" if devel else "labeling.calibrate"
+            raise ValueError(f"{key} needs class probabilities; remove it or set task.name: slurp_scenario")
+        if devel and has_files:
+            raise ValueError("weights.loss: devel needs every teacher's labels of devel, and label files hold B's; give numbers")
+        if calibrate and all(teacher.kind == "labels" for teacher in self.teachers):
+            raise ValueError("labeling.calibrate: temperatures are fitted to models, and no teacher is one; remove it")
+        no_scorer = "needs a teacher that scores; add a model with a weight above zero in "
+        for index, student in enumerate(self.students):
+            if is_text and student.is_crowd:
+                raise ValueError(f"students.{index}.method: {student.method} combines classes; for text use joint or naive")
+            if is_text and student.method == "joint" and not self._scorers("joint"):
+                raise ValueError(f"students.{index}.method: joint {no_scorer}weights.joint")
+            if is_text and student.cdpo and not self._scorers("preference"):
+                raise ValueError(f"students.{index}.cdpo: preference {no_scorer}weights.preference")
+        return self
+
+    def _scorers(self, use: Literal["joint", "preference"]) -> list[str]:
+        weighted = zip(self.teachers, self.teacher_weights(use), strict=True)
+        return [teacher.name for teacher, weight in weighted if weight > 0 and teacher.kind == "model"]
+
     def teacher_weights(self, use: Literal["loss", "joint", "preference"]) -> list[float]:
-        """One weight a teacher, summing to one."""
+        """One weight a teacher, summing to one; `devel` leaves them to the run and counts as uniform here."""
         weights = getattr(self.weights, use)
-        weights = [1.0] * len(self.teachers) if weights == "uniform" else weights
+        weights = [1.0] * len(self.teachers) if isinstance(weights, str) else weights
         return [w / sum(weights) for w in weights]

@@ -33,6 +33,7 @@ class TokenSequence:
 class TokenRow:
     """A tokenised row; `total` is what it adds to the step's divisor: weighted target tokens, or 1."""
 
+    id: int
     tree: TokenTree
     sequences: list[TokenSequence]
     probabilities: list[float]
@@ -70,17 +71,19 @@ class Batch:
 def tokenize_row(row: TrainingRow, tokenizer: PreTrainedTokenizerBase, form: Form) -> TokenRow:
     prompt = encode_prompt(tokenizer, row["prompt"])
     if form == "classification":
-        return TokenRow(token_tree(prompt, []), [], row["probabilities"], (), 1.0)
+        return TokenRow(row["id"], token_tree(prompt, []), [], row["probabilities"], (), 1.0)
     if form == "preference":
         pair = [TokenSequence(encode_target(tokenizer, row[side])[0]) for side in ("chosen", "rejected")]
-        return TokenRow(token_tree(prompt, [s.ids for s in pair]), pair, [], (row["ref_chosen"], row["ref_rejected"]), 1.0)
+        return TokenRow(
+            row["id"], token_tree(prompt, [s.ids for s in pair]), pair, [], (row["ref_chosen"], row["ref_rejected"]), 1.0
+        )
     sequences = []
     for target in row["targets"]:
         ids, offsets = encode_target(tokenizer, target["text"])
         words = word_of_piece(target["text"], offsets)
         sequences.append(TokenSequence(ids, words, target["weights"], target.get("word_logprobs", [])))
     tree = token_tree(prompt, [s.ids for s in sequences])
-    return TokenRow(tree, sequences, [], (), sum(len(s.ids) * sum(s.weights) for s in sequences))
+    return TokenRow(row["id"], tree, sequences, [], (), sum(len(s.ids) * sum(s.weights) for s in sequences))
 
 
 def steps_in_epoch(n_rows: int, batch_size: int) -> int:

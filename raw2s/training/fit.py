@@ -1,9 +1,11 @@
-"""The driver's side of training: one Ray Train run of `train_worker`, and where its kept weights are."""
+"""The driver's side of training: one Ray Train run of `train`, and where its kept weights are."""
 
 import json
+import math
 import os
 import shutil
 from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -11,60 +13,119 @@ import ray.train
 from ray.train import UserCallback
 from ray.train.torch import TorchTrainer
 
+from raw2s.config import TrainingConfig
+from raw2s.errors import StageFailed
 from raw2s.training.job import Job
+from raw2s.training.progress import MODEL, read_progress
 
 # Without this DeepSpeed probes for GPUs by compiling; on a GPU machine it finds CUDA by itself.
 WORKER_ENV = {"TOKENIZERS_PARALLELISM": "false", "HF_HUB_DISABLE_PROGRESS_BARS": "1"}
+STOPPED = "stopped.txt"
+"""Why a worker gave up. Ray Train starts lost workers again; these must not try once more."""
 
 
-def fit(job: Job, out: Path, callbacks: Sequence[UserCallback] = ()) -> dict[str, Any]:
-    """Train, and leave `model/` (a Hugging Face folder), `history.jsonl` and the rows in `out`. Returns the metrics.
+def fit(job: Job, out: Path, parts: Path, callbacks: Sequence[UserCallback] = ()) -> dict[str, Any]:
+    """Train, and leave `model/` (a Hugging Face folder) and `history.jsonl` in `out`. Returns the metrics.
 
-    Ray Train resumes a run of the same name and folder without a word, with its old metrics: the folder is `out`, which is
-    new for every attempt. Raises what the workers raised.
+    Checkpoints lie in `parts`, where a run of the same job that was cut off is taken up again: Ray Train resumes a run of the
+    same folder and name without a word. Raises StageFailed for what would come again, and what the workers raised last.
     """
+    folder = parts / "train"
+    _drop_if_torn(folder)
+    result = _trainer(job, parts, callbacks).fit()
+    checkpoint = None if result.checkpoint is None else Path(result.checkpoint.path)
+    progress = read_progress(checkpoint)
+    stopped = _stopped_file(job)
+    if stopped.exists():
+        reason = stopped.read_text(encoding="utf-8")
+        if checkpoint is None:
+            raise StageFailed(f"{reason}; no checkpoint was written before")
+        raise StageFailed(f"{reason}; the last good checkpoint is of step {progress.step}, {checkpoint}")
+    assert result.checkpoint is not None and result.metrics is not None, "a run that raised nothing has reported its last step"
+    kept, metrics = result.checkpoint, result.metrics
+    if job.training.keep == "best":
+        scored = [pair for pair in result.best_checkpoints or [] if not math.isnan(pair[1]["validation_loss"])]
+        kept, metrics = min(scored, key=lambda pair: pair[1]["validation_loss"])
+    (out / "history.jsonl").write_text("".join(json.dumps(point) + "\n" for point in progress.history))
+    os.replace(Path(kept.path) / MODEL, out / MODEL)
+    shutil.rmtree(folder)
+    validation = {name: value for name, value in metrics.items() if name.startswith("validation_")}
+    losses = [point["loss"] for point in progress.history if "loss" in point]
+    return {
+        "final_loss": losses[-1],
+        "epoch_kept": metrics["epoch"],
+        **validation,
+        "tokens_per_second": result.metrics["tokens_per_second"],
+    }
+
+
+def _trainer(job: Job, storage: Path, callbacks: Sequence[UserCallback]) -> TorchTrainer:
     training = job.training
-    ray_folder = out / "ray"
-    trainer = TorchTrainer(
+    gpus = {"GPU": training.gpus_per_worker} if training.gpus_per_worker else {}
+    return TorchTrainer(
         _worker,
         train_loop_config={"job": job},
         scaling_config=ray.train.ScalingConfig(
             num_workers=training.workers,
             use_gpu=training.gpus_per_worker > 0,
-            resources_per_worker={
-                "CPU": training.cpus_per_worker,
-                **({"GPU": training.gpus_per_worker} if training.gpus_per_worker else {}),
-            },
+            resources_per_worker={"CPU": training.cpus_per_worker, **gpus},
         ),
         run_config=ray.train.RunConfig(  # type: ignore[call-arg]  # mypy reads Train V1's
             name="train",
-            storage_path=str(ray_folder),
+            storage_path=str(storage),
             callbacks=list(callbacks),  # type: ignore[arg-type]
-            worker_runtime_env={"env_vars": WORKER_ENV | ({} if training.gpus_per_worker else {"DS_ACCELERATOR": "cpu"})},
-            checkpoint_config=ray.train.CheckpointConfig(
-                num_to_keep=1,
-                checkpoint_score_attribute="validation_loss" if training.keep == "best" else None,
-                checkpoint_score_order="min",
-            ),
+            worker_runtime_env={"env_vars": WORKER_ENV | ({} if gpus else {"DS_ACCELERATOR": "cpu"})},
+            failure_config=ray.train.FailureConfig(max_failures=training.max_failures),
+            checkpoint_config=_checkpoint_config(training),
         ),
     )
-    result = trainer.fit()
-    assert result.metrics is not None and result.best_checkpoints, "a run that raised nothing has reported its weights"
-    kept, metrics = (
-        result.best_checkpoints[-1]
-        if training.keep == "last"
-        else min(result.best_checkpoints, key=lambda pair: pair[1]["validation_loss"])
-    )
-    os.replace(kept.path, out / "model")
-    history = result.metrics["history"]
-    (out / "history.jsonl").write_text("".join(json.dumps(point) + "\n" for point in history))
-    shutil.rmtree(ray_folder)
-    losses = [point["loss"] for point in history if "loss" in point]
-    validation = {name: value for name, value in metrics.items() if name.startswith("validation_")}
-    return {"final_loss": losses[-1], "epoch_kept": metrics["epoch"] + 1, **validation}
+
+
+def _checkpoint_config(training: TrainingConfig) -> ray.train.CheckpointConfig:
+    """The latest checkpoint, and of validated ones the best."""
+    if training.keep == "last":
+        return ray.train.CheckpointConfig(num_to_keep=1)
+    return ray.train.CheckpointConfig(num_to_keep=1, checkpoint_score_attribute="validation_loss", checkpoint_score_order="min")
+
+
+def _drop_if_torn(folder: Path) -> None:
+    """Delete a run whose list of checkpoints was cut off in writing: Ray Train would refuse it for ever. It starts anew."""
+    for snapshot in folder.glob("*snapshot*.json"):
+        try:
+            json.loads(snapshot.read_text())
+        except ValueError:
+            shutil.rmtree(folder)
+            return
 
 
 def _worker(settings: dict[str, Any]) -> None:
-    from raw2s.training.loop import train_worker  # the driver needs no DeepSpeed, which takes seconds to import  # noqa: PLC0415
+    """What Ray Train runs in every worker process."""
+    from raw2s.training.loop import train  # the driver needs no DeepSpeed, which takes seconds to import  # noqa: PLC0415
 
-    train_worker(settings)
+    job: Job = settings["job"]
+    stopped = _stopped_file(job)
+    if stopped.exists():
+        return  # the attempt before met what this one would meet again
+    context = ray.train.get_context()
+    found = ray.train.get_checkpoint()
+    try:
+        with found.as_directory() if found is not None else nullcontext() as folder:
+            checkpoint = None if folder is None else Path(folder)
+            train(job, context.get_world_rank(), context.get_world_size(), checkpoint, _report)
+    except (StageFailed, ValueError) as error:
+        stopped.write_text(" ".join(str(error).split()), encoding="utf-8")
+        raise
+
+
+def _stopped_file(job: Job) -> Path:
+    """Beside the rows, where driver and workers see it."""
+    return Path(job.train_file).parent / STOPPED
+
+
+def _report(metrics: dict[str, Any], folder: Path) -> None:
+    """This rank's part of a checkpoint, uploaded while training goes on; Ray Train deletes the folder afterwards."""
+    ray.train.report(
+        metrics,
+        checkpoint=ray.train.Checkpoint.from_directory(folder),
+        checkpoint_upload_mode=ray.train.CheckpointUploadMode.ASYNC,
+    )

@@ -32,6 +32,7 @@ class Job:
     """All a worker needs; paths are absolute, for a worker runs in a folder of its own."""
 
     model: str
+    task: str
     kind: Kind
     classes: tuple[str, ...]
     form: Form
@@ -40,6 +41,7 @@ class Job:
     training: TrainingConfig
     loss: LossSettings
     seed: int
-    progress: Any
+    board: Any
     """A `raw2s.pipeline.progress.Board` actor, or None."""
     name: str
+    """Of the stage, as the board and the model's card call it."""

@@ -1,202 +1,243 @@
-"""The one training loop, for teachers, ceiling, students and preference: what every Ray Train worker runs.
+"""The one training loop, for teachers, ceiling, students and preference: what every worker runs.
 
-`train_worker` reads top to bottom: setup, then epochs of steps, then the export. Rank 0 speaks for all.
+`train` reads top to bottom: setup, then steps, with validation and checkpoints on the way. It knows DeepSpeed but not Ray: what
+it reports goes through a function. Every rank computes the same plan and sees the same figures; rank 0 speaks for all.
 """
 
 import json
+import math
 import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import deepspeed
-import ray.train
 import torch
 import torch.distributed as dist
-import torch.nn.functional as F
 from transformers import PreTrainedTokenizerBase
 
-from raw2s.config import TrainingConfig
-from raw2s.decoding.heads import require_plain_head
-from raw2s.decoding.packing import require_packable
-from raw2s.models.load import load_model, load_tokenizer, save_model
+from raw2s.errors import StageFailed
+from raw2s.models.load import load_tokenizer
 from raw2s.training.batching import TokenRow, collate, plan_epoch, steps_in_epoch, tokenize_row
+from raw2s.training.checkpoints import save_engine
+from raw2s.training.engine import learning_rate_at, optimizer_step, resume_engine
+from raw2s.training.export import export_model, load_trainable
 from raw2s.training.job import Job
-from raw2s.training.objectives import Coefficients, TargetLogits, class_loss, preference_loss, token_loss
+from raw2s.training.objectives import (
+    Coefficients,
+    Objective,
+    PackedModel,
+    class_accuracy,
+    class_loss,
+    preference_loss,
+    token_accuracy,
+    token_loss,
+)
+from raw2s.training.progress import MODEL, Progress, read_progress, write_progress
 from raw2s.training.rows import Form
+from raw2s.training.throughput import WORK, Meter
 
 HISTORY_POINTS = 200
 """Points of the training curve that are kept, whatever the number of steps."""
-# DeepSpeed would compile shared-memory collectives for CPUs at the first start (35 CPU seconds each worker, and a C++ compiler
-# must be there); gloo does the same work.
-deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
 LOSSES = {"supervised": token_loss, "classification": class_loss, "preference": preference_loss}
 
-
-def deepspeed_config(training: TrainingConfig) -> dict[str, Any]:
-    """The engine's settings; the optimizer and schedule are torch's own and are passed beside it."""
-    return {
-        "train_micro_batch_size_per_gpu": training.micro_batch_size,
-        "gradient_accumulation_steps": training.batch_size // (training.workers * training.micro_batch_size),
-        "gradient_clipping": training.max_grad_norm,
-        "bf16": {"enabled": training.precision == "bf16"},
-        "zero_optimization": {"stage": training.zero_stage},
-        "zero_force_ds_cpu_optimizer": False,
-        "zero_allow_untested_optimizer": True,
-        "steps_per_print": 10**9,
-    }
+Report = Callable[[dict[str, Any], Path], None]
+"""(metrics, this rank's part of a checkpoint, which the function may move); every rank calls it equally often."""
 
 
-def learning_rate_at(step: int, total_steps: int, training: TrainingConfig) -> float:
-    """The factor on the peak learning rate before optimizer step `step` (from 0)."""
-    warmup = training.warmup_fraction * total_steps
-    if step < warmup:
-        return (step + 1) / (warmup + 1)
-    if training.schedule == "constant":
-        return 1.0
-    left = 1 - (step - warmup) / max(1.0, total_steps - warmup)
-    return left if training.schedule == "linear" else float(0.5 * (1 - torch.cos(torch.tensor(torch.pi * left))))
+@dataclass(frozen=True)
+class Run:
+    """What every step needs; `rank` of `workers`."""
+
+    job: Job
+    rank: int
+    workers: int
+    total_steps: int
+    engine: deepspeed.DeepSpeedEngine
+    tokenizer: PreTrainedTokenizerBase
+    rows: list[TokenRow]
+    validation: list[TokenRow]
+    progress: Progress
+    meter: Meter
+    report: Report
 
 
-def train_worker(settings: dict[str, Any]) -> None:
-    """Train one model on this worker's share of the rows and report the kept weights to Ray Train."""
-    job: Job = settings["job"]
+def train(job: Job, rank: int, workers: int, checkpoint: Path | None, report: Report) -> None:
+    """Train one model on this rank's share of the rows, from the start or from a checkpoint, to the report of the last step.
+
+    In an initialised process group. Raises StageFailed for a loss or gradient that is no number, and where memory runs out.
+    """
     training = job.training
-    context = ray.train.get_context()
-    rank, workers = context.get_world_rank(), context.get_world_size()
-    torch.manual_seed(job.seed)
     tokenizer = load_tokenizer(job.model)
-    model = load_model(job.model, job.kind, job.classes)
-    require_plain_head(model.config)
-    require_packable(model)
-    rows = _read_rows(job.train_file, tokenizer, job.form)
-    validation = _read_rows(job.validation_file, tokenizer, "classification" if job.kind == "classification" else "supervised")
-    total_steps = training.epochs * steps_in_epoch(len(rows), training.batch_size)
-    engine = _engine(TargetLogits(model), training, total_steps)
-    micro_batches = engine.gradient_accumulation_steps()
-    history: list[dict[str, float]] = []
-    best = float("inf")
-    step = 0
-    for epoch in range(training.epochs):
-        engine.train()
-        plan = plan_epoch(
-            [row.length for row in rows], batch_size=training.batch_size, micro_batches=micro_batches,
-            workers=workers, rank=rank, seed=job.seed * 100_003 + epoch,
-        )  # fmt: skip
-        for chosen, shares in plan:
-            at = Coefficients.at(step, total_steps, job.loss)
-            divisor = sum(rows[i].total for i in chosen)
-            point = _step(engine, [[rows[i] for i in share] for share in shares], rows[0], divisor, tokenizer, job, at)
-            step += 1
-            if rank == 0 and (step % max(1, total_steps // HISTORY_POINTS) == 0 or step == total_steps):
-                history.append({"step": step, "gamma": at.gamma, "kl_weight": at.kl, **point})
-            if rank == 0 and job.progress is not None:
-                job.progress.update.remote(job.name, step, total_steps, f"loss {point['loss']:.3f}")
-        last = epoch == training.epochs - 1
-        if training.keep == "best":
-            loss, accuracy = _validate(engine, validation, tokenizer, training, job, rank, workers)
-            scores = {"validation_loss": loss, "validation_accuracy": accuracy}
-            history.append({"step": step, **scores})
-            _report({"epoch": epoch, **scores, "history": history}, loss < best, engine, tokenizer, rank)
-            best = min(best, loss)
-        elif last:
-            _report({"epoch": epoch, "history": history}, True, engine, tokenizer, rank)
+    rows = read_rows(job.train_file, tokenizer, job.form)
+    validation = read_rows(job.validation_file, tokenizer, "classification" if job.kind == "classification" else "supervised")
+    steps = steps_in_epoch(len(rows), training.batch_size)
+    total_steps = training.epochs * steps
+    progress = read_progress(checkpoint)
+    if progress.step == total_steps:
+        return  # cut off after its last report, before the driver took notice
+    torch.manual_seed(job.seed)  # a classifier's head is drawn
+    model = PackedModel(load_trainable(job))
+    engine = resume_engine(model, training, workers, checkpoint, progress.workers)
+    progress.workers = workers
+    meter = Meter(model, engine.device, workers)
+    run = Run(job, rank, workers, total_steps, engine, tokenizer, rows, validation, progress, meter, report)
+    plan: list[tuple[list[int], list[list[int]]]] = []
+    for step in range(progress.step, total_steps):
+        epoch, index = divmod(step, steps)
+        if not plan:
+            plan = list(plan_epoch(
+                [row.length for row in rows], batch_size=training.batch_size, workers=workers, rank=rank,
+                micro_batches=engine.gradient_accumulation_steps(), seed=job.seed * 100_003 + epoch,
+            ))  # fmt: skip
+        chosen, shares = plan[index]
+        try:
+            point = _step(run, step, chosen, shares)
+        except (torch.OutOfMemoryError, MemoryError) as error:
+            raise StageFailed(_out_of_memory(job, step + 1, [rows[i].length for i in chosen])) from error
+        _require_numbers(point, ("loss", "gradient_norm"), [rows[i].id for i in chosen])
+        progress.step = step + 1
+        end_of_epoch, last = index == steps - 1, progress.step == total_steps
+        _log(run, point, keep=last or progress.step % max(1, total_steps // HISTORY_POINTS) == 0)
+        scores = {}
+        better = False
+        if end_of_epoch:
+            plan = []
+            if training.keep == "best":
+                scores = _validate(run)
+                _require_numbers({"step": progress.step, **scores}, ("validation_loss",), [row.id for row in validation[:8]])
+                _log(run, {"step": progress.step, **scores}, keep=True)
+                better = scores["validation_loss"] < progress.best
+                progress.best = min(progress.best, scores["validation_loss"])
+        if last or scores or (training.checkpoint_every and progress.step % training.checkpoint_every == 0):
+            _checkpoint(run, epoch + 1, scores, export=better or (last and training.keep == "last"), resumable=not last)
+    engine.destroy()
 
 
-def _read_rows(file: str, tokenizer: PreTrainedTokenizerBase, form: Form) -> list[TokenRow]:
+def read_rows(file: str, tokenizer: PreTrainedTokenizerBase, form: Form) -> list[TokenRow]:
     with Path(file).open(encoding="utf-8") as lines:
         return [tokenize_row(json.loads(line), tokenizer, form) for line in lines]
 
 
-def _engine(model: TargetLogits, training: TrainingConfig, total_steps: int) -> deepspeed.DeepSpeedEngine:
-    optimizer_type = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[training.optimizer]
-    optimizer = optimizer_type(model.parameters(), lr=training.learning_rate, weight_decay=training.weight_decay)
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: learning_rate_at(step, total_steps, training))
-    engine, *_ = deepspeed.initialize(model=model, optimizer=optimizer, lr_scheduler=schedule, config=deepspeed_config(training))
-    return engine
-
-
-def _step(
-    engine: deepspeed.DeepSpeedEngine,
-    shares: list[list[TokenRow]],
-    filler: TokenRow,
-    divisor: float,
-    tokenizer: PreTrainedTokenizerBase,
-    job: Job,
-    at: Coefficients,
-) -> dict[str, float]:
-    """One optimizer step; what is logged is this rank's part of it.
+def _step(run: Run, step: int, chosen: list[int], shares: list[list[int]]) -> dict[str, float]:
+    """One optimizer step on all ranks; what it gives is of all their rows.
 
     DeepSpeed averages over workers and micro-batches; the loss wanted is the sum over all rows divided by the step's
     total, so each micro-batch's sum is scaled back up by their number.
     """
-    scale = job.training.workers * len(shares) / divisor
-    totals: dict[str, float] = {}
+    job, engine = run.job, run.engine
+    torch.manual_seed((job.seed * 1_000_003 + step) * run.workers + run.rank)  # dropout, the same after a checkpoint
+    at = Coefficients.at(step, run.total_steps, job.loss)
+    learning_rate = job.training.learning_rate * learning_rate_at(step, run.total_steps, job.training)
+    divisor = sum(run.rows[i].total for i in chosen)
+    objective = partial(LOSSES[job.form], settings=job.loss, at=at)
+    engine.train()
+    sums: dict[str, torch.Tensor] = {}
+    norm = 0.0
     for share in shares:
-        batch = collate(share or [filler], tokenizer, engine.module.hidden_size).to(engine.device)
-        loss, logged = LOSSES[job.form](engine(batch), batch, job.loss, at)
-        if not share:
-            loss = loss * 0.0
-        engine.backward(loss * scale)
-        engine.step()
-        if share:
-            part = sum(row.total for row in share)
-            for key, value in {"loss": loss.item(), **logged, "rows": part}.items():
-                totals[key] = totals.get(key, 0.0) + value
-    rows = totals.pop("rows", 0.0)
-    point = {key: value / rows for key, value in totals.items()} if rows else {"loss": float("nan")}
-    return {**point, "learning_rate": engine.get_lr()[0], "gradient_norm": float(engine.get_global_grad_norm() or 0.0)}
+        loss, logged = _forward(run, run.rows, share, objective)
+        engine.backward(loss * (run.workers * len(shares) / divisor))
+        norm = optimizer_step(engine, learning_rate)
+        sums = {key: sums.get(key, 0.0) + value for key, value in logged.items()}
+    totals = _over_ranks(run, sums)
+    run.meter.add({key: totals.pop(key) for key in WORK})
+    means = {key: value / divisor for key, value in totals.items()}
+    return {
+        "step": step + 1,
+        "gamma": at.gamma,
+        "kl_weight": at.kl,
+        "learning_rate": learning_rate,
+        "gradient_norm": norm,
+        **means,
+    }
+
+
+def _forward(
+    run: Run, rows: list[TokenRow], share: list[int], objective: Objective
+) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+    """The summed loss of some rows, and what is logged: the loss too, the objective's own figures and the work (`WORK`).
+
+    Of no rows: another row's forward pass and zeros, for all ranks make the same passes and log the same figures.
+    """
+    taken = [rows[i] for i in share] or rows[:1]
+    batch = collate(taken, run.tokenizer, run.engine.module.hidden_size).to(run.engine.device)
+    loss, logged = run.engine(batch, objective)
+    work = (sum(row.length for row in taken), batch.rows.input_ids_RT.numel(), len(batch.predictor_N))
+    logged = {"loss": loss.detach(), **logged} | {
+        key: torch.tensor(float(count), device=loss.device) for key, count in zip(WORK, work, strict=True)
+    }
+    if share:
+        return loss, logged
+    return loss * 0.0, {key: torch.zeros_like(value) for key, value in logged.items()}
+
+
+def _over_ranks(run: Run, sums: dict[str, torch.Tensor]) -> dict[str, float]:
+    """Every figure summed over the ranks, in one collective and one wait for the device."""
+    stacked = torch.stack([value.double() for value in sums.values()])
+    if run.workers > 1:
+        dist.all_reduce(stacked)
+    return dict(zip(sums, stacked.tolist(), strict=True))
 
 
 @torch.no_grad()
-def _validate(
-    engine: deepspeed.DeepSpeedEngine,
-    rows: list[TokenRow],
-    tokenizer: PreTrainedTokenizerBase,
-    training: TrainingConfig,
-    job: Job,
-    rank: int,
-    workers: int,
-) -> tuple[float, float]:
-    """Cross entropy and arg-max accuracy on ground truth, per target token or per row; the same on every rank."""
-    engine.eval()
-    totals = torch.zeros(3, dtype=torch.float64, device=engine.device)
+def _validate(run: Run) -> dict[str, float]:
+    """Cross entropy and share of first choices on ground truth, per target token or per row; the same on every rank."""
+    run.engine.eval()
+    objective = class_accuracy if run.job.kind == "classification" else token_accuracy
     plan = plan_epoch(
-        [row.length for row in rows], batch_size=16 * training.batch_size, micro_batches=1, workers=workers, rank=rank, seed=None
-    )
+        [row.length for row in run.validation], batch_size=16 * run.job.training.batch_size, micro_batches=1,
+        workers=run.workers, rank=run.rank, seed=None,
+    )  # fmt: skip
+    sums: dict[str, torch.Tensor] = {}
     for _, (share,) in plan:
-        batch = collate([rows[i] for i in share] or rows[:1], tokenizer, engine.module.hidden_size).to(engine.device)
-        logits = engine(batch).float()  # with an empty share too: under ZeRO-3 every rank makes the same forward passes
-        target = batch.probabilities_PK.argmax(dim=-1) if job.kind == "classification" else batch.token_N
-        if share:
-            loss = F.cross_entropy(logits, target, reduction="sum")
-            totals += torch.stack([loss, (logits.argmax(dim=-1) == target).sum(), torch.tensor(len(target), device=loss.device)])
-    if workers > 1:
-        dist.all_reduce(totals)
-    loss, correct, count = totals.tolist()
-    return loss / count, correct / count
+        _, logged = _forward(run, run.validation, share, objective)
+        sums = {key: sums.get(key, 0.0) + value for key, value in logged.items()}
+    totals = _over_ranks(run, sums)
+    return {
+        "validation_loss": totals["loss"] / totals["targets"],
+        "validation_accuracy": totals["correct"] / totals["targets"],
+    }
 
 
-def _report(
-    metrics: dict[str, Any], save: bool, engine: deepspeed.DeepSpeedEngine, tokenizer: PreTrainedTokenizerBase, rank: int
-) -> None:
-    """`ray.train.report` on every rank (it is a barrier); rank 0 brings the weights as a Hugging Face folder."""
-    state = _full_state(engine, rank) if save else {}
-    with tempfile.TemporaryDirectory() as folder:
-        checkpoint = None
-        if save and rank == 0:
-            save_model(engine.module.model, tokenizer, Path(folder), state)
-            checkpoint = ray.train.Checkpoint.from_directory(folder)
-        ray.train.report(metrics, checkpoint=checkpoint)
+def _log(run: Run, point: dict[str, float], *, keep: bool) -> None:
+    """A step's point to the board, which shows it; to the curve and, live, to MLflow where it is its turn."""
+    if keep:
+        run.progress.history.append(point)
+    board = run.job.board
+    if run.rank == 0 and board is not None:
+        if "loss" in point:
+            board.update.remote(run.job.name, int(point["step"]), run.total_steps, f"loss {point['loss']:.3f}")
+        if keep:
+            board.record.remote(run.job.name, {**point, **run.meter.read()})
 
 
-def _full_state(engine: deepspeed.DeepSpeedEngine, rank: int) -> dict[str, torch.Tensor]:
-    """Every weight, whole, on rank 0. All ranks must call: under ZeRO-3 each weight is gathered in turn."""
-    model = engine.module.model
-    state = {}
-    partitioned = engine.zero_optimization_stage() == 3
-    parameters = dict(model.named_parameters(remove_duplicate=False))
-    for name, value in model.state_dict(keep_vars=True).items():
-        with deepspeed.zero.GatheredParameters([parameters[name]] if name in parameters else [], enabled=partitioned):
-            if rank == 0:
-                state[name] = value.detach().cpu().clone()
-    return state
+def _checkpoint(run: Run, epoch: int, scores: dict[str, float], *, export: bool, resumable: bool) -> None:
+    """Report the run's progress, with the engine's shards if it is to go on from here, and the model if it is to be kept."""
+    folder = Path(tempfile.mkdtemp(prefix="raw2s-checkpoint-"))
+    if resumable:
+        save_engine(run.engine, folder)
+    if export:
+        export_model(run.engine, run.tokenizer, run.job, run.rank, folder / MODEL)
+    if run.rank == 0:
+        write_progress(folder, run.progress)
+    nothing = {"validation_loss": math.nan} if run.job.training.keep == "best" else {}  # it ranks last
+    run.report({"step": run.progress.step, "epoch": epoch, **nothing, **scores, "tokens_per_second": run.meter.mean()}, folder)
+
+
+def _require_numbers(point: dict[str, float], names: Sequence[str], ids: list[int]) -> None:
+    """Raise StageFailed for a loss or gradient norm that is no number, which every rank sees at the same step."""
+    wrong = [name for name in names if not math.isfinite(point[name])]
+    if wrong:
+        raise StageFailed(
+            f"the {wrong[0].replace('_', ' ')} is {point[wrong[0]]} in step {point['step']} (rows {', '.join(map(str, ids))}); "
+            "lower the learning rate, set logit_clamp or kl_clamp for EDL, or look at those rows"
+        )
+
+
+def _out_of_memory(job: Job, step: int, lengths: list[int]) -> str:
+    return (
+        f"memory ran out in step {step}, on {len(lengths)} rows of {sum(lengths)} tokens over all workers; lower micro_batch_size "
+        f"({job.training.micro_batch_size}), or set activation_checkpointing: true, a higher zero_stage or offload"
+    )

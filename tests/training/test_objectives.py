@@ -6,11 +6,13 @@ import torch
 import torch.nn.functional as F
 
 from raw2s.decoding.packing import PackedRows
+from raw2s.losses import FusedHead
+from raw2s.training import objectives
 from raw2s.training.batching import Batch
 from raw2s.training.job import LossSettings
-from raw2s.training.objectives import Coefficients, class_loss, preference_loss, token_loss
+from raw2s.training.objectives import Coefficients
 
-N, V, W = 6, 9, 4  # target tokens, vocabulary, words
+N, V, W = 6, 18, 4  # target tokens, vocabulary, words
 WORD_N = torch.tensor([0, 0, 1, 2, 2, 3])
 WEIGHTS = torch.tensor([0.6, 0.3], dtype=torch.float64)
 PLAIN = Coefficients(gamma=0.0, kl=0.0)
@@ -41,6 +43,27 @@ def batch_of(token_N, weight_IN, word_N=WORD_N, word_logprob_IW=None, **fields) 
     unused = {"rows": PackedRows(nothing, nothing, nothing), "predictor_N": nothing, "sequence_N": nothing}
     empty = {"probabilities_PK": nothing, "reference_P2": nothing}
     return Batch(**unused | empty | fields, token_N=token_N, weight_IN=weight_IN, word_N=word_N, word_logprob_IW=word_logprob_IW)
+
+
+def on_logits(objective, head):
+    """The objective of a model whose hidden states are its logits."""
+
+    def run(logits, batch, settings, at):
+        loss, logged = objective(head(logits.dtype), logits, batch, settings, at)
+        return loss, {name: value.item() for name, value in logged.items()}
+
+    return run
+
+
+def identity(dtype) -> FusedHead:
+    head = torch.nn.Linear(V, V, bias=False, dtype=dtype)
+    torch.nn.init.eye_(head.weight)
+    return FusedHead(head.requires_grad_(False))
+
+
+token_loss = on_logits(objectives.token_loss, identity)
+preference_loss = on_logits(objectives.preference_loss, identity)
+class_loss = on_logits(objectives.class_loss, lambda _: torch.nn.Identity())
 
 
 def ones(count: int = N) -> torch.Tensor:
@@ -232,7 +255,9 @@ def test_preference_is_equations_9_and_12(logits_NV, token_N):
     margins = [0.7 * (chosen - rejected) for chosen, rejected in ratio_P2.tolist()]
     expected = sum(0.9 * math.log1p(math.exp(-margin)) + 0.1 * math.log1p(math.exp(margin)) for margin in margins)
     assert loss.item() == pytest.approx(expected, rel=1e-5)
-    assert logged == pytest.approx({"margin": sum(margins), "accuracy": sum(margin > 0 for margin in margins)}, rel=1e-5)
+    away = -ratio_P2.mean(dim=1).sum().item()
+    figures = {"margin": sum(margins), "accuracy": sum(margin > 0 for margin in margins), "reference_kl": away}
+    assert logged == pytest.approx(figures, rel=1e-5)
     rise_N = -gradient(loss, logits_NV)[range(N), token_N]
     assert (rise_N[SEQUENCE_N % 2 == 0] > 0).all()  # towards the chosen
     assert (rise_N[SEQUENCE_N % 2 == 1] < 0).all()  # away from the rejected

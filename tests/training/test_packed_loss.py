@@ -1,5 +1,7 @@
 """The packed losses and their gradients against plain ones: every sequence a padded row of its own through the model itself."""
 
+from functools import partial
+
 import pytest
 import torch
 from torch.nn.utils.rnn import pad_sequence
@@ -16,10 +18,11 @@ from transformers import (
 
 from raw2s.decoding.bridge import words
 from raw2s.decoding.tokens import encode_prompt
+from raw2s.losses import FusedHead
 from raw2s.models.load import load_tokenizer
 from raw2s.training.batching import collate, tokenize_row
 from raw2s.training.job import LossSettings
-from raw2s.training.objectives import Coefficients, TargetLogits, class_loss, preference_loss, token_loss
+from raw2s.training.objectives import Coefficients, PackedModel, class_loss, preference_loss, token_loss
 from raw2s.training.rows import TextTarget, TrainingRow
 
 SIZE = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "max_position_embeddings": 96}
@@ -54,19 +57,20 @@ def config(request, tokenizer):
     return config
 
 
-class PaddedLogits(torch.nn.Module):
-    """What `TargetLogits` gives, from one padded row per prompt and sequence and all of the model's own logits."""
+class PaddedModel(torch.nn.Module):
+    """What `PackedModel` does, with one padded row per prompt and sequence and nothing shared."""
 
     def __init__(self, model, rows):
         super().__init__()
-        self.model, self.rows = model, rows
+        self.model, self.rows, self.head = model, rows, FusedHead(model.get_output_embeddings())
 
-    def forward(self, batch):
+    def forward(self, batch, objective):
         flat = [(row.tree.ids[: row.tree.predictors[0][0] + 1], s.ids) for row in self.rows for s in row.sequences]
         ids = pad_sequence([torch.tensor(prompt + target) for prompt, target in flat], batch_first=True)
         mask = pad_sequence([torch.ones(len(prompt + target)) for prompt, target in flat], batch_first=True)
-        logits_BTV = self.model(input_ids=ids, attention_mask=mask).logits
-        return torch.cat([logits_BTV[b, len(p) - 1 : len(p) + len(t) - 1] for b, (p, t) in enumerate(flat)])
+        hidden_BTH = self.model.get_decoder()(input_ids=ids, attention_mask=mask).last_hidden_state
+        hidden_NH = torch.cat([hidden_BTH[b, len(p) - 1 : len(p) + len(t) - 1] for b, (p, t) in enumerate(flat)])
+        return objective(self.head, hidden_NH, batch)
 
 
 def assert_same(model, packed, padded):
@@ -108,8 +112,8 @@ def test_token_losses(config, tokenizer, soft, edl):
     batch = collate(rows, tokenizer, config.hidden_size)
     assert_same(
         model,
-        lambda: token_loss(TargetLogits(model)(batch), batch, settings, at)[0],
-        lambda: token_loss(PaddedLogits(model, rows)(batch), batch, settings, at)[0],
+        lambda: PackedModel(model)(batch, partial(token_loss, settings=settings, at=at))[0],
+        lambda: PaddedModel(model, rows)(batch, partial(token_loss, settings=settings, at=at))[0],
     )
 
 
@@ -124,8 +128,8 @@ def test_preference_loss(config, tokenizer):
     batch = collate(rows, tokenizer, config.hidden_size)
     assert_same(
         model,
-        lambda: preference_loss(TargetLogits(model)(batch), batch, settings, at)[0],
-        lambda: preference_loss(PaddedLogits(model, rows)(batch), batch, settings, at)[0],
+        lambda: PackedModel(model)(batch, partial(preference_loss, settings=settings, at=at))[0],
+        lambda: PaddedModel(model, rows)(batch, partial(preference_loss, settings=settings, at=at))[0],
     )
 
 
@@ -144,6 +148,6 @@ def test_class_loss(config, tokenizer, edl):
 
     assert_same(
         model,
-        lambda: class_loss(TargetLogits(model)(batch), batch, settings, at)[0],
-        lambda: class_loss(alone(), batch, settings, at)[0],
+        lambda: PackedModel(model)(batch, partial(class_loss, settings=settings, at=at))[0],
+        lambda: class_loss(torch.nn.Identity(), alone(), batch, settings, at)[0],
     )

@@ -1,0 +1,194 @@
+"""Ten kills at random: a training run whose workers and driver are killed ends with the weights of one that was left alone.
+
+    python benchmarks/kills.py          # writes benchmarks/results/kills.json
+
+Kills are SIGKILL: of one worker at a random step, of one worker while a checkpoint is being written, of the driver with all of
+its Ray. Two workers, ZeRO 2, EDL with soft labels and dropout, checkpoints every few steps.
+"""
+
+import hashlib
+import json
+import os
+import platform
+import random
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from argparse import ArgumentParser
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from raw2s.config import RayConfig, TrainingConfig
+from raw2s.decoding.bridge import words
+from raw2s.models.load import load_model, load_tokenizer
+from raw2s.pipeline.artifacts import versions
+from raw2s.pipeline.execute import start_ray
+from raw2s.tasks import get_task
+from raw2s.tasks.slurp import draw_slurp
+from raw2s.training.fit import fit
+from raw2s.training.job import Job, LossSettings
+from raw2s.training.rows import TextTarget, TrainingRow
+
+ROWS, EPOCHS, BATCH, EVERY = 160, 2, 4, 3
+KINDS = ("worker", "mid-checkpoint", "driver")
+
+
+def main() -> None:
+    parser = ArgumentParser(description=__doc__, usage="%(prog)s [--kills N] [--seed N]")
+    parser.add_argument("--kills", type=int, default=10)
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--train", type=Path, help="(the driver that is killed) train in this folder")
+    arguments = parser.parse_args()
+    if arguments.train is not None:
+        train(arguments.train)
+        return
+    draw = random.Random(arguments.seed)
+    kinds = [*KINDS, *draw.choices(KINDS, k=arguments.kills - len(KINDS))]
+    draw.shuffle(kinds)
+    with tempfile.TemporaryDirectory() as folder:
+        start = time.perf_counter()
+        alone = run(Path(folder) / "alone", [], draw)
+        seconds_alone = time.perf_counter() - start
+        start = time.perf_counter()
+        killed = run(Path(folder) / "killed", kinds, draw)
+        seconds_killed = time.perf_counter() - start
+    result = {
+        "date": datetime.now(UTC).date().isoformat(),
+        "machine": f"{platform.processor() or platform.machine()}, {os.cpu_count()} hyperthreads",
+        "versions": versions(),
+        "seed": arguments.seed,
+        "steps": EPOCHS * ROWS // BATCH,
+        "checkpoint_every": EVERY,
+        "kills": killed["kills"],
+        "weights_identical": killed["weights"] == alone["weights"],
+        "curve_identical": killed["curve"] == alone["curve"],
+        "seconds": {"alone": round(seconds_alone, 1), "killed": round(seconds_killed, 1)},
+    }
+    print(json.dumps(result, indent=1))
+    file = Path(__file__).parent / "results" / "kills.json"
+    file.write_text(json.dumps(result, indent=1) + "\n")
+    sys.exit(0 if result["weights_identical"] and result["curve_identical"] else 1)
+
+
+def run(folder: Path, kinds: list[str], draw: random.Random, rows: int = ROWS) -> dict[str, object]:
+    """Train in `folder`, killing as `kinds` says at random steps; what was killed when, and checksums of weights and curve."""
+    prepare(folder, rows)
+    at = sorted(draw.sample(range(EVERY, EPOCHS * rows // BATCH - 2 * EVERY), len(kinds)))
+    kills = []
+    left: set[str] = set()
+    driver = start(folder)
+    for kind, step in zip(kinds, at, strict=True):
+        wait_for(lambda step=step: reached(folder) >= step, driver)
+        if kind == "driver":
+            processes = psutil.Process(driver.pid).children(recursive=True)
+            driver.send_signal(signal.SIGKILL)
+            driver.wait()
+            psutil.wait_procs(processes, timeout=30)  # its local Ray dies with it
+            torn = unregistered(folder) - left
+            driver = start(folder)
+        else:
+            if kind == "mid-checkpoint":
+                before = unregistered(folder)
+                wait_for(lambda before=before: bool(unregistered(folder) - before), driver, pause=0.0005)
+            workers = wait_for(lambda driver=driver: train_workers(driver), driver)
+            draw.choice(sorted(workers, key=lambda process: process.pid)).send_signal(signal.SIGKILL)
+            torn = unregistered(folder) - left
+        left |= torn
+        kills.append({"kind": kind, "step": reached(folder), "checkpoint_unfinished": bool(torn)})
+    if driver.wait(timeout=300) != 0:
+        raise RuntimeError((folder / "log.txt").read_text()[-3000:])
+    weights, curve = checksums(folder / "out")
+    return {"kills": kills, "weights": weights, "curve": curve}
+
+
+def checksums(folder: Path) -> list[str]:
+    """Of the exported weights and of the curve."""
+    return [hashlib.sha256((folder / name).read_bytes()).hexdigest() for name in ("model/model.safetensors", "history.jsonl")]
+
+
+def prepare(folder: Path, rows: int) -> None:
+    """The rows and a base model that draws dropout."""
+    (folder / "out").mkdir(parents=True)
+    examples = get_task("slurp_slots").examples(draw_slurp("pool", 1, rows, seed=1)["student"], "short")
+    with (folder / "rows.jsonl").open("w") as file:
+        for example in examples:
+            scores = [[-0.1 * w for w in range(len(words(example["target"])) + 1)]]
+            target = TextTarget(text=example["target"], weights=[1.0], word_logprobs=scores)
+            file.write(json.dumps(TrainingRow(id=example["id"], prompt=example["prompt"], targets=[target])) + "\n")
+    model = load_model("tiny-gpt2", "generation")
+    model.config.resid_pdrop = model.config.attn_pdrop = model.config.embd_pdrop = 0.1
+    model.save_pretrained(folder / "base")
+    load_tokenizer("tiny-gpt2").save_pretrained(folder / "base")
+
+
+def train(folder: Path) -> None:
+    """What the driver process does; it goes on where one that was killed left off."""
+    start_ray(RayConfig(num_cpus=4))
+    fit(job(folder), folder / "out", folder / "parts")
+
+
+def job(folder: Path) -> Job:
+    training = TrainingConfig(
+        epochs=EPOCHS, batch_size=BATCH, micro_batch_size=1, workers=2, zero_stage=2, checkpoint_every=EVERY, max_failures=100
+    )
+    rows = str(folder / "rows.jsonl")
+    loss = LossSettings(edl=True, kl_weight=1e-6, gamma_max=0.1)
+    return Job(str(folder / "base"), "slurp_slots", "generation", (), "supervised", rows, rows, training, loss, 1, None, "killed")
+
+
+def start(folder: Path) -> subprocess.Popen[bytes]:
+    with (folder / "log.txt").open("ab") as log:
+        command = [sys.executable, str(Path(__file__).resolve()), "--train", str(folder)]
+        environment = {k: v for k, v in os.environ.items() if k != "RAY_ADDRESS"}
+        return subprocess.Popen(command, stdout=log, stderr=log, env=environment)
+
+
+def snapshot(folder: Path) -> dict[str, Any]:
+    """Ray Train's list of checkpoints, as far as it is written."""
+    try:
+        return json.loads((folder / "parts" / "train" / "checkpoint_manager_snapshot.json").read_text())
+    except (OSError, ValueError):
+        return {}
+
+
+def reached(folder: Path) -> int:
+    """The step of the latest checkpoint that Ray Train knows."""
+    latest = snapshot(folder).get("latest_checkpoint_result") or {"metrics": {"step": 0}}
+    return latest["metrics"]["step"]
+
+
+def unregistered(folder: Path) -> set[str]:
+    """Checkpoint folders that are there but not in Ray Train's list: being written, or left by a kill."""
+    found = {path.name for path in (folder / "parts" / "train").glob("checkpoint_*") if path.is_dir()}
+    return found - {result["checkpoint_dir_name"] for result in snapshot(folder).get("checkpoint_results", [])}
+
+
+def train_workers(driver: subprocess.Popen[bytes]) -> list[psutil.Process]:
+    """The driver's own Ray Train workers."""
+    found = []
+    for process in psutil.Process(driver.pid).children(recursive=True):
+        try:
+            if "RayTrainWorker" in " ".join(process.cmdline()):
+                found.append(process)
+        except psutil.Error:
+            continue
+    return found
+
+
+def wait_for(condition: Callable[[], Any], driver: subprocess.Popen[bytes], *, pause: float = 0.02) -> Any:
+    end = time.monotonic() + 120
+    while not (value := condition()):
+        if driver.poll() is not None or time.monotonic() > end:
+            raise RuntimeError(f"the driver ended (exit {driver.poll()}), or two minutes went by, before the kill")
+        time.sleep(pause)
+    return value
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,112 @@
+"""How a model trains: the sections of the config that go to the training loop."""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, model_validator
+
+from raw2s.config.section import Fraction, Positive, Rate, Section
+
+TYPED_DEEPSPEED = {
+    "train_batch_size": "batch_size",
+    "train_micro_batch_size_per_gpu": "micro_batch_size",
+    "gradient_accumulation_steps": "batch_size, workers and micro_batch_size",
+    "gradient_clipping": "max_grad_norm",
+    "bf16": "precision",
+    "fp16": "precision",
+    "optimizer": "optimizer, learning_rate and weight_decay",
+    "scheduler": "schedule and warmup_fraction",
+    "zero_optimization.stage": "zero_stage",
+    "zero_optimization.offload_optimizer": "offload",
+    "zero_optimization.offload_param": "offload",
+}
+"""DeepSpeed's settings that have a key of their own in `TrainingConfig`."""
+
+
+class LoraConfig(Section):
+    rank: Positive = 16
+    """Rank of the update of every adapted matrix."""
+    alpha: Positive = 32
+    """The update is scaled by alpha / rank."""
+    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """Dropout before the adapters."""
+    target_modules: Literal["all-linear"] | list[str] = "all-linear"
+    """Names of the adapted modules, such as [q_proj, v_proj]; `all-linear` takes every linear layer but the output head."""
+
+
+class TrainingConfig(Section):
+    epochs: Positive = 3
+    """Passes over the rows."""
+    learning_rate: Annotated[float, Field(gt=0)] = 1e-3
+    """Peak learning rate."""
+    schedule: Literal["linear", "cosine", "constant"] = "linear"
+    """How the learning rate falls to zero after the warm-up."""
+    warmup_fraction: Fraction = 0.0
+    """Share of the steps over which the learning rate rises; the paper uses none."""
+    optimizer: Literal["adam", "adamw"] = "adamw"
+    """torch's Adam or AdamW."""
+    weight_decay: Rate = 0.0
+    """AdamW's decoupled weight decay."""
+    max_grad_norm: Rate = 1.0
+    """Gradient clipping by global norm; 0 turns it off."""
+    batch_size: Positive = 16
+    """Prompts per optimizer step, over all workers. Must be divisible by workers x micro_batch_size."""
+    micro_batch_size: Positive = 8
+    """Prompts per forward pass of one worker, with all their targets; packed in rows with little padding, so more is faster."""
+    zero_stage: Literal[0, 1, 2, 3] = 1
+    """DeepSpeed ZeRO stage: 1 splits the optimizer's state over the workers, 2 the gradients too, 3 the weights too."""
+    offload: Literal["none", "optimizer", "all"] = "none"
+    """What is kept in host memory: nothing, the optimizer's state (zero_stage 1 or more), or the weights too (zero_stage 3)."""
+    activation_checkpointing: bool = False
+    """Compute activations again in the backward pass instead of keeping them: a third more work, far less memory."""
+    lora: LoraConfig | None = None
+    """Train low-rank adapters only (extra `raw2s[lora]`); the kept model has them merged, `adapter/` beside it has them alone."""
+    deepspeed: dict[str, Any] = {}
+    """More of DeepSpeed's own settings, such as {zero_optimization: {reduce_bucket_size: 5.0e+8}}; none that has a key here."""
+    precision: Literal["fp32", "bf16"] = "fp32"
+    """Number format of the forward and backward pass; the master weights stay fp32."""
+    workers: Positive = 1
+    """Ray Train workers, one process and (with gpus_per_worker) one GPU each."""
+    cpus_per_worker: Annotated[float, Field(gt=0)] = 1
+    """Ray CPUs a worker reserves, and the threads it runs."""
+    gpus_per_worker: Rate = 0
+    """Ray GPUs a worker reserves."""
+    keep: Literal["best", "last"] = "last"
+    """Which epoch's weights are kept: the lowest validation loss (ground truth), or the last."""
+    checkpoint_every: Positive | None = 500
+    """Optimizer steps between checkpoints from which a run that was cut off goes on; null writes them at validations only."""
+    max_failures: Annotated[int, Field(ge=0)] = 3
+    """How often lost workers are replaced before the stage fails."""
+
+    @model_validator(mode="after")
+    def _batch_divides(self) -> "TrainingConfig":
+        if self.batch_size % (self.workers * self.micro_batch_size):
+            raise ValueError(
+                f"batch_size {self.batch_size} is not divisible by workers x micro_batch_size = "
+                f"{self.workers} x {self.micro_batch_size}; make it a multiple of {self.workers * self.micro_batch_size}"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _deepspeed_fits(self) -> "TrainingConfig":
+        needed = {"none": 0, "optimizer": 1, "all": 3}[self.offload]
+        if self.zero_stage < needed:
+            raise ValueError(f"offload {self.offload} needs zero_stage {needed} or more; raise zero_stage, or set offload: none")
+        for path, key in TYPED_DEEPSPEED.items():
+            found: Any = self.deepspeed
+            for name in path.split("."):
+                found = found.get(name) if isinstance(found, dict) else None
+            if found is not None:
+                raise ValueError(f"deepspeed.{path} is set by {key}; remove it and set {key}")
+        return self
+
+
+class TeacherTrainingConfig(TrainingConfig):
+    keep: Literal["best", "last"] = "best"
+    """Which epoch's weights are kept: the lowest validation loss (ground truth), or the last."""
+
+
+class PreferenceTrainingConfig(TrainingConfig):
+    epochs: Positive = 1
+    """Passes over the pairs."""
+    learning_rate: Annotated[float, Field(gt=0)] = 5e-5
+    """Peak learning rate."""

@@ -1,0 +1,67 @@
+"""How fast a run is: tokens a second, filler, memory and, where the device's peak is known, model FLOPs utilisation."""
+
+import resource
+import time
+from collections.abc import Mapping
+
+import torch
+
+from raw2s.training.objectives import PackedModel
+
+WORK = ("tokens", "cells", "targets")
+"""Tokens forwarded; the same with filler; positions at which the output head ran."""
+
+PEAK_FLOPS = {
+    "H200": 989e12,
+    "H100 PCIe": 756e12,
+    "H100": 989e12,
+    "A100": 312e12,
+    "L40S": 362e12,
+    "L4": 121e12,
+    "A10": 125e12,
+    "B200": 2250e12,
+}
+"""Dense bf16 operations a second by a word of the device's name, from NVIDIA's data sheets; the first that fits."""
+
+
+class Meter:
+    """Counts a run's work, over all ranks. Six operations a weight and token, the head's at the targets only (Kaplan et al. 2020)."""
+
+    def __init__(self, model: PackedModel, device: torch.device, workers: int) -> None:
+        head = sum(getattr(p, "ds_numel", p.numel()) for p in model.head.parameters())
+        body = [p for name, p in model.model.get_decoder().named_parameters() if "embed" not in name and "wte" not in name]
+        self.flops = {"tokens": 6.0 * sum(getattr(p, "ds_numel", p.numel()) for p in body), "targets": 6.0 * head}
+        self.device, self.workers = device, workers
+        name = torch.cuda.get_device_name(device) if device.type == "cuda" else ""
+        self.peak = next((flops for word, flops in PEAK_FLOPS.items() if word in name), None)
+        self.start = self.last = time.perf_counter()
+        self.total = dict.fromkeys(WORK, 0.0)
+        self.recent = dict.fromkeys(WORK, 0.0)
+
+    def add(self, work: Mapping[str, float]) -> None:
+        for key in WORK:
+            self.total[key] += work[key]
+            self.recent[key] += work[key]
+
+    def read(self) -> dict[str, float]:
+        """Since it was read last: tokens a second, the share of filler; memory at its highest so far in GiB; MFU if known."""
+        now = time.perf_counter()
+        seconds, self.last = now - self.last, now
+        done, self.recent = self.recent, dict.fromkeys(WORK, 0.0)
+        found = {
+            "tokens_per_second": done["tokens"] / seconds,
+            "padding": 1 - done["tokens"] / done["cells"] if done["cells"] else 0.0,
+            "memory_gib": self._memory() / 2**30,
+        }
+        if self.peak is not None:
+            found["mfu"] = sum(self.flops[key] * done[key] for key in self.flops) / (seconds * self.workers * self.peak)
+        return found
+
+    def mean(self) -> float:
+        """Tokens a second since the start."""
+        return self.total["tokens"] / (time.perf_counter() - self.start)
+
+    def _memory(self) -> int:
+        if self.device.type == "cuda":
+            return torch.cuda.max_memory_allocated(self.device)
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024

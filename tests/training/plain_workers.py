@@ -1,0 +1,82 @@
+"""The training loop in plain processes: what it does without Ray around it, several jobs one after another."""
+
+import os
+import shutil
+import socket
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.multiprocessing
+from safetensors.torch import load_file
+
+from raw2s.config import TrainingConfig
+from raw2s.errors import StageFailed
+from raw2s.training.fit import STOPPED, WORKER_ENV
+from raw2s.training.job import Job, LossSettings
+from raw2s.training.progress import read_progress
+
+
+@dataclass(frozen=True)
+class Case:
+    """One job; its reports go to `out`/step-<n>, its failure to `out`/stopped.txt."""
+
+    job: Job
+    out: Path
+    checkpoint: Path | None = None
+
+    def step(self, step: int) -> Path:
+        return self.out / f"step-{step}"
+
+    @property
+    def last(self) -> Path:
+        return max(self.out.glob("step-*"), key=lambda folder: int(folder.name[5:]))
+
+    def curve(self, name: str = "loss") -> list[float]:
+        return [point[name] for point in read_progress(self.last).history if name in point]
+
+    def weights(self) -> dict[str, torch.Tensor]:
+        return load_file(self.last / "model" / "model.safetensors")
+
+
+def case(out: Path, rows: Path, *, form: str = "supervised", loss: LossSettings | None = None, model: str = "tiny-gpt2",
+         checkpoint: Path | None = None, validation: Path | None = None, **training: Any) -> Case:  # fmt: skip
+    """A generation job over the rows in a file."""
+    config = TrainingConfig(**{"epochs": 2, "batch_size": 4, "micro_batch_size": 2, "checkpoint_every": None} | training)
+    job = Job(
+        model, "slurp_slots", "generation", (), form, str(rows), str(validation or rows), config, loss or LossSettings(), 7, None,
+        "student/0-test",
+    )  # fmt: skip
+    return Case(job, out, checkpoint)
+
+
+def train_without_ray(cases: list[Case], workers: int) -> None:
+    """Every case in the same `workers` processes, over gloo."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    torch.multiprocessing.spawn(_rank, args=(workers, port, cases), nprocs=workers)
+
+
+def _rank(rank: int, workers: int, port: int, cases: list[Case]) -> None:
+    os.environ |= WORKER_ENV | {
+        "DS_ACCELERATOR": "cpu", "RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(workers),
+        "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port),
+    }  # fmt: skip
+    torch.set_num_threads(1)
+    torch.distributed.init_process_group("gloo")
+    from raw2s.training.loop import train
+
+    for one in cases:
+
+        def report(metrics: dict[str, Any], folder: Path, case: Case = one) -> None:
+            shutil.copytree(folder, case.step(metrics["step"]), dirs_exist_ok=True)
+            shutil.rmtree(folder)
+            torch.distributed.barrier()
+
+        one.out.mkdir(parents=True, exist_ok=True)
+        try:
+            train(one.job, rank, workers, one.checkpoint, report)
+        except StageFailed as error:
+            (one.out / STOPPED).write_text(str(error))

@@ -1,0 +1,85 @@
+"""What the loop does besides learning: adapters, a stop that says where, the bf16 run; one process for all."""
+
+import json
+from types import SimpleNamespace
+
+import pytest
+import torch
+from peft import PeftModel
+from plain_workers import case, train_without_ray
+from safetensors.torch import load_file
+from transformers import AutoModelForCausalLM
+
+from raw2s.errors import StageFailed
+from raw2s.models.load import load_model
+from raw2s.training.fit import STOPPED
+from raw2s.training.job import LossSettings
+from raw2s.training.progress import read_progress
+from raw2s.training.rows import TextTarget, TrainingRow
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(200)]
+LORA = {"rank": 4, "alpha": 16, "target_modules": ["c_attn"]}
+
+
+@pytest.fixture(scope="module")
+def cases(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("loop")
+    rows = folder / "rows.jsonl"
+    with rows.open("w") as file:
+        for i, time in enumerate(["one", "two", "three", "four", "five", "six", "seven", "eight"]):
+            target = TextTarget(text=f'{{ "time" : "{time} am" }}', weights=[1.0])
+            file.write(json.dumps(TrainingRow(id=100 + i, prompt=f"wake me up at {time} am\n", targets=[target])) + "\n")
+    made = {
+        "lora": case(folder / "lora", rows, lora=LORA, learning_rate=1e-2, checkpoint_every=2, weight_decay=0.1),
+        "wild": case(folder / "wild", rows, learning_rate=1e30, checkpoint_every=1, max_grad_norm=0, epochs=4),
+        "bf16": case(folder / "bf16", rows, precision="bf16", zero_stage=1, loss=LossSettings(edl=True, kl_weight=1e-5)),
+    }
+    again = case(folder / "lora-again", rows, checkpoint=made["lora"].step(2), lora=LORA, learning_rate=1e-2, weight_decay=0.1)
+    train_without_ray([*made.values(), again], workers=1)
+    return made | {"lora again": again}
+
+
+def test_adapters_alone_are_trained_and_merged_on_export(cases):
+    made = cases["lora"]
+    assert made.curve()[-1] < made.curve()[0]
+    base = load_model("tiny-gpt2", "generation").state_dict()
+    merged = AutoModelForCausalLM.from_pretrained(made.last / "model").state_dict()
+    changed = {name for name, weight in merged.items() if not torch.equal(weight, base[name])}
+    assert changed == {name for name in base if name.endswith("c_attn.weight")}
+    adapted = PeftModel.from_pretrained(load_model("tiny-gpt2", "generation"), made.last / "model" / "adapter")
+    for name, weight in adapted.merge_and_unload().state_dict().items():
+        torch.testing.assert_close(weight, merged[name])
+
+
+def test_adapters_are_taken_up_again(cases):
+    assert cases["lora again"].curve() == cases["lora"].curve()
+    again, whole = (load_file(cases[name].last / "model" / "model.safetensors") for name in ("lora again", "lora"))
+    assert all(torch.equal(weight, whole[name]) for name, weight in again.items())
+
+
+def test_a_loss_that_is_no_number_stops_with_step_and_rows(cases):
+    made = cases["wild"]
+    message = (made.out / STOPPED).read_text()
+    step = read_progress(made.last).step + 1
+    assert f"in step {step} (rows 10" in message
+    assert "lower the learning rate" in message
+
+
+def test_bf16_learns(cases):
+    curve = cases["bf16"].curve()
+    assert curve[-1] < curve[0]
+    assert all(weight.dtype in (torch.bfloat16, torch.float32) for weight in cases["bf16"].weights().values())
+
+
+def test_out_of_memory_says_what_to_lower(cases, monkeypatch, tmp_path):
+    """No device here runs out of memory, so a step that always does stands in."""
+    from raw2s.training import loop
+
+    def full(*_):
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 MiB")
+
+    monkeypatch.setattr(loop, "_step", full)
+    monkeypatch.setattr(loop, "resume_engine", lambda *_: SimpleNamespace(device="cpu", gradient_accumulation_steps=lambda: 2))
+    monkeypatch.setattr(loop, "Meter", lambda *_: None)
+    with pytest.raises(StageFailed, match=r"memory ran out in step 1, on 4 rows of \d+ tokens .*; lower micro_batch_size \(2\)"):
+        loop.train(cases["wild"].job, 0, 1, None, lambda *_: None)

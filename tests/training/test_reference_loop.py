@@ -1,0 +1,104 @@
+"""A whole run's loss curve against a plain loop's: padded rows, a full softmax, autograd, torch's AdamW and clipping."""
+
+import json
+import random
+
+import pytest
+import torch
+from plain_workers import case, train_without_ray
+from torch.nn.utils.rnn import pad_sequence
+
+from raw2s.decoding.tokens import encode_prompt, encode_target
+from raw2s.models.load import load_model, load_tokenizer
+from raw2s.training.batching import plan_epoch, tokenize_row
+from raw2s.training.job import LossSettings
+from raw2s.training.rows import TextTarget, TrainingRow
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(200)]
+
+HOURS = ["one", "two", "half past three", "four", "five", "quarter to six", "seven", "eight", "nine", "ten", "eleven"]
+EPOCHS, BATCH, RATE, BETA, EPSILON, KL, ANNEAL = 3, 4, 1e-3, 0.1, 0.1, 1e-4, 0.5
+SETTINGS = {
+    "preference": LossSettings(beta=BETA, label_smoothing=EPSILON),
+    "supervised": LossSettings(edl=True, kl_weight=KL, kl_anneal_fraction=ANNEAL),
+}
+
+
+def training_row(i: int, hour: str, form: str) -> TrainingRow:
+    prompt, text = f"wake me up at {hour} am\n", f'{{ "time" : "{hour} am" }}'
+    if form == "supervised":
+        return TrainingRow(id=i, prompt=prompt, targets=[TextTarget(text=text, weights=[1.0])])
+    reference = random.Random(i)
+    return TrainingRow(
+        id=i, prompt=prompt, chosen=text, rejected='{ "date" : "today" }' if i % 2 else "{}",
+        ref_chosen=reference.uniform(-40, -20), ref_rejected=reference.uniform(-20, -5),
+    )  # fmt: skip
+
+
+def cdpo(logprob_ST, target_ST, batch):
+    """Eq. 12; sequences alternate chosen, rejected."""
+    policy_P2 = (logprob_ST * target_ST).sum(dim=1).view(-1, 2)
+    ratio_P2 = policy_P2 - torch.tensor([[row["ref_chosen"], row["ref_rejected"]] for row in batch])
+    margin_P = BETA * (ratio_P2[:, 0] - ratio_P2[:, 1])
+    return -((1 - EPSILON) * margin_P.sigmoid().log() + EPSILON * (-margin_P).sigmoid().log()).mean()
+
+
+def edl(logits_NV, token_N, annealing):
+    """Eq. 3-4 for hard labels, App. B's annealing."""
+    alpha_NV = logits_NV.exp() + 1
+    nll_N = alpha_NV.sum(dim=1).log() - alpha_NV[range(len(token_N)), token_N].log()
+    others_NV = alpha_NV.scatter(1, token_N[:, None], 1.0)
+    flat = torch.distributions.Dirichlet(torch.ones_like(others_NV))
+    kl_N = torch.distributions.kl_divergence(torch.distributions.Dirichlet(others_NV), flat)
+    return (nll_N + KL * annealing * kl_N).mean()
+
+
+def plain_curve(rows, form, seed):
+    tokenizer, model = load_tokenizer("tiny-gpt2"), load_model("tiny-gpt2", "generation").train()
+    optimizer = torch.optim.AdamW(model.parameters(), weight_decay=0.0)
+    lengths = [tokenize_row(row, tokenizer, form).length for row in rows]  # they decide which rows share a step
+    steps = EPOCHS * -(-len(rows) // BATCH)
+    curve = []
+    for epoch in range(EPOCHS):
+        for chosen, _ in plan_epoch(lengths, batch_size=BATCH, micro_batches=1, workers=1, rank=0, seed=seed * 100_003 + epoch):
+            batch, done = [rows[i] for i in chosen], len(curve) / steps
+            texts = [[row["chosen"], row["rejected"]] if form == "preference" else [row["targets"][0]["text"]] for row in batch]
+            pairs = [
+                (encode_prompt(tokenizer, row["prompt"]), encode_target(tokenizer, text)[0])
+                for row, written in zip(batch, texts, strict=True)
+                for text in written
+            ]
+            ids_ST = pad_sequence([torch.tensor(prompt + target) for prompt, target in pairs], batch_first=True)
+            seen_ST = pad_sequence([torch.ones(len(prompt + target)) for prompt, target in pairs], batch_first=True)
+            spans = [torch.tensor([False] * len(prompt) + [True] * len(target)) for prompt, target in pairs]
+            target_ST = pad_sequence(spans, batch_first=True)[:, 1:]
+            logits_STV, next_ST = model(ids_ST, attention_mask=seen_ST).logits[:, :-1], ids_ST[:, 1:]
+            if form == "preference":
+                loss = cdpo(logits_STV.log_softmax(-1).gather(2, next_ST[:, :, None])[:, :, 0], target_ST, batch)
+            else:
+                loss = edl(logits_STV[target_ST], next_ST[target_ST], min(1.0, done / ANNEAL))
+            optimizer.param_groups[0]["lr"] = RATE * (1 - done)
+            optimizer.zero_grad()
+            loss.backward()
+            torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+            optimizer.step()
+            curve.append(loss.item())
+    return curve
+
+
+def test_the_loss_curve_is_a_plain_loops(tmp_path):
+    rows = {form: [training_row(i, hour, form) for i, hour in enumerate(HOURS)] for form in SETTINGS}
+    for form, made in rows.items():
+        (tmp_path / f"{form}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in made))
+    cases = {
+        form: case(
+            tmp_path / form, tmp_path / f"{form}.jsonl", form=form, loss=loss, validation=tmp_path / "supervised.jsonl",
+            epochs=EPOCHS, batch_size=BATCH, learning_rate=RATE, zero_stage=0,
+        )
+        for form, loss in SETTINGS.items()
+    }  # fmt: skip
+    train_without_ray(list(cases.values()), workers=1)
+    for form, made in cases.items():
+        plain = plain_curve(rows[form], form, made.job.seed)
+        assert abs(plain[0] - plain[-1]) > 0.1, "it learns"
+        assert made.curve() == pytest.approx(plain, abs=1e-4), form
