@@ -1,15 +1,18 @@
 """The teachers: a model loaded once, units of prompts in, their answers out. They run in the actors of `units.run_pass`."""
 
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from raw2s.decoding import word_scores
-from raw2s.decoding.beams import generate_beams
+from raw2s.decoding.beams import Candidate, generate_beams
 from raw2s.decoding.scoring import class_logits, target_logprobs
 from raw2s.labeling.units import Pool, Row, Unit
 from raw2s.models import Kind
-from raw2s.models.load import load_model, load_tokenizer
+from raw2s.models.load import load_model, load_model_config, load_tokenizer
 
 
 def load(pool: Pool, kind: Kind, classes: tuple[str, ...] = ()) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
@@ -18,17 +21,29 @@ def load(pool: Pool, kind: Kind, classes: tuple[str, ...] = ()) -> tuple[PreTrai
     return model.to("cuda" if pool.num_gpus else "cpu"), load_tokenizer(pool.model)
 
 
-class BeamActor:
-    """`table.BEAMS`: per prompt the model's top beams, best first."""
+def convert_model(model: str, folder: Path) -> None:
+    """The model for CTranslate2, in `folder`. Raises ValueError where that cannot be done."""
+    from raw2s.decoding import ctranslate2_beams  # an optional package  # noqa: PLC0415
 
-    def __init__(self, pool: Pool, beams: int, max_new_tokens: int) -> None:
-        self.beams, self.max_new_tokens = beams, max_new_tokens
-        self.model, self.tokenizer = load(pool, "generation")
+    ctranslate2_beams.convert(model, folder)
+
+
+class BeamActor:
+    """`table.BEAMS`: per prompt the model's top beams, best first; with `converted`, its folder for CTranslate2, by that."""
+
+    def __init__(self, pool: Pool, beams: int, max_new_tokens: int, converted: Path | None = None) -> None:
+        self.generate: Callable[..., list[list[Candidate]]]
+        if converted is None:
+            self.generate = partial(generate_beams, *load(pool, "generation"))
+        else:
+            from raw2s.decoding import ctranslate2_beams  # an optional package  # noqa: PLC0415
+
+            generator = ctranslate2_beams.load_converted(converted, cuda=bool(pool.num_gpus))
+            model = load_model_config(pool.model), load_tokenizer(pool.model)
+            self.generate = partial(ctranslate2_beams.generate_beams, generator, *model)
+        self.generate = partial(self.generate, beams=beams, max_new_tokens=max_new_tokens)
 
     def __call__(self, unit: Unit) -> list[Row]:
-        found = generate_beams(
-            self.model, self.tokenizer, unit["prompts"], beams=self.beams, max_new_tokens=self.max_new_tokens
-        )  # fmt: skip
         return [
             {
                 "texts": [c.text for c in candidates],
@@ -36,7 +51,7 @@ class BeamActor:
                 "tokens": [c.tokens for c in candidates],
                 "ended": [c.ended for c in candidates],
             }
-            for candidates in found
+            for candidates in self.generate(unit["prompts"])
         ]
 
 

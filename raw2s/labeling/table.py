@@ -11,7 +11,8 @@ Generation: one row per prompt and candidate text. Teachers are in the order of 
 Classification: one row per prompt: id, logits list<list<float>> (teachers, classes), null where a file has no label.
 
 A teacher's own answers, one row per prompt it answered: `BEAMS` (best first) or `CLASSES`; `SCORES` lie beside the texts that
-were asked for. What it could not answer, or nobody did, is in `REJECTS`.
+were asked for. What it could not answer is in `REJECTS`, and so is, without a teacher, what nobody answered. `VOTES` are the single annotators'
+classes where one teacher is a file of several.
 """
 
 import itertools
@@ -50,6 +51,8 @@ BEAMS = pa.schema(
 SCORES = pa.schema([*ANSWER, ("words", _WORDS), ("tokens", pa.list_(pa.int32()))])
 CLASSES = pa.schema([*ANSWER, ("logits", pa.list_(pa.float32()))])
 REJECTS = pa.schema([("id", pa.int64()), ("teacher", pa.string()), ("reason", pa.string())])
+
+VOTES = pa.schema([("id", pa.int64()), ("worker", pa.string()), ("label", pa.int32())])
 
 ROWS_AT_ONCE = 10_000
 """How many rows exist as Python objects while a table is written."""

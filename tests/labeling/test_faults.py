@@ -45,8 +45,8 @@ def given(log: Path) -> list[tuple[int, ...]]:
     return sorted(tuple(json.loads(line)) for line in log.read_text().splitlines()) if log.exists() else []
 
 
-def label(folder: Path, make, pool: Pool):
-    return run_pass(make, UNITS, pool, schema=SCHEMA, folder=folder, progress=Progress(None, "label", 0))
+def label(folder: Path, make, pool: Pool, board=None):
+    return run_pass(make, UNITS, pool, schema=SCHEMA, folder=folder, progress=Progress(board, "label", len(IDS)))
 
 
 def assert_whole(answered) -> None:
@@ -66,9 +66,14 @@ def local_ray():
 
 
 def test_an_actor_that_dies_costs_its_unit_only(local_ray, tmp_path):
-    log = tmp_path / "log"
-    answered = label(tmp_path / "units", sleeping(log, 0.05, fatal=IDS[20]), Pool("teacher", replicas=(2, 2)))
+    import ray
+
+    from raw2s.pipeline.progress import Board
+
+    log, board = tmp_path / "log", Board.remote()
+    answered = label(tmp_path / "units", sleeping(log, 0.05, fatal=IDS[20]), Pool("teacher", replicas=(2, 2)), board)
     assert_whole(answered)
+    assert ray.get(board.snapshot.remote()) == {"label": (len(IDS), len(IDS), "teacher")}
     seen = given(log)
     again = [unit for unit in set(seen) if seen.count(unit) > 1]
     assert [unit for unit in again if IDS[20] in unit] == again != []

@@ -114,6 +114,56 @@ def test_a_teacher_of_weight_zero_has_no_say(merge):
         assert target["word_logprobs"] == [next(c for c in TABLE if c["text"] == text)["words"][1]]
 
 
+# Prompt 7 again with a third teacher that is a file of labels; it has nothing for prompt 3.
+WITH_FILE = [
+    {**c, "rank": [*c["rank"], rank], "words": [*c["words"], None], "tokens": [*c["tokens"], None]}
+    for c, rank in zip(TABLE, [-1, 0, 1, -1, -1], strict=True)
+]
+
+
+def test_a_file_of_labels_scores_nothing_and_has_no_say_in_joint_decoding():
+    for weights in ([0.5, 0.5, 0.0], [0.9, 0.1, 0.0]):
+        assert rows_of(WITH_FILE, method="joint", weights=weights) == rows_of(TABLE, method="joint", weights=weights[:2])
+    alone = [{**WITH_FILE[1], "rank": [-1, -1, 0]}]
+    (row,) = rows_of(alone, method="joint", weights=[0.5, 0.5, 0.0])
+    assert row["targets"] == [{"text": "nine", "weights": [1.0], "word_logprobs": [[0.0, 0.0]]}]  # it is sure of its words
+
+
+def test_a_file_of_labels_is_sure_of_its_words_and_leaves_its_weight_where_it_has_none():
+    first, second = rows_of(WITH_FILE, weights=[0.25, 0.25, 0.5])
+    assert first["targets"] == [
+        {"text": "nine am", "weights": [0.25], "word_logprobs": [TABLE[0]["words"][0]]},
+        {"text": "at nine am", "weights": [0.25], "word_logprobs": [TABLE[2]["words"][1]]},
+        {"text": "nine", "weights": [0.5], "word_logprobs": [[0.0, 0.0]]},
+    ]
+    assert second["targets"] == [{"text": "jazz", "weights": [0.5, 0.5], "word_logprobs": TABLE[3]["words"]}]
+
+
+def test_a_prompt_without_a_label_of_a_weighted_teacher_gives_no_row():
+    assert [row["id"] for row in rows_of(WITH_FILE, weights=[0.0, 0.0, 1.0])] == [7]
+    table = [{"id": 7, "logits": [[0.0, 1.0], None]}, {"id": 3, "logits": [[0.0, 1.0], [2.0, 0.0]]}]
+    assert [row["id"] for row in class_rows(PROMPTS, table, weights=[0, 1], confidence=True)] == [3]
+
+
+@given(st.lists(st.floats(0.01, 1), min_size=3, max_size=3), st.sets(st.integers(0, 2), min_size=1), st.booleans())
+def test_classes_are_mixed_over_the_teachers_that_have_a_label(weights, present, confidence):
+    logits = [[0.0, 1.0, 2.0], [2.0, 0.0, -math.inf], [0.0, 3.0, 0.0]]
+    table = [{"id": 3, "logits": [own if i in present else None for i, own in enumerate(logits)]}]
+    kept = sorted(present)
+    among = [{"id": 3, "logits": [logits[i] for i in kept]}]
+    (row,) = class_rows(PROMPTS, table, weights=weights, confidence=confidence)
+    (expected,) = class_rows(PROMPTS, among, weights=[weights[i] for i in kept], confidence=confidence)
+    assert row["probabilities"] == pytest.approx(expected["probabilities"])
+    assert sum(row["probabilities"]) == pytest.approx(1)
+
+
+def test_temperatures_divide_the_logits_of_their_teacher():
+    table = [{"id": 3, "logits": [[0.0, 4.0], None, [2.0, 0.0]]}]
+    (row,) = class_rows(PROMPTS, table, weights=[1, 1, 3], confidence=True, temperatures=[2.0, 9.0, 1.0])
+    sigmoid = [1 / (1 + math.exp(-2)), 1 / (1 + math.exp(2))]
+    assert row["probabilities"][1] == pytest.approx(0.25 * sigmoid[0] + 0.75 * sigmoid[1])
+
+
 @pytest.mark.parametrize("method", ["multi", "joint"])
 def test_hard_labels_carry_no_confidence(method):
     for row in rows_of(method=method, confidence=False):

@@ -1,0 +1,171 @@
+"""A teacher that is a file of labels: people, rules, or models that ran elsewhere.
+
+JSON lines, CSV or Parquet; a row is one annotator's answer to one item:
+
+    id             the item's id in B
+    annotator      optional; without it every item may occur once
+    label          the name of a class, or
+    probabilities  one number a class, in the order of the task's classes, or a mapping from class to number (in CSV: as JSON)
+    text           for generation
+
+Other columns are not read. A row without an answer counts as absent, and so does an item without a row.
+"""
+
+import csv
+import difflib
+import hashlib
+import json
+import math
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+Row = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Annotation:
+    """One annotator's answer to one item: `text`, or `probabilities` over the classes (one-hot for a hard label)."""
+
+    id: int
+    annotator: str
+    text: str = ""
+    probabilities: tuple[float, ...] = ()
+
+
+def read_label_file(file: Path, classes: Sequence[str]) -> list[Annotation]:
+    """The answers in `file`, in its order; `classes` is empty where they are texts.
+
+    Raises ValueError, in one line that names the row and what to do, for what cannot be used.
+    """
+    rows = _rows(file)
+    columns = set().union(*rows)
+    answers = ("label", "probabilities") if classes else ("text",)
+    held = [column for column in answers if column in columns]
+    if "id" not in columns or len(held) != 1:
+        known = ", ".join(sorted(map(str, columns))) or "none"
+        raise ValueError(f"{file}: needs a column id and one column {' or '.join(answers)}, and has {known}; name them so")
+    seen: set[tuple[int, str]] = set()
+    annotations = []
+    for number, row in enumerate(rows, start=1):
+        answer = row.get(held[0])
+        try:
+            item = _id(row.get("id"))
+            annotator = "" if row.get("annotator") is None else str(row["annotator"])
+            if (item, annotator) in seen:
+                raise ValueError(
+                    f"id {item} occurs twice"
+                    + (
+                        f" for annotator {annotator}; remove one"
+                        if "annotator" in columns
+                        else "; remove one, or add a column annotator"
+                    )
+                )
+            seen.add((item, annotator))
+            if answer is None or (answer == "" and file.suffix == ".csv"):
+                continue
+            annotations.append(
+                Annotation(item, annotator, probabilities=_probabilities(answer, held[0], classes))
+                if classes
+                else Annotation(item, annotator, text=_text(answer))
+            )
+        except ValueError as error:
+            raise ValueError(f"{file}: row {number}: {error}") from None
+    return annotations
+
+
+def file_fingerprint(file: Path) -> str:
+    """What identifies a label file in an artifact key: its content."""
+    with file.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def class_probabilities(annotations: Iterable[Annotation]) -> dict[int, list[float]]:
+    """By id the mean of its annotators' probabilities."""
+    by_id = defaultdict(list)
+    for annotation in annotations:
+        by_id[annotation.id].append(annotation.probabilities)
+    return {i: np.mean(own, axis=0).tolist() for i, own in by_id.items()}
+
+
+def ranked_texts(annotations: Iterable[Annotation]) -> dict[int, list[str]]:
+    """By id its annotators' different texts, the most frequent first; of equals the one that the file holds first."""
+    by_id = defaultdict(list)
+    for annotation in annotations:
+        by_id[annotation.id].append(annotation.text)
+    return {i: [text for text, _ in Counter(texts).most_common()] for i, texts in by_id.items()}
+
+
+def _rows(file: Path) -> list[Row]:
+    if not file.is_file():
+        raise ValueError(f"no file {str(file)!r}; correct the path")
+    try:
+        match file.suffix:
+            case ".jsonl":
+                rows = [json.loads(line) for line in file.read_text(encoding="utf-8").split("\n") if line.strip()]
+                if not all(isinstance(row, dict) for row in rows):
+                    raise ValueError("a line is no JSON object")
+            case ".csv":
+                with file.open(encoding="utf-8-sig", newline="") as stream:
+                    rows = list(csv.DictReader(stream, strict=True))
+            case ".parquet":
+                rows = pq.read_table(file).to_pylist()
+            case _:
+                raise ValueError("its name ends in none of .jsonl, .csv, .parquet")
+    except (OSError, ValueError, csv.Error, pa.ArrowException) as error:
+        raise ValueError(f"{file}: cannot be read ({str(error).splitlines()[0]}); mend the file") from None
+    if not rows:
+        raise ValueError(f"{file}: holds no row; give labels, or remove the teacher")
+    return rows
+
+
+def _id(value: Any) -> int:
+    try:
+        if int(value) == float(value):
+            return int(value)
+    except (TypeError, ValueError, OverflowError):
+        pass
+    raise ValueError(f"{value!r} is no id, which is a whole number; correct it")
+
+
+def _text(answer: Any) -> str:
+    if not isinstance(answer, str):
+        raise ValueError(f"the text is {answer!r}; write it as a string")
+    return answer
+
+
+def _probabilities(answer: Any, column: str, classes: Sequence[str]) -> tuple[float, ...]:
+    if column == "label":
+        _check_classes([str(answer)], classes)
+        return tuple(float(name == str(answer)) for name in classes)
+    if isinstance(answer, str):
+        try:
+            answer = json.loads(answer)
+        except ValueError:
+            answer = None
+    if isinstance(answer, dict):
+        answer = {name: value for name, value in answer.items() if value is not None}  # Parquet gives every row all names
+        _check_classes(answer, classes)
+        answer = [answer.get(name, 0.0) for name in classes]
+    try:
+        values = [float(value) for value in answer]
+    except (TypeError, ValueError):
+        values = []
+    total = sum(values)
+    if len(values) != len(classes) or not all(value >= 0 for value in values) or not math.isclose(total, 1, abs_tol=1e-3):
+        raise ValueError(f"the probabilities are not {len(classes)} numbers of at least 0 that sum to 1; correct them")
+    return tuple(value / total for value in values)
+
+
+def _check_classes(names: Iterable[str], classes: Sequence[str]) -> None:
+    for name in names:
+        if name not in classes:
+            close = difflib.get_close_matches(name, classes, n=1)
+            advice = f"did you mean {close[0]}?" if close else f"name one of {', '.join(classes)}"
+            raise ValueError(f"{name!r} is no class of the task; {advice}")
