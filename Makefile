@@ -17,7 +17,8 @@ demo: env
 	$(BIN)/python jobs/full_pipeline.py --config configs/demo.yaml
 
 test: env
-	$(BIN)/pytest
+	OMP_NUM_THREADS=1 $(BIN)/pytest -m "not slow" --numprocesses 2
+	$(BIN)/pytest -m slow
 
 lint: env
 	$(BIN)/ruff check .

@@ -1,6 +1,5 @@
 """MLflow: one parent run per pipeline run, one child per stage. `MLFLOW_TRACKING_URI` is honoured; the default is sqlite."""
 
-import json
 import logging
 import os
 from collections.abc import Iterator
@@ -17,22 +16,38 @@ class Tracker:
 
     def __init__(self, client: Any, experiment_id: str, parent_id: str, uri: str) -> None:
         self.client, self.experiment_id, self.parent_id, self.uri = client, experiment_id, parent_id, uri
+        self.stage_runs: dict[str, str] = {}
 
-    def log_stage(
-        self, name: str, settings: dict[str, Any], metrics: dict[str, Any], *, key: str, cached: bool, history: Path | None = None
-    ) -> None:
-        """A finished child run: the stage's settings, its metrics and, when it trained, its curve."""
+    def log_points(self, points: list[tuple[str, dict[str, float]]]) -> None:
+        """Points of training curves, (stage, figures with `step` and `time`), to the stages' child runs while they train."""
         from mlflow.entities import Metric  # noqa: PLC0415
 
-        tags = {"mlflow.parentRunId": self.parent_id, "raw2s.key": key, "raw2s.cached": str(cached).lower()}
-        run_id = self.client.create_run(self.experiment_id, run_name=name, tags=tags).info.run_id
+        by_stage: dict[str, list[Any]] = {}
+        for name, point in points:
+            time, step = int(point["time"]), int(point["step"])
+            by_stage.setdefault(name, []).extend(
+                Metric(f"train/{key}", value, time, step) for key, value in point.items() if key not in ("step", "time")
+            )
+        for name, metrics in by_stage.items():
+            self._log(self._stage_run(name), metrics, {})
+
+    def log_stage(self, name: str, settings: dict[str, Any], metrics: dict[str, Any], *, key: str, cached: bool) -> None:
+        """End a stage's child run, with its settings and metrics."""
+        from mlflow.entities import Metric  # noqa: PLC0415
+
+        run_id = self._stage_run(name)
         points = [Metric(k, float(v), 0, 0) for k, v in metrics.items() if isinstance(v, (int, float))]
-        if history is not None and history.is_file():
-            for line in history.read_text().splitlines():
-                point = json.loads(line)
-                points += [Metric(f"train/{k}", v, 0, int(point["step"])) for k, v in point.items() if k != "step"]
         self._log(run_id, points, flat(settings))
+        for tag, value in {"raw2s.key": key, "raw2s.cached": str(cached).lower()}.items():
+            self.client.set_tag(run_id, tag, value)
         self.client.set_terminated(run_id)
+
+    def _stage_run(self, name: str) -> str:
+        """The child run of a stage, made when it is first heard of."""
+        if name not in self.stage_runs:
+            tags = {"mlflow.parentRunId": self.parent_id}
+            self.stage_runs[name] = self.client.create_run(self.experiment_id, run_name=name, tags=tags).info.run_id
+        return self.stage_runs[name]
 
     def log_results(self, metrics: dict[str, float], files: list[Path]) -> None:
         """The run's scores, and its results as artifacts."""
@@ -84,6 +99,9 @@ def tracked_run(name: str, storage: Path, config: dict[str, Any], parent_id: str
     try:
         yield tracker
     except BaseException:
+        for child in tracker.stage_runs.values():
+            if client.get_run(child).info.status == "RUNNING":
+                client.set_terminated(child, status="FAILED")
         client.set_terminated(run_id, status="FAILED")
         raise
     client.set_terminated(run_id)

@@ -20,6 +20,7 @@ import yaml
 from tiny_runs import ROOT, tiny_run, write_config
 
 from raw2s.cli import main
+from raw2s.tasks.slurp import draw_slurp
 
 BIN = Path(sys.executable).parent
 
@@ -47,13 +48,22 @@ def free_port() -> int:
 
 @pytest.fixture(scope="module")
 def classification(tmp_path_factory: pytest.TempPathFactory) -> dict:
-    """A small classification run; the job and the sweep share its storage, so the sweep finds the job's teachers and labels."""
-    return tiny_run(
-        tmp_path_factory.mktemp("classification") / "runs",
-        task={"name": "slurp_scenario", "n_teacher": 48, "n_student": 48, "n_validation": 32, "n_test": 24},
-        student_training={"epochs": 2, "keep": "best"},
-        students=[{"method": "bayesian", "gamma_max": 0.1, "kl_weight": 0.01}],
-    )
+    """A small classification run: a model, and a person who labelled 30 of the 48 items and one that is not in B.
+
+    The job and the sweep share its storage, so the sweep finds the job's teachers and labels.
+    """
+    folder = tmp_path_factory.mktemp("classification")
+    labelled = draw_slurp("pool", 48, 48, seed=1)["student"][:30]
+    lines = ["id,label", "-1,alarm", *(f"{row['id']},{row['scenario']}" for row in labelled)]
+    (folder / "ann.csv").write_text("\n".join(lines) + "\n")
+    tree = tiny_run(folder / "runs")
+    return tree | {
+        "task": {"name": "slurp_scenario", "n_teacher": 48, "n_student": 48, "n_validation": 32, "n_test": 24},
+        "teachers": [tree["teachers"][0], {"name": "ann", "kind": "labels", "file": str(folder / "ann.csv")}],
+        "labeling": {"batch_size": 24, "calibrate": "temperature"},
+        "student_training": {"epochs": 2, "keep": "best"},
+        "students": [{"method": "bayesian", "gamma_max": 0.1, "kl_weight": 0.01}],
+    }
 
 
 @pytest.mark.slow
@@ -89,10 +99,12 @@ def test_a_submitted_classification_job_streams_output_and_returns_its_exit_stat
         good = submit("--config", "configs/tiny.yaml", "--set", "students=[]")  # the sweep trains students
         assert good.returncode == 0, good.stdout + good.stderr
         assert "test/ceiling: done" in good.stdout
+        assert "items 30, missing 18, ids_not_in_b 1, annotators 1, accuracy_on_b 1" in good.stdout
         results = json.loads((Path(classification["storage"]) / "tiny" / "results.json").read_text())
         assert results["metric"] == "accuracy"
-        assert [teacher["name"] for teacher in results["teachers"]] == ["gpt2", "opt"]
+        assert [teacher["name"] for teacher in results["teachers"]] == ["gpt2"]
         assert results["students"] == []
+        assert [(file["name"], file["score_on_b"]) for file in results["label_files"]] == [("ann", 1.0)]
         bad = submit("--config", "configs/tiny.yaml", "--set", "labelling.beams=3")
         assert bad.returncode != 0
         assert "labelling: unknown key; did you mean labeling?" in bad.stdout + bad.stderr
@@ -115,18 +127,21 @@ def wait_until_up(port: int, environment: dict[str, str]) -> None:
 @pytest.mark.timeout(700)
 def test_sweep_writes_a_config_the_main_job_takes_and_nested_runs(classification, tmp_path):
     storage = Path(classification["storage"])
-    write_config(tmp_path, classification)
+    *models, ann = classification["teachers"]
+    relative = {**ann, "file": Path(ann["file"]).name}  # to where the sweep is started; its trials run elsewhere
+    write_config(tmp_path, {**classification, "teachers": [*models, relative]})
     sweep = {"name": "search", "base": "config.yaml", "trials": 3, "concurrent": 3, "grace_epochs": 1}
     (tmp_path / "sweep.yaml").write_text(yaml.safe_dump(sweep))
     environment = {k: v for k, v in os.environ.items() if k not in ("RAY_ADDRESS", "MLFLOW_TRACKING_URI")}
     done = subprocess.run(
         [sys.executable, str(ROOT / "jobs" / "sweep.py"), "--config", str(tmp_path / "sweep.yaml")],
-        env=environment, capture_output=True, text=True, timeout=600, check=False,
+        env=environment, cwd=storage.parent, capture_output=True, text=True, timeout=600, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
     assert len(list((storage / "artifacts" / "label").glob("*/manifest.json"))) == 1
     best = storage / "search" / "best.yaml"
     weights = yaml.safe_load(best.read_text())["weights"]["loss"]
+    assert len(list((storage / "artifacts" / "fit").glob("*/fit.json"))) == 1
     assert sum(weights) == pytest.approx(1, abs=1e-5)
     client = mlflow.MlflowClient(tracking_uri=f"sqlite:///{storage / 'mlflow.db'}")
     runs = client.search_runs([client.get_experiment_by_name("raw2s").experiment_id])

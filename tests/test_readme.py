@@ -1,4 +1,4 @@
-"""The README's tables say what the benchmark files say."""
+"""The README's tables, and those of docs/labelling.md and docs/training.md, say what the benchmark files say."""
 
 import json
 import re
@@ -7,6 +7,7 @@ import pytest
 from tiny_runs import ROOT
 
 README = (ROOT / "README.md").read_text()
+LABELLING = (ROOT / "docs" / "labelling.md").read_text()
 
 
 def cells(results: dict) -> list[str]:
@@ -22,3 +23,51 @@ def test_every_figure_of_the_readme_is_in_a_benchmark_file(name):
     for results in (measured["results"], measured["results_whole_test_set"]):
         for cell in cells(results):
             assert re.search(re.escape(cell), README), f"{cell} of {name} is not in README.md"
+
+
+SCIQ = json.loads((ROOT / "benchmarks" / "results" / "sciq.json").read_text())
+NAMES = {"mean": "mean of the probabilities", "majority": "majority vote", "dawid_skene": "Dawid-Skene", "mace": "MACE"}
+
+
+@pytest.mark.parametrize("way", SCIQ["sets"]["seed0_xent"]["ways"])
+def test_the_table_of_real_teachers_is_the_benchmarks(way):
+    measured = [ways["ways"][way] for ways in SCIQ["sets"].values()]
+    cells = [
+        f"{m['accuracy']['mean']:.3f} [{m['accuracy']['middle95'][0]:.3f}, {m['accuracy']['middle95'][1]:.3f}]" for m in measured
+    ]
+    difference = measured[-1]["difference_to_best"]
+    row = f"| {NAMES.get(way, way)} | {' | '.join(cells)} | {difference['mean']:+.4f} ({difference['least']:+.4f}) |"
+    assert row in LABELLING
+
+
+def test_the_table_of_temperatures_is_the_benchmarks():
+    for name, title in (("seed1_xent", "seed 1"), ("seed1_logconf", "collapsed set")):
+        for model, own in SCIQ["sets"][name]["calibration"].items():
+            pairs = [f"{own['before'][key]['mean']:.3f} → {own['after'][key]['mean']:.3f}" for key in ("nll", "brier", "ece")]
+            assert f"| {model}, {title} | {own['temperature']['mean']:.2f} | {' | '.join(pairs)} |" in LABELLING
+
+
+def test_a_collapsed_teacher_does_not_drag_the_fitted_weights_down():
+    fitted, calibrated = "devel-fitted weights (NLL)", "temperature, then devel-fitted weights (NLL)"
+    for measured in SCIQ["sets"].values():
+        assert measured["ways"][fitted]["difference_to_best"]["mean"] >= -0.005
+        assert measured["ways"][calibrated]["difference_to_best"]["least"] >= -0.005
+        by_nll, by_accuracy = (
+            measured["ways"][f"devel-fitted weights ({kind})"]["accuracy"]["mean"] for kind in ("NLL", "accuracy")
+        )
+        assert by_nll > by_accuracy
+        assert measured["ways"]["mace"]["accuracy"]["mean"] > measured["ways"]["majority"]["accuracy"]["mean"]
+
+
+TRAINING = json.loads((ROOT / "benchmarks" / "results" / "training.json").read_text())
+
+
+@pytest.mark.parametrize("case", TRAINING)
+def test_the_table_of_trainers_is_the_benchmarks(case):
+    page = (ROOT / "docs" / "training.md").read_text()
+    for name, own in TRAINING[case]["variants"].items():
+        row = f"| {name} | {own['cpu_seconds_per_step']['min']:.3f} | {own['peak_mib']:,.0f} |"
+        if against := TRAINING[case]["against"].get(name):
+            row += f" {against['times_faster']:.2f} | {against['memory']:.2f} |"
+            assert against.get("curve_apart", 0.0) < 1e-5
+        assert row in page

@@ -12,7 +12,7 @@ from typing import Any
 from raw2s.config import RayConfig
 from raw2s.errors import StageFailed
 from raw2s.pipeline.artifacts import Artifact, ArtifactStore
-from raw2s.pipeline.progress import Board, StageDisplay, brief
+from raw2s.pipeline.progress import Board, Point, StageDisplay, brief
 from raw2s.pipeline.stages import Stage, StageContext
 
 RAY_ENV = {
@@ -23,6 +23,10 @@ RAY_ENV = {
     "RAY_BACKEND_LOG_LEVEL": "fatal",  # Ray's C++ warnings otherwise cover the progress bars; Python errors are not affected
 }
 """Set where the user has not set them, before Ray is imported."""
+
+
+POINTS_SECONDS = 2.0
+"""How often the points of the training curves are asked for."""
 
 
 @dataclass(frozen=True)
@@ -39,8 +43,11 @@ def execute(
     display: StageDisplay,
     ray_config: RayConfig,
     on_done: Callable[[Stage, Done], None],
+    on_points: Callable[[list[tuple[str, Point]]], None],
 ) -> dict[str, Done]:
-    """Finish every stage (inputs come first in `stages`); results by stage name. `on_done` is called in this thread.
+    """Finish every stage (inputs come first in `stages`); results by stage name.
+
+    `on_done` hears of finished stages, `on_points` of the points of training curves as they come; both are called in this thread.
 
     Raises StageFailed for the first stage that fails, after those running beside it have ended: what they made is kept.
     """
@@ -67,7 +74,8 @@ def execute(
                         waiting.remove(stage)
                         inputs = {role: done[needed.name].artifact for role, needed in stage.inputs.items()}
                         running[pool.submit(_build, stage, inputs, store, display)] = stage
-            finished, _ = wait(running, return_when=FIRST_COMPLETED)
+            finished, _ = wait(running, timeout=POINTS_SECONDS, return_when=FIRST_COMPLETED)
+            on_points(display.take_points())
             for future in finished:
                 stage = running.pop(future)
                 error = future.exception()
@@ -82,6 +90,7 @@ def execute(
                 manifest = done[stage.name].artifact.manifest
                 display.finished(stage.name, f"done in {manifest['seconds']:.1f} s, {brief(manifest['metrics'])}")
                 on_done(stage, done[stage.name])
+    on_points(display.take_points())
     if failure is not None:
         raise failure
     return done
@@ -132,6 +141,7 @@ def start_ray(config: RayConfig, *, dashboard: bool = False) -> None:
         options: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
         if "RAY_ADDRESS" not in os.environ:
             options |= {
+                "address": "local",  # else it would join, or be refused by, whatever Ray another process has started here
                 "num_cpus": config.num_cpus,
                 "object_store_memory": config.object_store_mb * 2**20,
                 "include_dashboard": dashboard,

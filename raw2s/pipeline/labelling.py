@@ -6,10 +6,11 @@ from functools import partial
 from pathlib import Path
 
 import pyarrow.parquet as pq
+import ray
 
 from raw2s.config import RunConfig
 from raw2s.errors import StageFailed
-from raw2s.labeling.actors import BeamActor, ClassActor
+from raw2s.labeling.actors import BeamActor, ClassActor, convert_model
 from raw2s.labeling.cross_scores import Known, cross_score
 from raw2s.labeling.table import (
     BEAMS,
@@ -30,26 +31,47 @@ from raw2s.pipeline.stages import Metrics, Settings, StageContext, write_jsonl
 from raw2s.tasks import Task, get_task
 
 ANSWERS, REJECTED, LABELS = "answers.parquet", "rejects.parquet", "labels.parquet"
+CONVERTED = "model"
 
 
-def answer_b(context: StageContext, config: RunConfig, seed: int, settings: Settings) -> Metrics:
-    """One teacher's top beams, or class logits, for every prompt of B."""
+def convert(context: StageContext, config: RunConfig, seed: int, settings: Settings) -> Metrics:
+    """A teacher as CTranslate2 reads it, made where the teacher's actors run. Raises StageFailed where that cannot be done."""
+    pool = teacher_pool(context, config, settings["teacher"], "teacher")
+    task = ray.remote(convert_model).options(
+        num_cpus=pool.num_cpus, resources=pool.resources or None, label_selector=pool.label_selector or None, max_retries=0
+    )
+    try:
+        ray.get(task.remote(pool.model, context.out / CONVERTED))
+    except ray.exceptions.RayTaskError as error:
+        raise StageFailed(f"{' '.join(str(error.cause).split())}; set backend: torch for teacher {pool.name}") from error
+    return {}
+
+
+def answer(context: StageContext, config: RunConfig, seed: int, settings: Settings) -> Metrics:
+    """One teacher's top beams, or class logits, for every prompt of B, or of devel where that is the input."""
     prompts = _prompts(context)
     pool = teacher_pool(context, config, settings["teacher"], "teacher")
     progress = Progress(context.board, context.name, len(prompts))
-    answered = answers_of(pool, get_task(config.task.name), prompts, context.parts, settings, progress)
+    converted = context.inputs["converted"].folder / CONVERTED if "converted" in context.inputs else None
+    answered = answers_of(pool, get_task(config.task.name), prompts, context.parts, settings, progress, converted)
     pq.write_table(in_order(answered.answers, prompts), context.out / ANSWERS)
     rejected = _write_rejects(context, config, _reject_rows(pool.name, answered.rejected), len(prompts))
     return {"prompts": len(answered.answers), **rejected, "prompts_per_second": answered.prompts_per_second}
 
 
 def answers_of(
-    pool: Pool, task: Task, prompts: Mapping[int, str], parts: Path, settings: Settings, progress: Progress
+    pool: Pool,
+    task: Task,
+    prompts: Mapping[int, str],
+    parts: Path,
+    settings: Settings,
+    progress: Progress,
+    converted: Path | None = None,
 ) -> Answered:
-    """A model's top beams (`BEAMS`) or class logits (`CLASSES`) for every prompt."""
+    """A model's top beams (`BEAMS`; by CTranslate2 with `converted`) or class logits (`CLASSES`) for every prompt."""
     make: Callable[[], Teacher]
     if task.kind == "generation":
-        make, schema = partial(BeamActor, pool, settings["beams"], settings["max_new_tokens"]), BEAMS
+        make, schema = partial(BeamActor, pool, settings["beams"], settings["max_new_tokens"], converted), BEAMS
     else:
         make, schema = partial(ClassActor, pool, task.classes), CLASSES
     units = prompt_units(list(prompts), list(prompts.values()), settings["batch_size"])
@@ -57,7 +79,7 @@ def answers_of(
 
 
 def label(context: StageContext, config: RunConfig, seed: int, settings: Settings) -> Metrics:
-    """All teachers' labels of B as one raw table; for text after every teacher has scored every candidate."""
+    """All teachers' labels of B as one raw table; for text after every teacher that is a model has scored every candidate."""
     asked = _prompts(context)
     names = [teacher.name for teacher in config.teachers]
     folders = {name: context.inputs[f"answers:{name}"].folder for name in names}
@@ -65,16 +87,19 @@ def label(context: StageContext, config: RunConfig, seed: int, settings: Setting
     rejects = [row for folder in folders.values() for row in pq.read_table(folder / REJECTED).to_pylist()]
     refused = {row["id"] for row in rejects}
     prompts = {i: prompt for i, prompt in asked.items() if i not in refused}
-    if get_task(config.task.name).kind == "classification":
-        logits = [dict(zip(table["id"].to_pylist(), table["logits"].to_pylist(), strict=True)) for table in answers.values()]
-        write_table(
-            context.out / LABELS, ({"id": i, "logits": [own[i] for own in logits]} for i in prompts), CLASSIFICATION, names
-        )
+    is_text = get_task(config.task.name).kind == "generation"
+    column = "texts" if is_text else "logits"
+    given = [dict(zip(table["id"].to_pylist(), table[column].to_pylist(), strict=True)) for table in answers.values()]
+    labelled: set[int] = set().union(*given)
+    rejects += [{"id": i, "teacher": None, "reason": "no teacher has a label for it"} for i in prompts if i not in labelled]
+    prompts = {i: prompt for i, prompt in prompts.items() if i in labelled}
+    if not is_text:
+        logits = ({"id": i, "logits": [own.get(i) for own in given]} for i in prompts)
+        write_table(context.out / LABELS, logits, CLASSIFICATION, names)
         return _write_rejects(context, config, rejects, len(asked)) | {"prompts": len(prompts)}
 
-    texts = [dict(zip(table["id"].to_pylist(), table["texts"].to_pylist(), strict=True)) for table in answers.values()]
-    candidates = {i: merged_texts([own[i] for own in texts]) for i in prompts}
-    pools = [teacher_pool(context, config, name, f"teacher:{name}") for name in names]
+    candidates = {i: merged_texts([own.get(i, []) for own in given]) for i in prompts}
+    pools = [teacher_pool(context, config, name, f"teacher:{name}") for name in names if f"teacher:{name}" in context.inputs]
     scores = cross_score(
         prompts, candidates, pools, known=known_scores(context, [pool.name for pool in pools]),
         batch_size=settings["batch_size"], folder=context.parts,
@@ -83,7 +108,7 @@ def label(context: StageContext, config: RunConfig, seed: int, settings: Setting
     for name, scored in scores.items():
         rejects += _reject_rows(name, scored.answered.rejected)
         candidates = {i: own for i, own in candidates.items() if i not in scored.answered.rejected}
-    rows = generation_rows(candidates, texts, [scores[name].of for name in names])
+    rows = generation_rows(candidates, given, [scores[name].of if name in scores else None for name in names])
     count = write_table(context.out / LABELS, rows, GENERATION, names)
     rates = {
         f"prompts_per_second/{name}": scored.answered.prompts_per_second
@@ -97,7 +122,7 @@ def make_pairs(context: StageContext, config: RunConfig, seed: int, settings: Se
     """The student's own beams on B, scored by every teacher, as preference pairs with the student's reference values."""
     prompts = dict(list(_prompts(context).items())[: settings["prompts"]])
     student = student_pool(context.inputs["student"].folder, config)
-    pools = [teacher_pool(context, config, t.name, f"teacher:{t.name}") for t in config.teachers]
+    pools = [teacher_pool(context, config, t.name, f"teacher:{t.name}") for t in config.teachers if t.kind == "model"]
     progress = Progress(context.board, context.name, (2 + len(pools)) * len(prompts))
     own = answers_of(student, get_task(config.task.name), prompts, context.parts, settings, progress)
     texts = dict(zip(own.answers["id"].to_pylist(), own.answers["texts"].to_pylist(), strict=True))
@@ -164,7 +189,8 @@ def student_pool(folder: Path, config: RunConfig) -> Pool:
 
 
 def _prompts(context: StageContext) -> dict[int, str]:
-    return {example["id"]: example["prompt"] for example in context.read_examples("split", "student")}
+    role, part = ("validation", "validation") if "validation" in context.inputs else ("split", "student")
+    return {example["id"]: example["prompt"] for example in context.read_examples(role, part)}
 
 
 def _reject_rows(teacher: str, rejected: Mapping[int, str]) -> list[Row]:
@@ -180,6 +206,7 @@ def _write_rejects(context: StageContext, config: RunConfig, rejects: list[Row],
         first = rejects[0]
         raise StageFailed(
             f"{count} of {of} prompts cannot be labelled, more than labeling.max_rejected_fraction {allowed:g} allows "
-            f"(id {first['id']}, teacher {first['teacher']}: {first['reason']}); raise it, or mend those prompts"
+            f"(id {first['id']}{', teacher ' + first['teacher'] if first['teacher'] else ''}: {first['reason']}); "
+            f"raise it, or mend {'those prompts' if first['teacher'] else 'the label files'}"
         )
     return {"rejected": count}

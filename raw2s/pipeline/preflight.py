@@ -1,20 +1,32 @@
-"""What can be checked of a config before anything starts: that its models exist and fit the task."""
+"""What can be checked of a config before anything starts: that its models and label files exist and fit the task."""
 
+from importlib.util import find_spec
 from pathlib import Path
 
 from raw2s.config import RunConfig
 from raw2s.errors import ConfigError
+from raw2s.labeling.label_files import read_label_file
 from raw2s.models.load import TINY_FOLDER, load_model_config, model_source
+from raw2s.tasks import get_task
 from raw2s.tasks.slurp import draw_slurp
+
+CTRANSLATE2_MODELS = ("gpt2", "opt", "gpt_neox", "llama")
 
 
 def check(config: RunConfig) -> None:
     """Raise ConfigError, naming the key and what to do, for what the types cannot show."""
-    models = {f"teachers.{i}.model": teacher.model for i, teacher in enumerate(config.teachers)} | {
+    models = {f"teachers.{i}.model": teacher.model for i, teacher in enumerate(config.teachers) if teacher.kind == "model"} | {
         "student.model": config.student.model
     }
     for key, model in models.items():
         _check_model(config, key, model)
+    trainings = {use: getattr(config, use) for use in ("teacher_training", "student_training", "ceiling_training")}
+    for use, training in {**trainings, "preference.training": config.preference.training}.items():
+        if training is not None and training.lora is not None and find_spec("peft") is None:
+            raise ConfigError(f"{use}.lora: the package peft is not installed; run pip install 'raw2s[lora]', or remove the key")
+    for i, teacher in enumerate(config.teachers):
+        if teacher.backend == "ctranslate2":
+            _check_ctranslate2(f"teachers.{i}.backend", teacher.model)
     task = config.task
     try:
         draw_slurp(task.draw_from, task.n_teacher, task.n_student, seed=0)
@@ -24,9 +36,43 @@ def check(config: RunConfig) -> None:
         training = getattr(config, use)
         if training is not None and training.batch_size > task.n_student:
             raise ConfigError(f"{use}.batch_size: {training.batch_size} is more than the {task.n_student} rows of B; lower it")
-    if config.teacher_training.batch_size > task.n_teacher:
+    crowd = next((i for i, student in enumerate(config.students) if student.is_crowd), None)
+    if crowd is not None and find_spec("crowdkit") is None:
+        raise ConfigError(
+            f'students.{crowd}.method: {config.students[crowd].method} needs crowd-kit; run pip install "raw2s[crowd]"'
+        )
+    _check_label_files(config)
+    if config.teacher_training.batch_size > task.n_teacher and len(models) > 1:
         raise ConfigError(
             f"teacher_training.batch_size: {config.teacher_training.batch_size} is more than the {task.n_teacher} rows of A; lower it"
+        )
+
+
+def _check_label_files(config: RunConfig) -> None:
+    """Every row of every file, and that each seed's B has some of its ids."""
+    task = config.task
+    files = {f"teachers.{i}.file": teacher.file for i, teacher in enumerate(config.teachers) if teacher.file is not None}
+    drawn = {
+        seed: {row["id"] for row in draw_slurp(task.draw_from, task.n_teacher, task.n_student, seed)["student"]}
+        for seed in (config.seeds if files else [])
+    }
+    for key, file in files.items():
+        try:
+            ids = {annotation.id for annotation in read_label_file(file, get_task(task.name).classes)}
+        except ValueError as error:
+            raise ConfigError(f"{key}: {error}") from None
+        for seed, own in drawn.items():
+            if not ids & own:
+                raise ConfigError(f"{key}: {file} labels none of the items of B (seed {seed}); use the ids of its student.jsonl")
+
+
+def _check_ctranslate2(key: str, model: str) -> None:
+    kind = load_model_config(model).model_type
+    if kind not in CTRANSLATE2_MODELS:
+        raise ConfigError(f"{key}: ctranslate2 is for {', '.join(CTRANSLATE2_MODELS)}, and {model} is {kind}; set backend: torch")
+    if find_spec("ctranslate2") is None:
+        raise ConfigError(
+            f'{key}: the package ctranslate2 is not installed; run pip install "raw2s[ctranslate2]", or set backend: torch'
         )
 
 

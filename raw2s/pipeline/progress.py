@@ -16,6 +16,7 @@ REFRESH_SECONDS = 0.5
 
 State = tuple[int, int, str]
 """(done, total, note)."""
+Point = dict[str, float]
 
 
 @ray.remote(num_cpus=0)
@@ -24,6 +25,7 @@ class Board:
 
     def __init__(self) -> None:
         self.states: dict[str, State] = {}
+        self.points: list[tuple[str, Point]] = []
 
     def update(self, stage: str, done: int, total: int, note: str) -> None:
         self.states[stage] = (done, total, note)
@@ -31,8 +33,17 @@ class Board:
     def advance(self, stage: str, amount: int, total: int, note: str) -> None:
         self.states[stage] = (self.states.get(stage, (0, total, ""))[0] + amount, total, note)
 
+    def record(self, stage: str, point: Point) -> None:
+        """A point of a stage's training curve, with the time in milliseconds since 1970."""
+        self.points.append((stage, {**point, "time": time.time() * 1000}))
+
     def snapshot(self) -> dict[str, State]:
         return self.states
+
+    def take_points(self) -> list[tuple[str, Point]]:
+        """The points since it was asked last."""
+        points, self.points = self.points, []
+        return points
 
 
 class StageDisplay:
@@ -82,18 +93,27 @@ class StageDisplay:
             self.bars.remove_task(self.tasks.pop(stage))
         self.say(f"{stage}: {note}")
 
+    def take_points(self) -> list[tuple[str, Point]]:
+        """The points of all training curves since this was called last."""
+        return _answer(self.board.take_points, [])
+
     def _poll(self) -> None:
         while not self._stop.wait(REFRESH_SECONDS):
             if self.board is None:
                 continue
-            try:
-                states = ray.get(self.board.snapshot.remote(), timeout=5)
-            except (ray.exceptions.RayError, ray.exceptions.GetTimeoutError):
-                continue  # a bar that stands still is better than a run that stops
+            states: dict[str, State] = _answer(self.board.snapshot, {})
             for stage, (done, total, note) in states.items():
                 task = self.tasks.get(stage)
                 if task is not None:
                     self.bars.update(task, completed=done, total=total, note=note)
+
+
+def _answer(method: Any, otherwise: Any) -> Any:
+    """What the board says, or `otherwise`: a bar or a curve that stands still is better than a run that stops."""
+    try:
+        return ray.get(method.remote(), timeout=5)
+    except (ray.exceptions.RayError, ray.exceptions.GetTimeoutError):
+        return otherwise
 
 
 def brief(metrics: dict[str, Any], show: Callable[[Any], str] = lambda v: f"{v:.4g}" if isinstance(v, float) else str(v)) -> str:

@@ -18,7 +18,8 @@ def collect_results(
     config: RunConfig, plans: list[SeedPlan], stages_in_order: list[Stage], done: dict[str, Done], when: dict[str, Any]
 ) -> dict[str, Any]:
     """The content of results.json. Scores are fractions, means over seeds; intervals are paired bootstraps over the test
-    utterances, which all seeds share, of those means."""
+    utterances, which all seeds share, of those means. A teacher that is a file answers no test utterance: it is under `label_files`
+    with its score against B's ground truth, and in no PGR, which is null where no teacher can be tested."""
     task = get_task(config.task.name)
     counts = {
         f"{name}@{plan.seed}": np.load(done[test.name].artifact.folder / "counts.npy")
@@ -40,7 +41,31 @@ def collect_results(
         extra = {key: float(np.mean([test.metrics[key] for test in tests])) for key in shares}
         return {"score": float(np.mean(scores)), "ci95": list(interval(sampled(stages))), "per_seed": scores, **extra}
 
-    teacher_stages = {t.name: [plan.teachers[t.name] for plan in plans] for t in config.teachers}
+    def file_system(stages: list[Stage]) -> dict[str, Any]:
+        artifacts = [done[s.name].artifact for s in stages]
+        on_b = [np.load(artifact.folder / "counts.npy") for artifact in artifacts]
+        resampled = [
+            paired_bootstrap({"": own}, task.score, resamples=config.evaluation.resamples, seed=plan.seed)[""]
+            for plan, own in zip(plans, on_b, strict=True)
+        ]
+        scores = [float(task.score(own.mean(axis=0))) for own in on_b]
+        counted = {
+            key: [artifact.metrics[key] for artifact in artifacts] for key in ("items", "missing", "ids_not_in_b", "annotators")
+        }
+        ci95 = list(interval(np.mean(resampled, axis=0)))
+        return {"score_on_b": float(np.mean(scores)), "ci95": ci95, "per_seed": scores, **counted}
+
+    def pgr(scored: dict[str, Any], stages: list[Stage]) -> dict[str, Any]:
+        by_teacher = {t["name"]: performance_gap_recovered(scored["score"], t["score"], ceiling["score"]) for t in teachers}
+        if not teachers:
+            return {"pgr": None, "pgr_ci95": [None, None], "pgr_by_teacher": by_teacher}
+        return {
+            "pgr": performance_gap_recovered(scored["score"], [t["score"] for t in teachers], ceiling["score"]),
+            "pgr_ci95": list(gap_recovered_interval(sampled(stages), weak_samples, sampled(ceiling_stages))),
+            "pgr_by_teacher": by_teacher,
+        }
+
+    teacher_stages = {name: [plan.teachers[name] for plan in plans] for name in plans[0].teachers}
     ceiling_stages = [plan.ceiling for plan in plans]
     teachers = [{"name": name, **system(stages)} for name, stages in teacher_stages.items()]
     ceiling = {"name": config.student.model, **system(ceiling_stages)}
@@ -55,11 +80,7 @@ def collect_results(
                 "aux": student.gamma_max > 0,
                 "confidence": student.confidence,
                 **scored,
-                "pgr": performance_gap_recovered(scored["score"], [t["score"] for t in teachers], ceiling["score"]),
-                "pgr_ci95": list(gap_recovered_interval(sampled(stages), weak_samples, sampled(ceiling_stages))),
-                "pgr_by_teacher": {
-                    t["name"]: performance_gap_recovered(scored["score"], t["score"], ceiling["score"]) for t in teachers
-                },
+                **pgr(scored, stages),
             }
         )
     return _without_nan(
@@ -70,6 +91,9 @@ def collect_results(
             "seeds": config.seeds,
             "test_utterances": len(next(iter(counts.values()))),
             "teachers": teachers,
+            "label_files": [
+                {"name": name, **file_system([plan.label_files[name] for plan in plans])} for name in plans[0].label_files
+            ],
             "ceiling": ceiling,
             "gap_is_noise": {
                 name: gap_is_noise([s], sampled(ceiling_stages)) for name, s in zip(teacher_stages, weak_samples, strict=True)

@@ -38,12 +38,9 @@ def run_pipeline(config: RunConfig, console: Console | None = None) -> dict[str,
     with tracked_run(config.name, config.storage, dumped) as tracker, StageDisplay(console) as display:
 
         def log(stage: Stage, done: Done) -> None:
-            history = None if done.cached else done.artifact.folder / "history.jsonl"
-            tracker.log_stage(
-                stage.name, stage.settings, done.artifact.metrics, key=stage.key, cached=done.cached, history=history
-            )
+            tracker.log_stage(stage.name, stage.settings, done.artifact.metrics, key=stage.key, cached=done.cached)
 
-        done = execute(stages, store, display, config.ray, log)
+        done = execute(stages, store, display, config.ray, log, tracker.log_points)
         when = {"finished": datetime.now(UTC).isoformat(timespec="seconds"), "command": " ".join(sys.argv)}
         results = collect_results(config, plans, stages, done, when)
         (folder / "results.json").write_text(json.dumps(results, indent=1) + "\n")

@@ -1,10 +1,13 @@
 """The stages of a run: what each reads, what decides its content, and what it does.
 
     split ─┬─ teacher/* ─┬─ test/*
-           │             └─ beams/* or classes/* ── label ── student/* ─┬─ test/*
-           └─ ceiling ── test/*                                         └─ pairs/* ── cdpo/* ── test/*
+           │             └─ beams/* or classes/* ──┬─ label ── student/* ─┬─ test/*
+           ├─ labels/* ────────────────────────────┘                      └─ pairs/* ── cdpo/* ── test/*
+           └─ ceiling ── test/*
 
-The splits of devel and test are stages of their own, so that testing on more utterances trains nothing again.
+The splits of devel and test are stages of their own, so that testing on more utterances trains nothing again. `labels/*` reads a
+teacher that is a file. Between `label` and a student of classes may stand `combine/*` (crowd methods), and beside it `fit`
+(temperatures and weights), made from the teachers' answers on devel (`devel/*`).
 
 `plan_stages` lays them out for one seed; nothing runs until `raw2s.pipeline.execute`.
 """
@@ -18,11 +21,15 @@ from pathlib import Path
 from typing import Any, Literal
 
 from raw2s.config import RunConfig, StudentConfig, TrainingConfig
+from raw2s.labeling.label_files import file_fingerprint
 from raw2s.models.load import model_fingerprint
 from raw2s.pipeline.artifacts import Artifact, artifact_key
 
-PLACEMENT = {"cpus_per_worker", "gpus_per_worker", "num_cpus", "num_gpus", "replicas", "resources", "label_selector"}
-"""Settings of where work runs: they do not change what comes out, so they are in no key."""
+PLACEMENT = {
+    "workers", "cpus_per_worker", "gpus_per_worker", "offload", "activation_checkpointing", "checkpoint_every", "max_failures",
+    "num_cpus", "num_gpus", "replicas", "resources", "label_selector",
+}  # fmt: skip
+"""Settings of where and how safely work runs: they change no more of what comes out than its rounding, so they are in no key."""
 
 Metrics = dict[str, Any]
 Settings = dict[str, Any]
@@ -69,6 +76,9 @@ class SeedPlan:
     testset: Stage
     label: Stage
     teachers: dict[str, Stage]
+    """The teachers that are models."""
+    label_files: dict[str, Stage]
+    """Those that are files."""
     ceiling: Stage
     students: list[tuple[StudentConfig, str, Stage]]
     """(config, method as tables name it, the stage that makes the model)."""
@@ -128,8 +138,15 @@ def plan_stages(config: RunConfig, seed: int) -> SeedPlan:
             **task, beams=config.evaluation.beams, max_new_tokens=config.labeling.max_new_tokens, batch_size=config.evaluation.batch_size,
         )  # fmt: skip
 
-    teachers = {}
+    teachers, label_files = {}, {}
     for teacher in config.teachers:
+        if teacher.kind == "labels":
+            assert teacher.file is not None
+            label_files[teacher.name] = stage(
+                "labels", f"labels/{teacher.name}", "combining.read_labels", {"split": split},
+                **task, teacher=teacher.name, fingerprint=file_fingerprint(teacher.file),
+            )  # fmt: skip
+            continue
         rate = teacher.learning_rate or config.teacher_training.learning_rate
         training = config.teacher_training.model_copy(update={"learning_rate": rate})
         teachers[teacher.name] = trained(f"teacher/{teacher.name}", "teacher", training, teacher.model)
@@ -137,26 +154,51 @@ def plan_stages(config: RunConfig, seed: int) -> SeedPlan:
     roles = {f"teacher:{name}": made for name, made in teachers.items()}
     is_text = config.task.name == "slurp_slots"
     batch_size = config.labeling.batch_size
+    backend = {teacher.name: teacher.backend for teacher in config.teachers}
 
     def answered(name: str) -> Stage:
         inputs = {"split": split, "teacher": teachers[name]}
         if is_text:
+            if backend[name] == "ctranslate2":
+                inputs["converted"] = stage(
+                    "converted", f"convert/{name}", "labelling.convert", {"teacher": teachers[name]}, teacher=name
+                )
             decoding = {"beams": config.labeling.beams, "max_new_tokens": config.labeling.max_new_tokens}
             return stage(
-                "beams", f"beams/{name}", "labelling.answer_b", inputs, **task, teacher=name, batch_size=batch_size, **decoding
+                "beams", f"beams/{name}", "labelling.answer", inputs, **task, teacher=name, batch_size=batch_size, **decoding
             )
-        return stage("classes", f"classes/{name}", "labelling.answer_b", inputs, **task, teacher=name, batch_size=batch_size)
+        return stage("classes", f"classes/{name}", "labelling.answer", inputs, **task, teacher=name, batch_size=batch_size)
 
-    answers = {f"answers:{name}": answered(name) for name in teachers}
+    answers = {f"answers:{t.name}": label_files.get(t.name) or answered(t.name) for t in config.teachers}
     scorers, scoring = (roles, {"batch_size": batch_size}) if is_text else ({}, {})
     label = stage("label", "label", "labelling.label", {"split": split, **answers, **scorers}, **task, **scoring)
+
+    def fitted() -> Stage:
+        devel = {
+            f"answers:{name}": stage(
+                "classes", f"devel/{name}", "labelling.answer", {"validation": validation, "teacher": model},
+                **task, teacher=name, batch_size=batch_size,
+            )
+            for name, model in teachers.items()
+        }  # fmt: skip
+        inputs = {"validation": validation, **devel}
+        return stage("fit", "fit", "combining.fit_on_devel", inputs, **task, calibrate=config.labeling.calibrate)
+
+    def combined(method: str) -> Stage:
+        files = {role: made for role, made in answers.items() if made in label_files.values()}
+        inputs = {"split": split, "label": label, **files}
+        return stage("combine", f"combine/{method}", "combining.combine", inputs, **task, method=method, seed=seed)
 
     students: list[tuple[StudentConfig, str, Stage]] = []
     for index, student in enumerate(config.students):
         name = f"student/{index}-{student.label.replace(':', '-')}"
+        weights = student_weights(config, student)
+        labelled = {"label": combined(student.method) if student.is_crowd else label}
+        if not student.is_crowd and (weights == "devel" or config.labeling.calibrate):
+            labelled["fit"] = fitted()
         made = stage(
-            "student", name, "work.train_student", {"split": split, "validation": validation, "label": label},
-            **task, student=student.model_copy(update={"cdpo": False}), weights=student_weights(config, student),
+            "student", name, "work.train_student", {"split": split, "validation": validation, **labelled},
+            **task, student=student.model_copy(update={"cdpo": False}), weights=weights,
             score=config.labeling.score if student.method == "joint" else None, training=config.student_training,
             seed=seed, model=config.student.model, fingerprint=model_fingerprint(config.student.model),
         )  # fmt: skip
@@ -166,7 +208,7 @@ def plan_stages(config: RunConfig, seed: int) -> SeedPlan:
             pairs = stage(
                 "pairs", f"pairs/{index}", "labelling.make_pairs", {"split": split, "student": made, **roles},
                 **task, beams=config.preference.beams, prompts=config.preference.prompts,
-                weights=named_weights(config, "preference"), score=config.labeling.score,
+                weights=scoring_weights(config, "preference"), score=config.labeling.score,
                 max_new_tokens=config.labeling.max_new_tokens, batch_size=batch_size,
             )  # fmt: skip
             preferred = stage(
@@ -176,18 +218,33 @@ def plan_stages(config: RunConfig, seed: int) -> SeedPlan:
             )  # fmt: skip
             students.append((student, f"{student.label}+cdpo", preferred))
     models = [*teachers.values(), ceiling, *(made for _, _, made in students)]
-    return SeedPlan(seed, test, label, teachers, ceiling, students, {model.name: tested(model) for model in models})
+    return SeedPlan(seed, test, label, teachers, label_files, ceiling, students, {model.name: tested(model) for model in models})
 
 
 def named_weights(config: RunConfig, use: Literal["loss", "joint", "preference"]) -> dict[str, float]:
     return dict(zip((t.name for t in config.teachers), config.teacher_weights(use), strict=True))
 
 
-def student_weights(config: RunConfig, student: StudentConfig) -> dict[str, float]:
-    """By teacher name, only the weights that the student's method reads: others must not change its key."""
+def scoring_weights(config: RunConfig, use: Literal["joint", "preference"]) -> dict[str, float]:
+    """Of the teachers that score text, which label files do not; renormalised over them."""
+    weights = named_weights(config, use)
+    files = [t.name for t in config.teachers if t.kind == "labels"]
+    scoring = {name: weight for name, weight in weights.items() if name not in files}
+    return {name: weight / sum(scoring.values()) for name, weight in scoring.items()} if files else weights
+
+
+def student_weights(config: RunConfig, student: StudentConfig) -> dict[str, float] | Literal["devel"]:
+    """By teacher name, only the weights that the student's method reads: others must not change its key.
+
+    A crowd method's labels come from one teacher, the method itself; `devel`: from the stage `fit`.
+    """
+    if student.is_crowd:
+        return {student.method: 1.0}
     if student.method == "single":
         return {t.name: float(t.name == student.teacher) for t in config.teachers}
-    return named_weights(config, "joint" if student.method == "joint" else "loss")
+    if student.method == "joint":
+        return scoring_weights(config, "joint") if config.task.name == "slurp_slots" else named_weights(config, "joint")
+    return "devel" if config.weights.loss == "devel" else named_weights(config, "loss")
 
 
 def _plain(value: Any) -> Any:

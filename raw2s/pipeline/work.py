@@ -1,5 +1,6 @@
 """What the stages do. Each function fills `context.out` and returns the metrics of its manifest."""
 
+import json
 from typing import Any, cast
 
 import numpy as np
@@ -9,6 +10,7 @@ from raw2s.errors import StageFailed
 from raw2s.labeling.table import in_order, read_table
 from raw2s.labeling.targets import class_rows, text_rows
 from raw2s.labeling.units import Progress
+from raw2s.pipeline.combining import FIT
 from raw2s.pipeline.labelling import LABELS, answers_of, student_pool
 from raw2s.pipeline.stages import Metrics, Settings, StageContext, read_jsonl, write_jsonl
 from raw2s.tasks import Task, get_task
@@ -47,18 +49,27 @@ def train_student(context: StageContext, config: RunConfig, seed: int, settings:
     task = get_task(config.task.name)
     student: StudentConfig = settings["student"]
     table, names = read_table(context.inputs["label"].folder / LABELS)
-    weights = [settings["weights"][name] for name in names]
+    fitted = json.loads((context.inputs["fit"].folder / FIT).read_text()) if "fit" in context.inputs else {}
+    by_name = fitted["weights"] if settings["weights"] == "devel" else settings["weights"]
+    weights = [by_name.get(name, 0.0) for name in names]
     prompts = {example["id"]: example["prompt"] for example in context.read_examples("split", "student")}
     if task.kind == "classification":
-        rows = class_rows(prompts, table, weights=weights, confidence=student.confidence)
+        temperatures = [fitted.get("temperatures", {}).get(name, 1.0) for name in names]
+        rows = class_rows(prompts, table, weights=weights, confidence=student.confidence, temperatures=temperatures)
     else:
         rows = text_rows(
             prompts, table, method="joint" if student.method == "joint" else "multi", weights=weights, score=settings["score"],
             confidence=student.confidence, merge=not student.uses_edl or student.form == "expected",
         )  # fmt: skip
+    labelled = {row["id"] for row in table}
+    if not rows:
+        raise StageFailed(
+            f"no teacher of weight above zero has labelled any of the {len(labelled)} items; give another teacher weight"
+        )
     fields = LossSettings.__dataclass_fields__.keys() & student.model_dump().keys()
     loss = LossSettings(edl=student.uses_edl, **{name: getattr(student, name) for name in fields})
-    return _train(context, config, task, rows, settings["model"], settings["training"], loss, seed)
+    without = {"without_label": len(labelled) - len(rows)} if len(rows) < len(labelled) else {}
+    return without | _train(context, config, task, rows, settings["model"], settings["training"], loss, seed)
 
 
 def train_preference(context: StageContext, config: RunConfig, seed: int, settings: Settings) -> Metrics:
@@ -128,18 +139,9 @@ def _train(
     )
     form = form or ("classification" if task.kind == "classification" else "supervised")
     job = Job(
-        model,
-        task.kind,
-        task.classes,
-        form,
-        str(train_file),
-        str(validation_file),
-        training,
-        loss,
-        seed,
-        context.board,
-        context.name,
-    )
-    metrics = fit(job, context.out, context.callbacks)
+        model, config.task.name, task.kind, task.classes, form, str(train_file), str(validation_file), training, loss, seed,
+        context.board, context.name,
+    )  # fmt: skip
+    metrics = fit(job, context.out, context.parts, context.callbacks)
     validation_file.unlink()  # it is the split's; the training rows stay, for they are the evidence of what was learned
     return metrics

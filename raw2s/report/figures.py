@@ -30,9 +30,9 @@ ROLES = {"teacher": ("s", VERMILION), "ceiling": ("D", INK), "student": ("o", BL
 
 
 def score_figure(results: Results) -> Figure:
-    """Every system's score with its 95 % interval, each seed's score, and the ceiling and the best teacher as lines."""
+    """Every system's score with its 95 % interval, each seed's score, and the ceiling and the best tested teacher as lines."""
     systems = list_systems(results)
-    teacher = max((s for s in systems if s.role == "teacher"), key=lambda s: s.score)
+    teacher = max((s for s in systems if s.role == "teacher"), key=lambda s: s.score, default=None)
     ceiling = next(s for s in systems if s.role == "ceiling")
     labels = ["\n".join(textwrap.wrap(s.name, 36) + ([s.settings] if s.settings else [])) for s in systems]
     lines = sum(1.4 + label.count("\n") for label in labels)
@@ -47,9 +47,11 @@ def score_figure(results: Results) -> Figure:
             if len(system.per_seed) > 1:
                 axes.plot(system.per_seed, [row] * len(system.per_seed), "|", color=color, markersize=9, markeredgewidth=1)
             axes.plot(system.score, row, marker, color=color, markersize=6.5)
-        references = sorted([(teacher.score, "best teacher", VERMILION, ":"), (ceiling.score, "ceiling", INK, "--")])
+        references = [(ceiling.score, "ceiling", INK, "--")]
+        if teacher is not None:
+            references = sorted([*references, (teacher.score, "best teacher", VERMILION, ":")])
         # Names point outwards, so that those of close lines do not meet.
-        for (score, text, color, style), side in zip(references, ("right", "left"), strict=True):
+        for (score, text, color, style), side in zip(references, ("right", "left"), strict=False):
             axes.axvline(score, color=color, linestyle=style, linewidth=1, zorder=0)
             axes.text(score, 1.01, text, transform=axes.get_xaxis_transform(), ha=side, va="bottom")
         axes.set_yticks(range(len(systems)), labels)

@@ -1,6 +1,6 @@
 """The outcome of a run in a few plain sentences, computed from its numbers."""
 
-from raw2s.report.systems import Results, System, bounds, fraction, list_systems, listed, metric_name, noisy_teachers
+from raw2s.report.systems import Results, System, bounds, fraction, label_files, list_systems, listed, metric_name, noisy_teachers
 
 SENTENCES = {
     "recovered": "{} recovered a measurable share of the gap.",
@@ -27,17 +27,22 @@ def verdict(student: System, noise: bool) -> str:
 
 def outcome(results: Results) -> str:
     """Who taught whom, the gap, and what was recovered of it."""
-    teachers = results["teachers"]
-    names = listed([t["name"] for t in teachers])
+    teachers, files, ceiling = results["teachers"], label_files(results), results["ceiling"]
+    every = [t["name"] for t in [*teachers, *files]]
+    who = f"{len(every)} weak teachers ({listed(every)})" if len(every) > 1 else f"One weak teacher ({listed(every)})"
+    learned = f"{who} labelled the training text, and one stronger student ({ceiling['name']}) learned from the labels."
+    if not teachers:
+        return (
+            f"{learned} On {results['test_utterances']:,} test utterances the same student trained on ground truth, the ceiling, "
+            f"scores {fraction(ceiling['score'])} ({metric_name(results)}). Label files answer no test utterance, so there is no PGR."
+        )
     scores = sorted(t["score"] for t in teachers)
-    ceiling = results["ceiling"]
     several = len(teachers) > 1
-    who = f"{len(teachers)} weak teachers ({names})" if several else f"One weak teacher ({names})"
     gap = ceiling["score"] - scores[-1]
     best = "the best teacher" if several else "the teacher"
     sentences = [
-        f"{who} labelled the training text, and one stronger student ({ceiling['name']}) learned from the labels.",
-        f"On {results['test_utterances']:,} test utterances the {'teachers score' if several else 'teacher scores'} "
+        learned,
+        f"On {results['test_utterances']:,} test utterances the {'tested ' if files else ''}{'teachers score' if several else 'teacher scores'} "
         f"{' to '.join(dict.fromkeys([fraction(scores[0]), fraction(scores[-1])]))} ({metric_name(results)}); "
         f"the same student trained on ground truth, the ceiling, scores {fraction(ceiling['score'])}, "
         + (f"a gap of {fraction(gap)} to {best}." if gap > 0 else f"no more than {best}: there is no gap to recover."),

@@ -9,7 +9,10 @@ Results = dict[str, Any]
 Interval = tuple[float | None, float | None]
 
 METRICS = {"slu_f1": "SLU-F1", "accuracy": "accuracy"}
-METHODS = {"bayesian": "Bayesian multi-weak", "naive": "naive multi-weak", "joint": "joint decoding", "single": "single teacher"}
+METHODS = {
+    "bayesian": "Bayesian multi-weak", "naive": "naive multi-weak", "joint": "joint decoding", "single": "single teacher",
+    "majority": "majority vote", "dawid_skene": "Dawid-Skene", "mace": "MACE",
+}  # fmt: skip
 USUAL_LOSS = {"bayesian": "EDL", "naive": "CE"}
 """The loss that a method's name carries when the config does not override it."""
 
@@ -89,6 +92,11 @@ def metric_name(results: Results) -> str:
     return METRICS.get(metric, metric)
 
 
+def label_files(results: Results) -> list[dict[str, Any]]:
+    """The teachers that are files: scored on B, not tested. Results written before there were any lack the key."""
+    return list(results.get("label_files", []))
+
+
 def noisy_teachers(results: Results) -> list[str]:
     """The teachers whose gap to the ceiling is not distinguishable from none on this test set."""
     return [name for name, noise in results["gap_is_noise"].items() if noise]
@@ -124,9 +132,16 @@ def notes(results: Results) -> list[str]:
     if high := [t["name"] for t in results["teachers"] if t["score"] >= results["ceiling"]["score"]]:
         lines.append(f"PGR is undefined where a teacher scores at least as high as the ceiling; here {_teachers(high)}.")
     lines.append(
-        "PGR, performance gap recovered (Eq. 13): (student - teacher) / (ceiling - teacher), the mean over the teachers. "
+        "PGR, performance gap recovered (Eq. 13): (student - teacher) / (ceiling - teacher), the mean over the "
+        f"{'tested ' if label_files(results) else ''}teachers. "
         "0 is the teachers' level, 1 the ceiling's."
     )
+    for file in label_files(results):
+        items, all_items = sum(file["items"]), sum(file["items"]) + sum(file["missing"])
+        lines.append(
+            f"teacher {file['name']}, a label file: {fraction(file['score_on_b'])} {bounds(tuple(file['ci95']))} against the ground "
+            f"truth of the {items:,} of {all_items:,} training items that it labels. It answers no test utterance and is in no PGR."
+        )
     seeds = results["seeds"]
     spread = f"of the means over seeds {listed([str(s) for s in seeds])}" if len(seeds) > 1 else f"of one seed ({seeds[0]})"
     lines.append(

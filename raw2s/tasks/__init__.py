@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Any, Literal, TypedDict
 
 import numpy as np
@@ -49,6 +50,7 @@ class Task:
         ]
 
 
+@cache
 def _scenarios() -> tuple[str, ...]:
     return tuple(sorted({row["scenario"] for row in train_rows()}))
 

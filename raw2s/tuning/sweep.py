@@ -78,6 +78,9 @@ def load_sweep(path: Path, overrides: list[str]) -> tuple[SweepConfig, dict[str,
     if config.student_training.keep != "best":
         raise ConfigError("student_training.keep: a sweep compares epochs on devel; set it to best in the base config")
     check(config)
+    for entry, teacher in zip(base["teachers"], config.teachers, strict=True):
+        if teacher.file is not None:
+            entry["file"] = str(teacher.file.resolve())  # trials run in folders of their own
     return sweep, base
 
 
@@ -95,14 +98,16 @@ def run_sweep(sweep: SweepConfig, base: dict[str, Any], console: Console | None 
         start_ray(config.ray, dashboard=True)
         with StageDisplay(console) as display:
             student = plan_stages(config, config.seeds[0]).students[0][2]
-            execute(inputs_first(student.inputs.values()), store, display, config.ray, lambda *_: None)
+            execute(inputs_first(student.inputs.values()), store, display, config.ray, lambda *_: None, lambda *_: None)
         teachers = [teacher.name for teacher in config.teachers]
         space = {
             "gamma_max": tune.uniform(sweep.gamma_max.low, sweep.gamma_max.high),
             "kl_weight": (tune.loguniform if sweep.kl_weight.log else tune.uniform)(sweep.kl_weight.low, sweep.kl_weight.high),
             **{f"weight_{name}": tune.uniform(0.001, 1.0) for name in teachers},
         }
-        trial = tune.with_resources(tune.with_parameters(_trial, base=base, store=str(store.root)), {"cpu": 0.1})
+        trial = tune.with_resources(
+            tune.with_parameters(_trial, base=base, store=str(store.root), folder=str(folder)), {"cpu": 0.1}
+        )
         epochs = config.student_training.epochs
         tuner = tune.Tuner(
             trial,
@@ -155,9 +160,10 @@ def with_settings(base: dict[str, Any], settings: dict[str, float]) -> dict[str,
     return {**base, "students": [student, *others], "weights": weights}
 
 
-def _trial(settings: dict[str, float], *, base: dict[str, Any], store: str) -> None:
-    """One trial, in its own process: the student stage with these settings; every epoch reports to Tune."""
+def _trial(settings: dict[str, float], *, base: dict[str, Any], store: str, folder: str) -> None:
+    """One trial, in its own process: the student stage with these settings; every epoch, and nothing else, reports to Tune."""
     config = parse_config(with_settings(base, settings))
+    config = config.model_copy(update={"student_training": config.student_training.model_copy(update={"checkpoint_every": None})})
     stage = plan_stages(config, config.seeds[0]).students[0][2]
     artifacts = ArtifactStore(Path(store))
     found = artifacts.find(stage.kind, stage.key, print)
@@ -165,11 +171,13 @@ def _trial(settings: dict[str, float], *, base: dict[str, Any], store: str) -> N
         tune.report({METRIC: found.metrics[METRIC], "validation_loss": found.metrics["validation_loss"]})
         return
     inputs = {role: _finished(artifacts, needed) for role, needed in stage.inputs.items()}
-    with artifacts.parts(stage.kind, stage.key) as parts:
-        artifacts.create(
-            stage.kind, stage.key, stage.settings, {role: needed.key for role, needed in stage.inputs.items()},
-            lambda out: stage.run(StageContext(stage.name, inputs, out, parts, None, [TuneReportCallback()])),
-        )  # fmt: skip
+    # A stopped trial's checkpoints stay with the sweep: taken up by another run they would skip the epochs Tune waits for.
+    parts = Path(folder) / "checkpoints" / tune.get_context().get_trial_id()
+    parts.mkdir(parents=True)
+    artifacts.create(
+        stage.kind, stage.key, stage.settings, {role: needed.key for role, needed in stage.inputs.items()},
+        lambda out: stage.run(StageContext(stage.name, inputs, out, parts, None, [TuneReportCallback()])),
+    )  # fmt: skip
 
 
 def _finished(artifacts: ArtifactStore, stage: Stage) -> Artifact:

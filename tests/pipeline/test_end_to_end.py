@@ -1,7 +1,9 @@
 """The main job on a few utterances: what it leaves, what a second run reuses, what a killed run keeps."""
 
 import json
+import re
 import shutil
+from importlib.util import find_spec
 from pathlib import Path
 
 import mlflow
@@ -12,6 +14,7 @@ from raw2s.decoding.bridge import words
 
 TEACHERS = tiny_run(Path())["teachers"]
 NEOX = {"name": "gpt-neox", "model": "tiny-gpt-neox"}
+BACKEND = "ctranslate2" if find_spec("ctranslate2") else "torch"
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(700)]
 
 
@@ -55,6 +58,8 @@ def test_leaves_results_report_and_mlflow_runs(finished):
     assert not any(stage["cached"] for stage in results["stages"])
     assert "<svg" in (storage / "tiny" / "report.html").read_text()
     assert "SLU-F1" in output
+    assert re.search(r"beams/opt: done in .* prompts_per_second [\d.]+", output)
+    assert all(re.search(rf"label: done in .* prompts_per_second/{name} [\d.]+", output) for name in ("gpt2", "opt"))
     assert "report.html" in output
     assert "Traceback" not in output
     client = mlflow.MlflowClient(tracking_uri=f"sqlite:///{storage / 'mlflow.db'}")
@@ -118,11 +123,17 @@ def test_another_teacher_is_the_only_one_to_generate(finished):
     (before,) = storage.glob("artifacts/label/*/labels.parquet")
     known = {(row["id"], row["text"]): row["words"] for row in pq.read_table(before).to_pylist()}
     process = start_pipeline(
-        storage.parent / "config.yaml", "--set", f"teachers={json.dumps([*TEACHERS, NEOX])}", "--set", "students=[]"
+        storage.parent / "config.yaml",
+        "--set",
+        f"teachers={json.dumps([*TEACHERS, NEOX | {'backend': BACKEND}])}",
+        "--set",
+        "students=[]",
     )
     output = finish(process, seconds=300)
     assert process.returncode == 0, output
-    assert started(output) == {"teacher/gpt-neox", "beams/gpt-neox", "label", "test/teacher/gpt-neox"}
+    converted = {"convert/gpt-neox"} if BACKEND == "ctranslate2" else set()
+    assert started(output) == {"teacher/gpt-neox", "beams/gpt-neox", "label", "test/teacher/gpt-neox"} | converted
+    assert len(list(storage.glob("artifacts/converted/*/model/model.bin"))) == len(converted)
     (after,) = set(storage.glob("artifacts/label/*/labels.parquet")) - {before}
     table = pq.read_table(after).to_pylist()
     assert {row["id"] for row in table} == {i for i, _ in known}

@@ -102,6 +102,7 @@ def test_weights_change_only_the_methods_that_read_them(use, stages):
         ({"preference": {"training": {"learning_rate": 1e-6}}}, {"cdpo/4"}),
         ({"teacher_training": {"epochs": 9}}, {"teacher/gpt2", "teacher/opt", "label"} | BEAMS | STUDENTS | PREFERENCE),
         ({"teachers": [GPT2, OPT | {"learning_rate": 1e-5}]}, {"teacher/opt", "beams/opt", "label"} | STUDENTS | PREFERENCE),
+        ({"teachers": [GPT2, OPT | {"backend": "ctranslate2"}]}, {"beams/opt", "label"} | STUDENTS | PREFERENCE),
         ({"ceiling_training": {"epochs": 9}}, {"ceiling"}),
         ({"student": {"model": "tiny-opt"}}, {"ceiling"} | STUDENTS | PREFERENCE),
     ],
@@ -217,3 +218,53 @@ def test_rows_survive_being_written(tmp_path_factory, texts):
     rows = [{"id": index, "output": text, "predicted": None, "gold": [["time", text]]} for index, text in enumerate(texts)]
     write_jsonl(file, rows)
     assert read_jsonl(file) == rows
+
+
+CLASSES = {"task": {"name": "slurp_scenario"}, "students": METHODS[:2]}
+
+
+@pytest.fixture
+def ann(tmp_path):
+    """A teacher that is a file."""
+    (tmp_path / "ann.csv").write_text("id,label\n1,alarm\n")
+    return {"name": "ann", "kind": "labels", "file": str(tmp_path / "ann.csv")}
+
+
+def test_a_label_file_is_neither_trained_nor_tested_nor_asked_for_scores(ann):
+    plan = plan_of(teachers=[GPT2, ann], students=[{"method": "joint", "cdpo": True}], weights={})
+    stages = {stage.name: stage for stage in plan.in_order()}
+    assert {"labels/ann", "beams/gpt2", "teacher/gpt2"} <= stages.keys()
+    assert not {"teacher/ann", "beams/ann", "test/teacher/ann"} & stages.keys()
+    assert stages["label"].inputs.keys() == {"split", "answers:gpt2", "answers:ann", "teacher:gpt2"}
+    assert stages["pairs/0"].inputs.keys() == {"split", "student", "teacher:gpt2"}
+    assert stages["pairs/0"].settings["weights"] == stages["student/0-joint"].settings["weights"] == {"gpt2": 1}
+
+
+def test_a_label_file_is_known_by_its_content(ann, tmp_path):
+    sections = CLASSES | {"weights": {}, "students": [{"method": "naive"}]}
+    before = keys_of(teachers=[GPT2, ann], **sections)
+    moved_file = (tmp_path / "ann.csv").rename(tmp_path / "moved.csv")
+    assert keys_of(teachers=[GPT2, ann | {"file": str(moved_file)}], **sections) == before
+    moved_file.write_text("id,label\n1,audio\n")
+    after = keys_of(teachers=[GPT2, ann | {"file": str(moved_file)}], **sections)
+    changed = {name for name in before if before[name] != after[name]}
+    assert changed == {"labels/ann", "label", "student/0-naive", "test/student/0-naive"}
+
+
+def test_files_alone_are_planned_without_a_model_teacher(ann):
+    names = keys_of(**CLASSES | {"teachers": [ann, ann | {"name": "bob"}], "weights": {}, "students": [{"method": "naive"}]})
+    assert not [name for name in names if name.startswith(("teacher/", "classes/", "test/teacher"))]
+
+
+def test_what_is_fitted_on_devel_is_made_only_for_those_who_read_it():
+    sections = CLASSES | {"students": [*METHODS[:2], {"method": "mace"}]}
+    before = keys_of(**sections)
+    assert "combine/mace" in before
+    assert not [name for name in before if name.startswith(("devel/", "fit"))]
+    weighted = keys_of(**sections, weights=TREE["weights"] | {"loss": "devel"})
+    assert {"devel/gpt2", "devel/opt", "fit"} == weighted.keys() - before.keys()
+    assert {n for n in before if before[n] != weighted[n]} == {"student/1-naive", "test/student/1-naive"}
+    calibrated = keys_of(**sections, labeling={"calibrate": "temperature"})
+    assert {n for n in before if before[n] != calibrated[n] and not n.startswith("test/")} == {
+        "student/0-single-opt", "student/1-naive",
+    }  # fmt: skip

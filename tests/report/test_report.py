@@ -72,6 +72,10 @@ HISTORIES = {f"teacher/gpt2@{seed}": curve() for seed in (1, 2)} | {
 EXAMPLES = [
     {"prompt": NASTY, "gold": '{"time": "9"}', "outputs": {"teacher/opt@1": '{"time": "9"}', "ceiling@1": NASTY, "cdpo/1@1": ""}},
 ]
+FILE = {
+    "name": "ann", "score_on_b": 0.4567, "ci95": [0.41, 0.51], "per_seed": [0.44, 0.47], "items": [90, 80], "missing": [10, 20],
+    "ids_not_in_b": [3, 3], "annotators": [2, 2],
+}  # fmt: skip
 
 
 class Page(HTMLParser):
@@ -287,6 +291,27 @@ def test_a_run_without_curves_or_examples_still_has_a_report(tmp_path):
     assert page.open == []
     assert "Examples" not in page.text
     assert sorted(file.name for file in (tmp_path / "figures").iterdir()) == ["scores.svg"]
+
+
+def test_a_label_file_is_told_with_its_score_on_the_training_items_and_is_in_no_pgr():
+    results = make_results([student("dawid_skene", 0.4)], label_files=[FILE])
+    text = " ".join(printed(results).split())
+    assert "teacher ann, a label file: 0.457 [0.410, 0.510] against the ground truth of the 170 of 200 training items" in text
+    assert "the mean over the tested teachers" in text
+    assert "Dawid-Skene" in text
+    assert outcome(results).startswith("4 weak teachers (gpt2, opt, gpt-neox and ann) labelled")
+    assert "the tested teachers score 0.326 to 0.425" in outcome(results)
+
+
+def test_label_files_alone_give_a_report_without_a_pgr(tmp_path):
+    untested = {**student("naive", 0.4, pgr=None, pgr_ci95=(None, None)), "pgr_by_teacher": {}}
+    results = make_results([untested], teachers=[], gap_is_noise={}, label_files=[FILE])
+    assert "so there is no PGR" in outcome(results)
+    assert max(map(len, printed(results).splitlines())) <= 80
+    assert "undefined" in printed(results)
+    page = Page(write_report(results, {}, EXAMPLES, tmp_path).read_text(encoding="utf-8"))
+    assert page.open == []
+    assert "PGR over each teacher" not in page.text
 
 
 def test_figures_leave_matplotlib_as_it_was_and_repeat_exactly():
