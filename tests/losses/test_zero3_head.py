@@ -1,15 +1,13 @@
 """`FusedHead` where DeepSpeed's ZeRO-3 partitions its weight: what ZeRO-0 and plain autograd compute, at two workers."""
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import torch
 import torch.nn.functional as F
+from ranks import run_ranks
 from torch import Tensor
-from zero_worker import LEARNING_RATE, MICRO_BATCHES, ROWS, WORKERS, TiedModel, batches
+from zero_worker import LEARNING_RATE, MICRO_BATCHES, ROWS, WORKERS, TiedModel, batches, train_stages
 
 from raw2s.losses import cross_entropy, edl_loss, mix_with_own_prediction, soft_label
 
@@ -28,23 +26,7 @@ def plain(model: TiedModel, read: Tensor, token: Tensor, prob: Tensor) -> Tensor
 
 
 def test_a_partitioned_head_learns_what_a_whole_one_does(tmp_path: Path) -> None:
-    script = str(Path(__file__).with_name("zero_worker.py"))
-    logs = [(tmp_path / f"{rank}.log").open("w+") for rank in range(WORKERS)]
-    workers = [
-        subprocess.Popen(
-            [sys.executable, script, str(rank), str(tmp_path)],
-            stdout=log, stderr=subprocess.STDOUT, env=os.environ | {"DS_ACCELERATOR": "cpu"},
-        )
-        for rank, log in enumerate(logs)
-    ]  # fmt: skip
-    try:
-        codes = [worker.wait(timeout=240) for worker in workers]
-    finally:
-        for worker in workers:
-            worker.kill()
-    for log in logs:
-        log.seek(0)
-    assert codes == [0] * WORKERS, "".join(log.read()[-3000:] for log in logs)
+    run_ranks(train_stages, WORKERS, tmp_path)
     by_stage = torch.load(tmp_path / "results.pt")
 
     model = TiedModel()

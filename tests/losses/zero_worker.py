@@ -1,12 +1,5 @@
-"""One of two workers of `test_zero3_head`: trains a tiny tied model through `FusedHead` at ZeRO stages 0 and 3.
+"""What each of `test_zero3_head`'s two workers does: train a tiny tied model through `FusedHead` at ZeRO stages 0 and 3."""
 
-    DS_ACCELERATOR=cpu python zero_worker.py RANK FOLDER
-
-Rank 0 leaves FOLDER/results.pt: per stage the losses of all micro-batches, the gradients before each step, the final weights.
-"""
-
-import os
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -86,17 +79,8 @@ def train(stage: int, rank: int) -> dict[str, Any]:
     return {"losses": torch.stack(losses), "grads": grads, "weights": weights}
 
 
-def main() -> None:
-    rank, folder = int(sys.argv[1]), Path(sys.argv[2])
-    torch.set_num_threads(1)
-    os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(WORKERS)}
-    dist.init_process_group("gloo", init_method=f"file://{folder}/rendezvous", rank=rank, world_size=WORKERS)
+def train_stages(rank: int, folder: Path) -> None:
+    """Rank 0 leaves results.pt: per stage the losses of all micro-batches, the gradients before each step, the final weights."""
     results = {stage: train(stage, rank) for stage in (0, 3)}
     if rank == 0:
         torch.save(results, folder / "results.pt")
-    dist.barrier()
-    dist.destroy_process_group()
-
-
-if __name__ == "__main__":
-    main()

@@ -2,13 +2,13 @@
 
 import os
 import shutil
-import socket
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-import torch.multiprocessing
+import torch.distributed
+from ranks import run_ranks
 from safetensors.torch import load_file
 
 from raw2s.config import TrainingConfig
@@ -52,20 +52,12 @@ def case(out: Path, rows: Path, *, form: str = "supervised", loss: LossSettings 
 
 
 def train_without_ray(cases: list[Case], workers: int) -> None:
-    """Every case in the same `workers` processes, over gloo."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    torch.multiprocessing.spawn(_rank, args=(workers, port, cases), nprocs=workers)
+    """Every case in the same `workers` processes."""
+    run_ranks(_train, workers, cases, workers)
 
 
-def _rank(rank: int, workers: int, port: int, cases: list[Case]) -> None:
-    os.environ |= WORKER_ENV | {
-        "DS_ACCELERATOR": "cpu", "RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(workers),
-        "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port),
-    }  # fmt: skip
-    torch.set_num_threads(1)
-    torch.distributed.init_process_group("gloo")
+def _train(rank: int, cases: list[Case], workers: int) -> None:
+    os.environ |= WORKER_ENV
     from raw2s.training.loop import train
 
     for one in cases:
