@@ -18,7 +18,7 @@ demo: env
 
 test: env
 	OMP_NUM_THREADS=1 $(BIN)/pytest -m "not slow" --numprocesses 2
-	$(BIN)/pytest -m slow
+	OMP_NUM_THREADS=1 $(BIN)/pytest -m slow --numprocesses 2 --dist loadfile --no-loadscope-reorder
 
 lint: env
 	$(BIN)/ruff check .

@@ -338,6 +338,16 @@ PREFLIGHT = {
         "more than the 1500 pieces of tiny-gpt-neox; lower it",
     ),
     "more utterances than the pool": ({"task": {"n_teacher": 2001}}, "task.n_teacher + task.n_student", "lower them"),
+    "more utterances than the test set": (
+        {"task": {"n_test": 5000}},
+        "task.n_test: 5000 is more than the 2,974",
+        "set null for all",
+    ),
+    "more utterances than devel": (
+        {"task": {"n_validation": 2034}},
+        "task.n_validation: 2034 is more than the 2,033",
+        "lower it",
+    ),
     "a step larger than B": ({"task": {"n_student": 8}}, "student_training.batch_size:", "lower it"),
     "a step larger than A": ({"task": {"n_teacher": 8}}, "teacher_training.batch_size:", "lower it"),
     "a step of the ceiling larger than B": (

@@ -76,7 +76,8 @@ def test_a_submitted_classification_job_streams_output_and_returns_its_exit_stat
     head = subprocess.Popen(
         [
             str(BIN / "ray"), "start", "--head", "--block", "--node-ip-address=127.0.0.1", f"--port={free_port()}",
-            "--dashboard-host=127.0.0.1", f"--dashboard-port={dashboard}", "--num-cpus=8", "--object-store-memory=300000000",
+            "--dashboard-host=127.0.0.1", f"--dashboard-port={dashboard}", f"--dashboard-agent-listen-port={free_port()}",
+            "--num-cpus=8", "--object-store-memory=300000000",
             f"--temp-dir={short_folder}", "--disable-usage-stats",
         ],
         env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
@@ -89,11 +90,16 @@ def test_a_submitted_classification_job_streams_output_and_returns_its_exit_stat
         (working_dir / "configs" / "tiny.yaml").write_text(yaml.safe_dump(classification))
 
         def submit(*arguments: str) -> subprocess.CompletedProcess[str]:
-            return subprocess.run(
-                [str(BIN / "ray"), "job", "submit", "--address", f"http://127.0.0.1:{dashboard}", "--working-dir", str(working_dir),
-                 "--", sys.executable, "jobs/full_pipeline.py", *arguments],
-                env=environment, capture_output=True, text=True, timeout=600, check=False,
-            )  # fmt: skip
+            command = [
+                str(BIN / "ray"), "job", "submit", "--address", f"http://127.0.0.1:{dashboard}", "--working-dir", str(working_dir),
+                "--", sys.executable, "jobs/full_pipeline.py", *arguments,
+            ]  # fmt: skip
+            for _ in range(60):  # the head answers before its agent, which starts jobs, is up
+                done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=600, check=False)
+                if "No available agent" not in done.stdout + done.stderr:
+                    return done
+                time.sleep(1)
+            raise TimeoutError("the head had no agent for jobs in a minute")
 
         wait_until_up(dashboard, environment)
         good = submit("--config", "configs/tiny.yaml", "--set", "students=[]")  # the sweep trains students

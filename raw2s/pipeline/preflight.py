@@ -8,7 +8,7 @@ from raw2s.errors import ConfigError
 from raw2s.labeling.label_files import read_label_file
 from raw2s.models.load import TINY_FOLDER, load_model_config, model_source
 from raw2s.tasks import get_task
-from raw2s.tasks.slurp import draw_slurp
+from raw2s.tasks.slurp import draw_slurp, held_out_slurp
 
 CTRANSLATE2_MODELS = ("gpt2", "opt", "gpt_neox", "llama")
 
@@ -30,6 +30,8 @@ def check(config: RunConfig) -> None:
     task = config.task
     try:
         draw_slurp(task.draw_from, task.n_teacher, task.n_student, seed=0)
+        held_out_slurp("validation", task.n_validation)
+        held_out_slurp("test", task.n_test)
     except ValueError as error:
         raise ConfigError(str(error)) from None
     for use in ("student_training", "ceiling_training"):

@@ -91,7 +91,12 @@ def held_out_slurp(part: Literal["validation", "test"], size: int | None) -> lis
     """`size` utterances of the official devel or test set, a prefix of one fixed shuffle; None takes all.
 
     No seed moves them, so that runs and seeds are compared on the same utterances.
+    Raises ValueError when it holds fewer.
     """
     rows = load_slurp("devel" if part == "validation" else "test")
+    if size is not None and size > len(rows):
+        raise ValueError(
+            f"task.n_{part}: {size} is more than the {len(rows):,} utterances there are; lower it, or set null for all"
+        )
     random.Random(0).shuffle(rows)
     return rows[:size]
