@@ -38,7 +38,8 @@ def cross_score(
         before = known.get(pool.name, {})
         new = {i: [text for text in candidates[i] if (i, text) not in before] for i in prompts}
         ids = [i for i in prompts if new[i]]
-        progress.add(len(prompts) - len(ids), f"{pool.name}: known")
+        if old := len(prompts) - len(ids):
+            progress.add(old, f"{pool.name}: {old} known")
         units = prompt_units(ids, [prompts[i] for i in ids], batch_size, new)
         answered = run_pass(
             partial(ScoreActor, pool), units, pool, schema=SCORES, folder=folder / f"scores-{pool.name}", progress=progress

@@ -96,7 +96,8 @@ def run_pass(
     folder.mkdir(parents=True, exist_ok=True)
     files = [folder / f"{unit_name(unit)}.parquet" for unit in units]
     missing = [(unit, file) for unit, file in zip(units, files, strict=True) if not _readable(file)]
-    progress.add(sum(len(u["ids"]) for u in units) - sum(len(u["ids"]) for u, _ in missing), f"{pool.name}: found")
+    found = sum(len(u["ids"]) for u in units) - sum(len(u["ids"]) for u, _ in missing)
+    progress.add(found, f"{pool.name}: {found} found" if found else pool.name)
     if missing:
         rows = [{"unit": json.dumps(unit), "file": str(file)} for unit, file in missing]
         low, high = pool.replicas

@@ -2,9 +2,10 @@
 
 import resource
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 import torch
+from torch import nn
 
 from raw2s.training.objectives import PackedModel
 
@@ -28,9 +29,12 @@ class Meter:
     """Counts a run's work, over all ranks. Six operations a weight and token, the head's at the targets only (Kaplan et al. 2020)."""
 
     def __init__(self, model: PackedModel, device: torch.device, workers: int) -> None:
-        head = sum(getattr(p, "ds_numel", p.numel()) for p in model.head.parameters())
-        body = [p for name, p in model.model.get_decoder().named_parameters() if "embed" not in name and "wte" not in name]
-        self.flops = {"tokens": 6.0 * sum(getattr(p, "ds_numel", p.numel()) for p in body), "targets": 6.0 * head}
+        body: nn.Module = model.model.get_decoder()
+        looked_up = {p for module in body.modules() if isinstance(module, nn.Embedding) for p in module.parameters()}
+        self.flops = {
+            "tokens": 6.0 * _size(p for p in body.parameters() if p not in looked_up),
+            "targets": 6.0 * _size(model.head.parameters()),
+        }
         self.device, self.workers = device, workers
         name = torch.cuda.get_device_name(device) if device.type == "cuda" else ""
         self.peak = next((flops for word, flops in PEAK_FLOPS.items() if word in name), None)
@@ -65,3 +69,8 @@ class Meter:
         if self.device.type == "cuda":
             return torch.cuda.max_memory_allocated(self.device)
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+def _size(parameters: Iterable[nn.Parameter]) -> int:
+    """How many numbers they hold, also where ZeRO-3 has taken them apart."""
+    return sum(getattr(p, "ds_numel", p.numel()) for p in parameters)
