@@ -31,7 +31,9 @@ class Tracker:
         for name, metrics in by_stage.items():
             self._log(self._stage_run(name), metrics, {})
 
-    def log_stage(self, name: str, settings: dict[str, Any], metrics: dict[str, Any], *, key: str, cached: bool) -> None:
+    def log_stage(
+        self, name: str, settings: dict[str, Any], metrics: dict[str, Any], *, key: str, cached: bool, failed: bool = False
+    ) -> None:
         """End a stage's child run, with its settings and metrics."""
         from mlflow.entities import Metric  # noqa: PLC0415
 
@@ -40,7 +42,7 @@ class Tracker:
         self._log(run_id, points, flat(settings))
         for tag, value in {"raw2s.key": key, "raw2s.cached": str(cached).lower()}.items():
             self.client.set_tag(run_id, tag, value)
-        self.client.set_terminated(run_id)
+        self.client.set_terminated(run_id, status="FAILED" if failed else "FINISHED")
 
     def _stage_run(self, name: str) -> str:
         """The child run of a stage, made when it is first heard of."""

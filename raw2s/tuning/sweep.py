@@ -23,7 +23,7 @@ from raw2s.errors import ConfigError, StageFailed
 from raw2s.pipeline.artifacts import Artifact, ArtifactStore
 from raw2s.pipeline.execute import execute, start_ray
 from raw2s.pipeline.preflight import check
-from raw2s.pipeline.progress import StageDisplay
+from raw2s.pipeline.progress import StageDisplay, brief
 from raw2s.pipeline.stages import Stage, StageContext, inputs_first, plan_stages
 from raw2s.tracking import Tracker, tracked_run
 
@@ -198,19 +198,20 @@ class _Log(tune.Callback):
         return {"teachers": self.teachers}
 
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        self._log(trial)
+        self._log(trial, failed=False)
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        self._log(trial)
+        self._log(trial, failed=True)
 
-    def _log(self, trial: Any) -> None:
+    def _log(self, trial: Any, *, failed: bool) -> None:
         last = {k: v for k, v in (trial.last_result or {}).items() if k.startswith("validation_") or k == "training_iteration"}
         weights = dict(
             zip(self.teachers, simplex({k: v for k, v in trial.config.items() if k.startswith("weight_")}), strict=True)
         )
         settings = {"gamma_max": trial.config["gamma_max"], "kl_weight": trial.config["kl_weight"], "weights": weights}
-        self.tracker.log_stage(f"trial-{trial.trial_id}", settings, last, key=trial.trial_id, cached=False)
-        self.console.print(f"trial {trial.trial_id}: {trial.status.lower()}, {last}", highlight=False)
+        self.tracker.log_stage(f"trial-{trial.trial_id}", settings, last, key=trial.trial_id, cached=False, failed=failed)
+        how = "failed" if failed else "ended"
+        self.console.print(f"trial {trial.trial_id}: {how}, {brief(last)}", highlight=False, soft_wrap=True)
 
 
 def _table(finished: list[tuple[dict[str, Any], dict[str, Any]]], teachers: list[str], epochs: int) -> Table:
