@@ -92,7 +92,7 @@ def test_a_submitted_classification_job_streams_output_and_returns_its_exit_stat
         def submit(*arguments: str) -> subprocess.CompletedProcess[str]:
             command = [
                 str(BIN / "ray"), "job", "submit", "--address", f"http://127.0.0.1:{dashboard}", "--working-dir", str(working_dir),
-                "--", sys.executable, "jobs/full_pipeline.py", *arguments,
+                "--", sys.executable, *arguments,
             ]  # fmt: skip
             for _ in range(60):  # the head answers before its agent, which starts jobs, is up
                 done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=600, check=False)
@@ -102,7 +102,9 @@ def test_a_submitted_classification_job_streams_output_and_returns_its_exit_stat
             raise TimeoutError("the head had no agent for jobs in a minute")
 
         wait_until_up(dashboard, environment)
-        good = submit("--config", "configs/tiny.yaml", "--set", "students=[]")  # the sweep trains students
+        good = submit(
+            "jobs/full_pipeline.py", "--config", "configs/tiny.yaml", "--set", "students=[]"
+        )  # the sweep trains students
         assert good.returncode == 0, good.stdout + good.stderr
         assert "test/ceiling: done" in good.stdout
         assert "items 30, missing 18, ids_not_in_b 1, annotators 1, accuracy_on_b 1" in good.stdout
@@ -111,9 +113,14 @@ def test_a_submitted_classification_job_streams_output_and_returns_its_exit_stat
         assert [teacher["name"] for teacher in results["teachers"]] == ["gpt2"]
         assert results["students"] == []
         assert [(file["name"], file["score_on_b"]) for file in results["label_files"]] == [("ann", 1.0)]
-        bad = submit("--config", "configs/tiny.yaml", "--set", "labelling.beams=3")
+        bad = submit("jobs/full_pipeline.py", "--config", "configs/tiny.yaml", "--set", "labelling.beams=3")
         assert bad.returncode != 0
         assert "labelling: unknown key; did you mean labeling?" in bad.stdout + bad.stderr
+        where = "from raw2s.pipeline.run import *; print(passing_storage(Path('runs')), passing_storage(Path('/runs')))"
+        told = submit("-c", where)
+        assert "storage runs lies in this job's copy of its working directory" in told.stdout
+        assert "every node sees None" in told.stdout
+        assert "this job's copy" not in good.stdout
     finally:
         head.terminate()
         head.wait(timeout=60)

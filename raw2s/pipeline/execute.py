@@ -3,6 +3,7 @@
 import logging
 import os
 import re
+import socket
 from collections.abc import Callable
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
@@ -128,7 +129,8 @@ def _cause(error: BaseException) -> str:
 def start_ray(config: RayConfig, *, dashboard: bool = False) -> None:
     """Join the cluster RAY_ADDRESS names, or start a local Ray that ends with this process.
 
-    Tune needs the dashboard: without its state API an early-stopped sweep never ends.
+    Tune needs the dashboard: without its state API an early-stopped sweep never ends. And whoever asks that API must know which
+    Ray is his own: beside another one on the machine he would ask the wrong one, or give up, and the sweep would not end either.
     Only from the main thread: the local Ray's processes die with the thread that started them.
     """
     for name, value in RAY_ENV.items():
@@ -146,9 +148,20 @@ def start_ray(config: RayConfig, *, dashboard: bool = False) -> None:
                 "object_store_memory": config.object_store_mb * 2**20,
                 "include_dashboard": dashboard,
             }
+            if dashboard:
+                port = _free_port()
+                os.environ["RAY_GCS_SERVER_PORT"] = str(port)  # Ray's own choice would be known only once its processes run
+                options["runtime_env"] = {"env_vars": {"RAY_ADDRESS": f"{ray.util.get_node_ip_address()}:{port}"}}
         ray.init(**options)
+        os.environ.pop("RAY_GCS_SERVER_PORT", None)
     for name in ("ray", "ray.data", "ray.train", "ray.tune"):
         logging.getLogger(name).setLevel(logging.ERROR)
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False
     context.print_on_execution_start = False
+
+
+def _free_port() -> int:
+    with socket.socket() as free:
+        free.bind(("", 0))
+        return int(free.getsockname()[1])

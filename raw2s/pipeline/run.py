@@ -3,6 +3,7 @@
 import json
 import sys
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import yaml
@@ -35,7 +36,10 @@ def run_pipeline(config: RunConfig, console: Console | None = None) -> dict[str,
     store = ArtifactStore(config.storage / "artifacts")
     plans = [plan_stages(config, seed) for seed in config.seeds]
     stages = list({stage.name: stage for plan in plans for stage in plan.in_order()}.values())
+    passing = passing_storage(config.storage)
     with tracked_run(config.name, config.storage, dumped) as tracker, StageDisplay(console) as display:
+        if passing:
+            display.warn(passing)
 
         def log(stage: Stage, done: Done) -> None:
             tracker.log_stage(stage.name, stage.settings, done.artifact.metrics, key=stage.key, cached=done.cached)
@@ -59,7 +63,19 @@ def run_pipeline(config: RunConfig, console: Console | None = None) -> dict[str,
         highlight=False,
         soft_wrap=True,
     )
+    if passing:
+        console.print(f"warning: {passing}", style="yellow", highlight=False, soft_wrap=True)
     return results
+
+
+def passing_storage(storage: Path) -> str | None:
+    """What to tell a user whose results would go with the job: Ray gives a submitted one its own copy of the working directory."""
+    if "working_dir_files" not in storage.resolve().parts:
+        return None
+    return (
+        f"storage {storage} lies in this job's copy of its working directory, which other nodes do not see and Ray deletes; "
+        "add --set storage=/a/folder that every node sees"
+    )
 
 
 def histories(done: dict[str, Done]) -> dict[str, list[dict[str, Any]]]:

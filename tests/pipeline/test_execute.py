@@ -1,6 +1,13 @@
-"""How a failure is told: the worker's own error out of what Ray wraps around it."""
+"""How a failure is told, the worker's own error out of what Ray wraps around it; and that a sweep's Ray knows itself."""
 
-from raw2s.pipeline.execute import _cause
+import subprocess
+import sys
+
+import pytest
+import ray
+
+from raw2s.config import RayConfig
+from raw2s.pipeline.execute import _cause, start_ray
 
 RAY_DATA = """ray::Map(BeamActor)() (pid=1, ip=127.0.0.1)
   File "actors.py", line 1, in __call__
@@ -19,3 +26,36 @@ def test_the_workers_error_is_found_in_rays_text():
 
 def test_a_plain_error_is_itself():
     assert _cause(ValueError("no such part\nsecond line")) == "ValueError: no such part"
+
+
+OTHER_RAY = """
+import ray
+ray.init(address="local", num_cpus=1, include_dashboard=False, object_store_memory=80 * 2**20, log_to_driver=False)
+print("up", flush=True)
+input()
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(120)
+def test_a_sweeps_actors_ask_their_own_ray_though_another_runs_beside_it(monkeypatch):
+    """What Ray Train's placement-group cleaner does after an early stop; when it cannot, the sweep hangs."""
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    ray.shutdown()
+
+    @ray.remote(num_cpus=0)
+    class Asker:
+        def state_of_itself(self):
+            from ray.util.state import get_actor
+
+            return get_actor(ray.get_runtime_context().get_actor_id()).state
+
+    other = subprocess.Popen([sys.executable, "-c", OTHER_RAY], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    try:
+        while "up" not in (line := other.stdout.readline()):
+            assert line, "the other Ray did not start"
+        start_ray(RayConfig(num_cpus=1, object_store_mb=80), dashboard=True)
+        assert ray.get(Asker.remote().state_of_itself.remote(), timeout=60) == "ALIVE"
+    finally:
+        ray.shutdown()
+        other.communicate("\n", timeout=60)
