@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 PARAM_LIMIT = 500
 """MLflow refuses longer parameter values."""
@@ -17,6 +18,14 @@ class Tracker:
     def __init__(self, client: Any, experiment_id: str, parent_id: str, uri: str) -> None:
         self.client, self.experiment_id, self.parent_id, self.uri = client, experiment_id, parent_id, uri
         self.stage_runs: dict[str, str] = {}
+
+    @property
+    def where(self) -> str:
+        """How to look at the runs: the command for a local database, else the server's address, without a password in it."""
+        if self.uri.startswith("sqlite:"):
+            return f"mlflow ui --backend-store-uri {self.uri}"
+        address = urlsplit(self.uri)
+        return address._replace(netloc=address.netloc.rpartition("@")[2]).geturl()
 
     def log_points(self, points: list[tuple[str, dict[str, float]]]) -> None:
         """Points of training curves, (stage, figures with `step` and `time`), to the stages' child runs while they train."""

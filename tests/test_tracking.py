@@ -1,6 +1,7 @@
 import mlflow
+import pytest
 
-from raw2s.tracking import tracked_run
+from raw2s.tracking import Tracker, tracked_run
 
 
 def test_a_stages_curve_is_there_while_it_trains(tmp_path, monkeypatch):
@@ -23,3 +24,16 @@ def test_a_stages_curve_is_there_while_it_trains(tmp_path, monkeypatch):
     assert runs["student/0"].data.params == {"gamma": "0.1"}
     assert runs["trial-1"].info.status == "FAILED"
     assert len(runs) == 4
+
+
+@pytest.mark.parametrize(
+    ("uri", "where"),
+    [
+        ("sqlite:////runs/mlflow.db", "mlflow ui --backend-store-uri sqlite:////runs/mlflow.db"),
+        ("https://me:secret@mlflow.example:5000/team", "https://mlflow.example:5000/team"),
+        ("postgresql://me:se@cret@db/mlflow", "postgresql://db/mlflow"),
+        ("http://127.0.0.1:5000", "http://127.0.0.1:5000"),
+    ],
+)
+def test_where_to_look_holds_no_password(uri, where):
+    assert Tracker(None, "1", "parent", uri).where == where

@@ -56,10 +56,10 @@ def run_pipeline(config: RunConfig, console: Console | None = None) -> dict[str,
             if student["pgr"] is not None:
                 scores[f"pgr/{index}_{method}"] = student["pgr"]
         tracker.log_results(scores, [folder / "config.yaml", folder / "results.json", report])
-        uri = tracker.uri
+        where = tracker.where
     console.print(closing_table(results))
     console.print(
-        f"report   {report}\nresults  {folder / 'results.json'}\nmlflow   mlflow ui --backend-store-uri {uri}",
+        f"report   {report}\nresults  {folder / 'results.json'}\nmlflow   {where}",
         highlight=False,
         soft_wrap=True,
     )

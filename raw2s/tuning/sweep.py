@@ -139,9 +139,7 @@ def run_sweep(sweep: SweepConfig, base: dict[str, Any], console: Console | None 
         (folder / "best.yaml").write_text(yaml.safe_dump({**tree, "name": f"{config.name}-best"}, sort_keys=False))
         tracker.log_results({f"best/{METRIC}": metrics[METRIC]}, [folder / "best.yaml"])
     console.print(_table(finished, teachers, epochs))
-    console.print(
-        f"best     {folder / 'best.yaml'}\nmlflow   mlflow ui --backend-store-uri {tracker.uri}", highlight=False, soft_wrap=True
-    )
+    console.print(f"best     {folder / 'best.yaml'}\nmlflow   {tracker.where}", highlight=False, soft_wrap=True)
     return best
 
 
