@@ -2,14 +2,34 @@
 
 import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import wraps
 from pathlib import Path
-from typing import Any
+from textwrap import shorten
+from typing import Any, Literal
 from urllib.parse import urlsplit
+
+from raw2s.errors import ConfigError
 
 PARAM_LIMIT = 500
 """MLflow refuses longer parameter values."""
+
+
+def _unless_lost(log: Callable[..., None]) -> Callable[..., None]:
+    """An MLflow that stops answering costs the run no more than its figures there, which lie in the artifacts too."""
+
+    @wraps(log)
+    def guarded(self: "Tracker", *args: Any, **kwargs: Any) -> None:
+        from mlflow.exceptions import MlflowException  # noqa: PLC0415
+
+        if not self.lost:
+            try:
+                log(self, *args, **kwargs)
+            except MlflowException:
+                self.lost = True  # it is not asked again: every try takes its time
+
+    return guarded
 
 
 class Tracker:
@@ -18,15 +38,21 @@ class Tracker:
     def __init__(self, client: Any, experiment_id: str, parent_id: str, uri: str) -> None:
         self.client, self.experiment_id, self.parent_id, self.uri = client, experiment_id, parent_id, uri
         self.stage_runs: dict[str, str] = {}
+        self.lost = False
 
     @property
     def where(self) -> str:
-        """How to look at the runs: the command for a local database, else the server's address, without a password in it."""
-        if self.uri.startswith("sqlite:"):
-            return f"mlflow ui --backend-store-uri {self.uri}"
-        address = urlsplit(self.uri)
-        return address._replace(netloc=address.netloc.rpartition("@")[2]).geturl()
+        """How to look at the runs: the command for a local database, else the server's address; and if it was lost on the way."""
+        local = self.uri.startswith("sqlite:")
+        where = f"mlflow ui --backend-store-uri {self.uri}" if local else _without_password(self.uri)
+        return f"{where} (it stopped answering: what is there is incomplete)" if self.lost else where
 
+    @_unless_lost
+    def log_config(self, config: dict[str, Any]) -> None:
+        """The run's settings, as parameters of the parent run."""
+        self._log(self.parent_id, [], flat(config))
+
+    @_unless_lost
     def log_points(self, points: list[tuple[str, dict[str, float]]]) -> None:
         """Points of training curves, (stage, figures with `step` and `time`), to the stages' child runs while they train."""
         from mlflow.entities import Metric  # noqa: PLC0415
@@ -40,6 +66,7 @@ class Tracker:
         for name, metrics in by_stage.items():
             self._log(self._stage_run(name), metrics, {})
 
+    @_unless_lost
     def log_stage(
         self, name: str, settings: dict[str, Any], metrics: dict[str, Any], *, key: str, cached: bool, failed: bool = False
     ) -> None:
@@ -60,6 +87,7 @@ class Tracker:
             self.stage_runs[name] = self.client.create_run(self.experiment_id, run_name=name, tags=tags).info.run_id
         return self.stage_runs[name]
 
+    @_unless_lost
     def log_results(self, metrics: dict[str, float], files: list[Path]) -> None:
         """The run's scores, and its results as artifacts."""
         from mlflow.entities import Metric  # noqa: PLC0415
@@ -67,6 +95,14 @@ class Tracker:
         self._log(self.parent_id, [Metric(k, v, 0, 0) for k, v in metrics.items()], {})
         for file in files:
             self.client.log_artifact(self.parent_id, str(file))
+
+    @_unless_lost
+    def end(self, status: Literal["FINISHED", "FAILED"]) -> None:
+        """End the parent run and, where it failed, the stages that it left unfinished."""
+        for child in self.stage_runs.values() if status == "FAILED" else []:
+            if self.client.get_run(child).info.status == "RUNNING":
+                self.client.set_terminated(child, status=status)
+        self.client.set_terminated(self.parent_id, status=status)
 
     def _log(self, run_id: str, metrics: list[Any], params: dict[str, str]) -> None:
         from mlflow.entities import Param  # noqa: PLC0415
@@ -79,43 +115,60 @@ class Tracker:
 
 
 @contextmanager
-def tracked_run(name: str, storage: Path, config: dict[str, Any], parent_id: str | None = None) -> Iterator[Tracker]:
-    """Open the parent run `name` in experiment `raw2s`; a failure inside ends it as FAILED."""
+def tracked_run(name: str, storage: Path, config: dict[str, Any]) -> Iterator[Tracker]:
+    """Open the parent run `name` in experiment `raw2s`; a failure inside ends it as FAILED.
+
+    Raises ConfigError where MLFLOW_TRACKING_URI names a store that does not answer.
+    """
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
     os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "WARNING")  # no lines about the tables it makes
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "3")  # 14 seconds; its own seven are four minutes
     logging.getLogger("alembic").setLevel(logging.WARNING)
     logging.getLogger("mlflow").setLevel(logging.WARNING)
-    import mlflow  # two seconds; `--help` and a config mistake should not wait for it  # noqa: PLC0415
-    from mlflow.exceptions import MlflowException  # noqa: PLC0415
+    logging.getLogger("urllib3").setLevel(logging.ERROR)  # a line a retry
+    from mlflow.exceptions import MlflowException  # two seconds; `--help` and a config mistake should not wait  # noqa: PLC0415
 
     storage.mkdir(parents=True, exist_ok=True)
     uri = os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{storage.resolve() / 'mlflow.db'}"
-    client = mlflow.MlflowClient(tracking_uri=uri)
-    experiment = client.get_experiment_by_name("raw2s")
-    if experiment is None:
-        try:
-            # Beside the database, not in the folder the command was started from.
-            location = (storage.resolve() / "mlartifacts").as_uri() if uri.startswith("sqlite") else None
-            experiment_id = client.create_experiment("raw2s", artifact_location=location)
-        except MlflowException:  # another run made it in the meantime
-            made = client.get_experiment_by_name("raw2s")
-            assert made is not None
-            experiment_id = made.experiment_id
-    else:
-        experiment_id = experiment.experiment_id
-    tags = {"mlflow.parentRunId": parent_id} if parent_id else {}
-    run_id = client.create_run(experiment_id, run_name=name, tags=tags).info.run_id
-    tracker = Tracker(client, experiment_id, run_id, uri)
-    tracker._log(run_id, [], flat(config))
+    try:
+        tracker = _opened(uri, name, storage)
+    except MlflowException as error:
+        reason = shorten(str(error).replace(uri, _without_password(uri)), 160, placeholder=" ...")
+        raise ConfigError(
+            f"MLFLOW_TRACKING_URI: no MLflow at {_without_password(uri)} ({reason}); start it, correct the address, or unset it"
+        ) from None
+    tracker.log_config(config)
     try:
         yield tracker
     except BaseException:
-        for child in tracker.stage_runs.values():
-            if client.get_run(child).info.status == "RUNNING":
-                client.set_terminated(child, status="FAILED")
-        client.set_terminated(run_id, status="FAILED")
+        tracker.end("FAILED")
         raise
-    client.set_terminated(run_id)
+    tracker.end("FINISHED")
+
+
+def _opened(uri: str, name: str, storage: Path) -> Tracker:
+    """A new run called `name` in the experiment, which is made if it is not there. Raises MlflowException."""
+    import mlflow  # noqa: PLC0415
+
+    client = mlflow.MlflowClient(tracking_uri=uri)
+    experiment = client.get_experiment_by_name("raw2s")
+    if experiment is None:
+        # Beside the database, not in the folder the command was started from.
+        location = (storage.resolve() / "mlartifacts").as_uri() if uri.startswith("sqlite") else None
+        try:
+            client.create_experiment("raw2s", artifact_location=location)
+        except mlflow.exceptions.MlflowException as error:
+            if error.error_code != "RESOURCE_ALREADY_EXISTS":  # which says that another run made it in the meantime
+                raise
+        experiment = client.get_experiment_by_name("raw2s")
+        assert experiment is not None
+    run = client.create_run(experiment.experiment_id, run_name=name)
+    return Tracker(client, experiment.experiment_id, run.info.run_id, uri)
+
+
+def _without_password(uri: str) -> str:
+    address = urlsplit(uri)
+    return address._replace(netloc=address.netloc.rpartition("@")[2]).geturl()
 
 
 def flat(tree: Any, prefix: str = "") -> dict[str, str]:

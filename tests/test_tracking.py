@@ -1,7 +1,19 @@
+import socket
+
 import mlflow
 import pytest
 
+from raw2s.errors import ConfigError
 from raw2s.tracking import Tracker, tracked_run
+
+
+@pytest.fixture
+def nobody(monkeypatch) -> str:
+    """An address at which nothing answers; it has a password in it."""
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    with socket.socket() as closed:
+        closed.bind(("127.0.0.1", 0))
+        return f"http://me:secret@127.0.0.1:{closed.getsockname()[1]}"
 
 
 def test_a_stages_curve_is_there_while_it_trains(tmp_path, monkeypatch):
@@ -37,3 +49,23 @@ def test_a_stages_curve_is_there_while_it_trains(tmp_path, monkeypatch):
 )
 def test_where_to_look_holds_no_password(uri, where):
     assert Tracker(None, "1", "parent", uri).where == where
+
+
+def test_a_server_that_is_not_there_is_told_in_one_line_without_its_password(tmp_path, monkeypatch, nobody):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", nobody)
+    with (
+        pytest.raises(ConfigError, match=r"^MLFLOW_TRACKING_URI: no MLflow at http://127.*; start it") as told,
+        tracked_run("run", tmp_path, {}),
+    ):
+        pass
+    assert "secret" not in str(told.value) and "\n" not in str(told.value)
+
+
+def test_a_server_that_is_lost_on_the_way_stops_nothing(tmp_path, monkeypatch, nobody):
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    with tracked_run("run", tmp_path, {}) as tracker:
+        assert "incomplete" not in tracker.where
+        tracker.client = mlflow.MlflowClient(nobody)
+        tracker.log_points([("student/0", {"step": 1, "loss": 2.0, "time": 1e12})])
+        tracker.log_stage("student/0", {}, {}, key="abc", cached=False)
+        assert "it stopped answering" in tracker.where
