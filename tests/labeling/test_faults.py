@@ -60,7 +60,7 @@ def assert_whole(answered) -> None:
 def local_ray():
     import ray
 
-    ray.init(num_cpus=2, include_dashboard=False, object_store_memory=100 * 2**20, log_to_driver=False)
+    ray.init("local", num_cpus=2, include_dashboard=False, object_store_memory=100 * 2**20, log_to_driver=False)
     yield
     ray.shutdown()
 
@@ -107,7 +107,7 @@ import sys
 from pathlib import Path
 sys.path[:0] = [{root!r}, {tests!r}]
 import ray
-ray.init(num_cpus=2, include_dashboard=False, object_store_memory=100 * 2**20, log_to_driver=False)
+ray.init("local", num_cpus=2, include_dashboard=False, object_store_memory=100 * 2**20, log_to_driver=False)
 import test_faults
 answered = test_faults.label(Path({folder!r}) / "units", test_faults.sleeping(Path({folder!r}) / {log!r}, 0.3), test_faults.Pool("teacher"))
 test_faults.assert_whole(answered)

@@ -128,6 +128,8 @@ def test_another_teacher_is_the_only_one_to_generate(finished):
         f"teachers={json.dumps([*TEACHERS, NEOX | {'backend': BACKEND}])}",
         "--set",
         "students=[]",
+        "--set",
+        "name=another",
     )
     output = finish(process, seconds=300)
     assert process.returncode == 0, output
@@ -144,31 +146,25 @@ def test_another_teacher_is_the_only_one_to_generate(finished):
     shutil.rmtree(after.parent)  # the tests that follow know one table
 
 
-def test_a_flipped_byte_is_noticed_and_only_that_stage_is_rebuilt(finished):
-    storage, _ = finished
-    before = contents(storage)
-    counts = next(storage.glob("artifacts/test/*/counts.npy"))
-    data = bytearray(counts.read_bytes())
-    data[len(data) // 2] ^= 1
-    counts.write_bytes(data)
-    process = start_pipeline(storage.parent / "config.yaml")
-    output = finish(process, seconds=200)
-    assert process.returncode == 0, output
-    assert "counts.npy has changed" in output
-    (rebuilt,) = started(output)
-    assert rebuilt.startswith("test/")
-    assert contents(storage) == before
+def folder_of(storage: Path, stage: str) -> Path:
+    keys = {made["name"]: made["key"] for made in json.loads((storage / "tiny" / "results.json").read_text())["stages"]}
+    (folder,) = storage.glob(f"artifacts/*/{keys[stage]}")
+    return folder
 
 
 def remove(storage: Path, *stages: str) -> None:
     """Take these stages out of the store, as if they had never run."""
-    keys = {stage["name"]: stage["key"] for stage in json.loads((storage / "tiny" / "results.json").read_text())["stages"]}
     for name in stages:
-        (folder,) = storage.glob(f"artifacts/*/{keys[name]}")
-        shutil.rmtree(folder)
+        shutil.rmtree(folder_of(storage, name))
 
 
-def test_killed_in_a_stage_and_run_again_equals_the_uninterrupted_run(finished):
+def flip_a_byte(file: Path) -> None:
+    data = bytearray(file.read_bytes())
+    data[len(data) // 2] ^= 1
+    file.write_bytes(data)
+
+
+def test_killed_in_a_stage_and_damaged_it_ends_as_the_uninterrupted_run(finished):
     storage, _ = finished
     before = contents(storage)
     remove(storage, "teacher/opt", "beams/opt", "cdpo/0")
@@ -179,10 +175,15 @@ def test_killed_in_a_stage_and_run_again_equals_the_uninterrupted_run(finished):
         now = set(contents(storage))
         assert kept <= now, "a finished stage was lost"
         kept = now
+    flip_a_byte(folder_of(storage, "test/ceiling") / "counts.npy")
     process = start_pipeline(storage.parent / "config.yaml")
     output = finish(process, seconds=300)
     assert process.returncode == 0, output
     assert contents(storage) == before
+    assert "counts.npy has changed since it was written" in output
+    assert {"test/ceiling"} <= started(output) <= {"test/ceiling", "teacher/opt", "beams/opt", "cdpo/0"}, (
+        "no other stage is built"
+    )
     left_over = [p.name for p in (storage / "artifacts").glob("*/.*") if p.is_dir()]
     assert left_over == [], "temporary folders of killed runs were not removed"
 
