@@ -72,14 +72,15 @@ def measure(
             meter.read()
             seconds = time.perf_counter()
         total, _ = model(batch, partial(token_loss, settings=loss, at=at))
-        (total / sum(row.total for row in rows)).backward()
+        mean = total / sum(row.total for row in rows)
+        mean.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
         optimizer.zero_grad()
         if step >= WARM_UP:
             work = (sum(row.length for row in rows), batch.rows.input_ids_RT.numel(), len(batch.predictor_N))
             meter.add(dict(zip(WORK, map(float, work), strict=True)))
-        losses.append(total.detach() / sum(row.total for row in rows))
+        losses.append(mean.detach())
     _wait(device)
     seconds = time.perf_counter() - seconds
     curve = torch.stack(losses).tolist()
