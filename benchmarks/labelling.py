@@ -2,7 +2,7 @@
 
     python benchmarks/labelling.py [scoring beams ray_tax scale ...] [--repeats 3] [--out benchmarks/results/labelling.json]
 
-Without names all parts run, some twenty minutes on two cores. A part run alone replaces itself in the file, with its own date.
+Without names all parts run, about an hour on two cores. A part run alone replaces itself in the file, with its own date.
 """
 
 import argparse
@@ -29,7 +29,7 @@ PARTS: dict[str, Callable[[argparse.Namespace], Any]] = {
     "scoring_by_architecture": lambda arguments: scoring.architectures(arguments.repeats),
     "scoring_demo": lambda arguments: scoring.demo(arguments.repeats),
     "beams": lambda arguments: beams.measure(arguments.repeats),
-    "ray_tax": lambda arguments: ray_labelling.ray_tax(arguments.prompts),
+    "ray_tax": lambda arguments: ray_labelling.ray_tax(arguments.prompts, arguments.repeats),
     "scale": lambda arguments: ray_labelling.scale(),
 }
 
@@ -38,7 +38,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("parts", nargs="*", metavar="part", help=f"of {', '.join(PARTS)}; all without a name")
     parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--prompts", type=int, default=8000, help="of the Ray tax")
+    parser.add_argument("--prompts", type=int, nargs="+", default=[3600, 7200], help="sizes of the Ray tax")
     parser.add_argument("--out", type=Path, default=ROOT / "benchmarks" / "results" / "labelling.json")
     arguments = parser.parse_args()
     torch.set_num_threads(1)

@@ -10,9 +10,10 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from statistics import median
 from typing import Any
 from unittest.mock import patch
 
@@ -20,8 +21,9 @@ import psutil
 import pyarrow as pa
 from demo import family
 
+TEACHERS = ("tiny-gpt2", "tiny-opt", "tiny-gpt-neox")
 BEAMS = 8
-"""Of the Ray tax: two minutes of work and more, for what Ray starts is paid once."""
+"""Of the Ray tax."""
 SLEEP = 1.0
 """Seconds of simulated device time for a batch."""
 UNITS = 200
@@ -48,15 +50,14 @@ def stage(variant: str, prompts: int, storage: Path) -> None:
     from raw2s.pipeline.stages import StageContext, write_jsonl  # noqa: PLC0415
     from raw2s.tasks.slurp import held_out_slurp, pool_rows  # noqa: PLC0415
 
-    names = ["tiny-gpt2", "tiny-opt", "tiny-gpt-neox"]
-    config = parse_config({"teachers": [{"name": n, "model": n} for n in names], "student": {"model": "tiny-gpt2"}})
+    config = parse_config({"teachers": [{"name": n, "model": n} for n in TEACHERS], "student": {"model": "tiny-gpt2"}})
     rows = [*pool_rows(), *held_out_slurp("test", None), *held_out_slurp("devel", None)][:prompts]
     assert len(rows) == prompts
     split = storage / "split"
     split.mkdir()
     write_jsonl(split / "student.jsonl", [{"id": i, "prompt": row["text"] + "\n"} for i, row in enumerate(rows)])
     models = {}
-    for name in names:
+    for name in TEACHERS:
         (storage / name).mkdir()
         (storage / name / "model").symlink_to(TINY_FOLDER / name)
         models[name] = Artifact(storage / name, {"key": name})
@@ -84,16 +85,16 @@ def stage(variant: str, prompts: int, storage: Path) -> None:
 
     def label() -> float:
         start = time.perf_counter()
-        with ThreadPoolExecutor(len(names)) as threads:
-            answers = dict(zip([f"answers:{name}" for name in names], threads.map(answer, names), strict=True))
-        teachers = {f"teacher:{name}": models[name] for name in names}
+        with ThreadPoolExecutor(len(TEACHERS)) as threads:
+            answers = dict(zip([f"answers:{name}" for name in TEACHERS], threads.map(answer, TEACHERS), strict=True))
+        teachers = {f"teacher:{name}": models[name] for name in TEACHERS}
         labelling.label(context("label", answers | teachers), config, 1, settings)
         return time.perf_counter() - start
 
     board: Any = None
     if variant == "ray":
         os.environ["OMP_NUM_THREADS"] = "1"  # as Ray sets it for actors of one CPU
-        start_ray(RayConfig(num_cpus=os.cpu_count()))
+        start_ray(RayConfig(num_cpus=len(TEACHERS)))  # logical, as in configs/demo.yaml: else one waits for another's end
         board = Board.remote()  # type: ignore[attr-defined]
         seconds = label()
     else:
@@ -103,13 +104,13 @@ def stage(variant: str, prompts: int, storage: Path) -> None:
     print(json.dumps({"seconds": seconds}))
 
 
-def measured(variant: str, prompts: int) -> dict[str, Any]:
-    """Wall seconds of the stage, CPU seconds of the process and all that it started, and the table's rows."""
+def measured(variant: str, prompts: int, cpus: Sequence[int]) -> dict[str, Any]:
+    """On these CPUs: wall seconds of the stage, CPU seconds of the process and all that it started, and the table's rows."""
     import pyarrow.parquet as pq  # noqa: PLC0415
 
     with tempfile.TemporaryDirectory() as folder:
         command = [sys.executable, __file__, variant, str(prompts), folder]
-        process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+        process = subprocess.Popen(["taskset", "-c", ",".join(map(str, cpus)), *command], stdout=subprocess.PIPE, text=True)
         seen: dict[tuple[int, float], float] = {}
         while process.poll() is None:
             for each in family(process.pid):
@@ -126,29 +127,34 @@ def measured(variant: str, prompts: int) -> dict[str, Any]:
     return {"wall_seconds": json.loads(output.splitlines()[-1])["seconds"], "cpu_seconds": sum(seen.values()), "table": table}
 
 
-def ray_tax(prompts: int) -> dict[str, Any]:
-    """With Ray and in one process, which runs on as many torch threads as a tenth of the work shows to be best.
-
-    The tenth also tells what is paid once apart from what every prompt pays. Raises AssertionError unless the tables are equal
-    to the last bit.
+def compared(prompts: int, cpus: Sequence[int]) -> dict[str, Any]:
+    """With Ray, and in one process by the number of its torch threads. Raises AssertionError unless Ray's
+    table is that of the process with one thread to the last bit.
     """
-    threads = sorted({"1", str(os.cpu_count())})
-    few = {variant: measured(variant, prompts // 10) for variant in (*threads, "ray")}
-    plain = min(threads, key=lambda variant: few[variant]["wall_seconds"])
-    many = {variant: measured(variant, prompts) for variant in (plain, "ray")}
-    tables = {variant: run.pop("table") for variant, run in many.items()}
-    assert tables["ray"] == tables[plain], "Ray labels otherwise"
-    for run in few.values():
-        run.pop("table")
-    each = {variant: many[variant]["cpu_seconds"] - few[variant]["cpu_seconds"] for variant in many}
+    threads = sorted({"1", str(len(cpus))})
+    runs = {variant: measured(variant, prompts, cpus) for variant in (*threads, "ray")}
+    tables = {variant: run.pop("table") for variant, run in runs.items()}
+    assert tables["ray"] == tables["1"], "Ray labels otherwise"
+    plain = min(threads, key=lambda variant: runs[variant]["wall_seconds"])
     return {
-        "teachers": 3, "beams": BEAMS, "prompts": [prompts // 10, prompts], "candidates": len(tables["ray"]),
-        "plain_threads": int(plain), "tenth": few, "whole": many,
-        "tax_by_wall_time": many["ray"]["wall_seconds"] / many[plain]["wall_seconds"],
-        "tax_by_cpu_time": many["ray"]["cpu_seconds"] / many[plain]["cpu_seconds"],
-        "tax_by_cpu_time_per_prompt": each["ray"] / each[plain],
-        "counted": "Under Ray on as many CPUs as the machine has, one for an actor; wall: the stage alone; CPU: from the "
-        "interpreter's start to its end, with Ray's own processes and all imports; per prompt: of the prompts that the whole has more.",
+        "candidates": len(tables["ray"]), "runs": runs, "best_plain_threads": int(plain),
+        "tax_by_wall_time": runs["ray"]["wall_seconds"] / runs[plain]["wall_seconds"],
+        "tax_by_cpu_time": runs["ray"]["cpu_seconds"] / runs[plain]["cpu_seconds"],
+    }  # fmt: skip
+
+
+def ray_tax(sizes: Sequence[int], rounds: int) -> dict[str, Any]:
+    """Several rounds of a minute's work and of two, the whole machine for either side; and of a minute's on one CPU."""
+    every = range(os.cpu_count() or 1)
+    found = {str(prompts): [compared(prompts, every) for _ in range(rounds)] for prompts in sizes}
+    taxes = {prompts: sorted(each["tax_by_wall_time"] for each in of) for prompts, of in found.items()}
+    return {
+        "teachers": len(TEACHERS), "beams": BEAMS, "prompts": found,
+        "tax_by_wall_time": {prompts: {"median": median(of), "worst": of[-1]} for prompts, of in taxes.items()},
+        "one_cpu": {str(sizes[0]): compared(sizes[0], every[:1])},
+        "counted": "The process with the better number of threads is compared with Ray, whose actors of one thread, one a teacher, "
+        "run side by side. Wall: the stage alone, with the start of all its actors; CPU: from the interpreter's start to its end, "
+        "with all imports and, under Ray, Ray's own processes.",
     }  # fmt: skip
 
 
