@@ -128,8 +128,9 @@ def measured(variant: str, prompts: int, cpus: Sequence[int]) -> dict[str, Any]:
 
 
 def compared(prompts: int, cpus: Sequence[int]) -> dict[str, Any]:
-    """With Ray, and in one process by the number of its torch threads. Raises AssertionError unless Ray's
-    table is that of the process with one thread to the last bit.
+    """With Ray, and in one process by the number of its torch threads.
+
+    Raises AssertionError unless Ray's table is that of the process with one thread to the last bit.
     """
     threads = sorted({"1", str(len(cpus))})
     runs = {variant: measured(variant, prompts, cpus) for variant in (*threads, "ray")}

@@ -3,7 +3,6 @@
 import json
 import os
 import shutil
-import socket
 import subprocess
 import sys
 import tempfile
@@ -19,6 +18,7 @@ import yaml
 from tiny_runs import ROOT, tiny_run, write_config
 
 from raw2s.cli import main
+from raw2s.pipeline.execute import free_port
 from raw2s.tasks.slurp import draw_slurp
 
 BIN = Path(sys.executable).parent
@@ -40,12 +40,6 @@ def short_folder() -> Iterator[str]:
     """Ray's sockets lie in it, and a socket's path has at most 107 characters: pytest's folders are too deep."""
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
         yield folder
-
-
-def free_port() -> int:
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        return int(s.getsockname()[1])
 
 
 @pytest.fixture(scope="module")

@@ -149,7 +149,7 @@ def start_ray(config: RayConfig, *, dashboard: bool = False) -> None:
                 "include_dashboard": dashboard,
             }
             if dashboard:
-                port = _free_port()
+                port = free_port()
                 os.environ["RAY_GCS_SERVER_PORT"] = str(port)  # Ray's own choice would be known only once its processes run
                 options["runtime_env"] = {"env_vars": {"RAY_ADDRESS": f"{ray.util.get_node_ip_address()}:{port}"}}
         ray.init(**options)
@@ -161,7 +161,8 @@ def start_ray(config: RayConfig, *, dashboard: bool = False) -> None:
     context.print_on_execution_start = False
 
 
-def _free_port() -> int:
+def free_port() -> int:
+    """A port that is free now, on every address of this machine."""
     with socket.socket() as free:
         free.bind(("", 0))
         return int(free.getsockname()[1])
