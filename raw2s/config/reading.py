@@ -7,7 +7,7 @@ from typing import Any, get_args
 import yaml
 from pydantic import ValidationError
 
-from raw2s.config.section import Section
+from raw2s.section import Section
 from raw2s.config.tree import RunConfig
 from raw2s.errors import ConfigError
 

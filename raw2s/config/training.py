@@ -4,7 +4,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
-from raw2s.config.section import Fraction, Positive, Rate, Section
+from raw2s.section import Fraction, Positive, Rate, Section
 
 TYPED_DEEPSPEED = {
     "train_batch_size": "batch_size",

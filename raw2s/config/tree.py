@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field, ValidationInfo, field_validator, model_validator
 
-from raw2s.config.section import Fraction, Positive, Rate, Section
+from raw2s.section import Fraction, Positive, Rate, Section
 from raw2s.config.training import PreferenceTrainingConfig, TeacherTrainingConfig, TrainingConfig
 
 

@@ -1,8 +1,12 @@
 """SLURP slot filling as text generation: the utterance in, a JSON object of slots out (paper, section 5.1, App. F)."""
 
 import json
+from functools import partial
+from typing import Literal
 
-from raw2s.tasks.slurp import Row
+from raw2s.evaluation.metrics import SLU_F1
+from raw2s.tasks.slurp import CREDIT, FINGERPRINT, Row, SlurpSection, draw_examples, held_out_examples
+from raw2s.tasks.task import Example, Task, TaskKind
 
 SLOT_TYPES = (
     "event_name", "date", "person", "time", "news_topic", "relation", "list_name", "media_type", "business_name",
@@ -57,3 +61,34 @@ def parse_slots(text: str) -> list[list[str]] | None:
     if not isinstance(pairs, tuple) or not all(isinstance(value, str) for _, value in pairs):
         return None
     return [[kind, filler] for kind, value in pairs if kind in SLOT_TYPES for filler in value.split(JOIN)]
+
+
+class SlotsSection(SlurpSection):
+    name: Literal["slurp_slots"] = "slurp_slots"
+    """Slot filling as generation: the utterance in, a JSON object of slots out (SLU-F1)."""
+    prompt: Literal["short", "paper"] = "short"
+    """The prompt: the bare utterance, or the paper's (App. F)."""
+
+
+def _example(row: Row, prompt: str) -> Example:
+    return Example(
+        id=row["id"], prompt=PROMPTS[prompt].format(text=row["text"]), target=slot_target(row, prompt), gold=row["entities"]
+    )
+
+
+def _make(section: SlotsSection) -> Task:
+    example = partial(_example, prompt=section.prompt)
+    return Task(
+        form="text",
+        classes=(),
+        metric=SLU_F1,
+        parse=parse_slots,
+        nothing=[],
+        draw=partial(draw_examples, section, example),
+        held_out=partial(held_out_examples, section, example),
+        fingerprint=FINGERPRINT,
+        credit=CREDIT,
+    )
+
+
+SLURP_SLOTS = TaskKind(section=SlotsSection, make=_make)
