@@ -7,11 +7,14 @@ import difflib
 import pkgutil
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 from pydantic_core import core_schema
 
 from raw2s.section import Section
+
+
+T = TypeVar("T")
 
 
 class Choice(Protocol):
@@ -21,7 +24,7 @@ class Choice(Protocol):
     def section(self) -> type[Section]: ...
 
 
-def chosen[T](registry: Mapping[str, T], name: str, what: type[T]) -> T:
+def chosen(registry: Mapping[str, T], name: str, what: type[T]) -> T:
     """The object called `name`; `module:name` is imported. Raises ValueError, in one line with the known names, where there is none."""
     if name in registry:
         return registry[name]

@@ -1,6 +1,6 @@
 """What every section of a config is made of, and which of its settings decide what comes out."""
 
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
@@ -44,7 +44,10 @@ class Actors(Placement):
     """Ray node labels that the nodes of these actors must have, such as {pool: teach}."""
 
 
-def part[S: Section](section: Section, base: type[S]) -> S:
+S = TypeVar("S", bound=Section)
+
+
+def part(section: Section, base: type[S]) -> S:
     """The settings that `section` inherits from `base`, alone."""
     return base(**{name: getattr(section, name) for name in base.model_fields})
 
