@@ -6,9 +6,9 @@ from typing import Annotated
 from raw2s.choices import Chosen, chosen
 from raw2s.tasks.slurp_scenario import SLURP_SCENARIO
 from raw2s.tasks.slurp_slots import SLURP_SLOTS
-from raw2s.tasks.task import Example, FormName, Halves, Part, Task, TaskKind, TaskSection
+from raw2s.tasks.task import Example, Halves, Part, Task, TaskKind, TaskSection
 
-__all__ = ["TASKS", "AnyTask", "Example", "FormName", "Halves", "Part", "Task", "TaskKind", "TaskSection", "task_of", "task_kind"]
+__all__ = ["TASKS", "AnyTask", "Example", "Halves", "Part", "Task", "TaskKind", "TaskSection", "draw_halves", "task_kind", "task_of"]
 
 TASKS: dict[str, TaskKind] = {"slurp_slots": SLURP_SLOTS, "slurp_scenario": SLURP_SCENARIO}
 
@@ -25,3 +25,8 @@ def task_kind(section: TaskSection) -> TaskKind:
 def task_of(section: TaskSection) -> Task:
     """The task that a section describes; made once a process. Raises ValueError for data it cannot use."""
     return task_kind(section).make(section)
+
+
+def draw_halves(section: TaskSection, seed: int) -> Halves:
+    """A and B of a run's seed, or of `split_seed` where the section gives one. Raises ValueError for too few examples."""
+    return task_of(section).draw(seed if section.split_seed is None else section.split_seed)
