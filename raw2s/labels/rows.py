@@ -28,3 +28,5 @@ class TrainingRow(TypedDict):
     rejected: NotRequired[str]
     ref_chosen: NotRequired[float]
     ref_rejected: NotRequired[float]
+    margin: NotRequired[float]
+    """Of a pair: the teachers' weighted score of the chosen text less that of the rejected."""

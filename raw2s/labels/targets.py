@@ -148,6 +148,7 @@ def preference_pairs(
                     rejected=rejected["text"],
                     ref_chosen=chosen["reference"],
                     ref_rejected=rejected["reference"],
+                    margin=max(scores) - min(scores),
                 )
             )
     return rows

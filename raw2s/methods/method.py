@@ -14,9 +14,16 @@ from raw2s.methods.cross_entropy import CROSS_ENTROPY
 from raw2s.methods.evidential import EVIDENTIAL
 from raw2s.methods.loss import Loss, LossSection
 from raw2s.methods.preference import CDPO
+from raw2s.methods.reverse import REVERSE_CE, REVERSE_KL
 from raw2s.section import Section
 
-LOSSES: dict[str, Loss] = {"ce": CROSS_ENTROPY, "edl": EVIDENTIAL, "cdpo": CDPO}
+LOSSES: dict[str, Loss] = {
+    "ce": CROSS_ENTROPY,
+    "edl": EVIDENTIAL,
+    "reverse_ce": REVERSE_CE,
+    "reverse_kl": REVERSE_KL,
+    "cdpo": CDPO,
+}
 
 Weights = dict[str, float] | Literal["devel"]
 """By teacher's name, summing to one; `devel`: those fitted on the validation examples."""
@@ -110,7 +117,6 @@ def title_of(section: MethodSection) -> str:
 def with_loss_weights(section: MethodSection, given: GivenWeights) -> Weights:
     """`weights.loss`, for methods that mix all teachers' labels (Eq. 2, 4)."""
     return given.loss
-
 
 
 def own_texts(labelled: Labelled, section: MethodSection) -> list[TrainingRow]:

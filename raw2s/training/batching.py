@@ -39,6 +39,8 @@ class TokenRow:
     probabilities: list[float]
     reference: tuple[float, ...]
     total: float
+    margin: float = 0.0
+    """Of a pair, as its teachers score it."""
 
     @property
     def length(self) -> int:
@@ -62,6 +64,7 @@ class Batch:
     word_logprob_IW: torch.Tensor | None
     probabilities_PK: torch.Tensor
     reference_P2: torch.Tensor
+    margin_P: torch.Tensor
 
     def to(self, device: torch.device) -> "Batch":
         moved: dict[str, Any] = {name: None if part is None else part.to(device) for name, part in vars(self).items()}
@@ -75,7 +78,13 @@ def tokenize_row(row: TrainingRow, tokenizer: PreTrainedTokenizerBase, kind: Row
     if kind == "pair":
         pair = [TokenSequence(encode_target(tokenizer, row[side])[0]) for side in ("chosen", "rejected")]
         return TokenRow(
-            row["id"], token_tree(prompt, [s.ids for s in pair]), pair, [], (row["ref_chosen"], row["ref_rejected"]), 1.0
+            row["id"],
+            token_tree(prompt, [s.ids for s in pair]),
+            pair,
+            [],
+            (row["ref_chosen"], row["ref_rejected"]),
+            1.0,
+            row["margin"],
         )
     sequences = []
     for target in row["targets"]:
@@ -137,4 +146,5 @@ def collate(rows: Sequence[TokenRow], tokenizer: PreTrainedTokenizerBase, hidden
         packed, torch.tensor(predictor), torch.tensor(sequence), torch.tensor(token), torch.tensor(weight),
         torch.tensor(word), torch.tensor(logprob) if soft else None,
         torch.tensor([r.probabilities for r in rows]), torch.tensor([r.reference for r in rows]),
+        torch.tensor([r.margin for r in rows]),
     )  # fmt: skip

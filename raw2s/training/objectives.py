@@ -84,14 +84,13 @@ def _class_loss(
     return formula(head(hidden_PH), batch.probabilities_PK, section, at)
 
 
-def _pair_loss(
-    head: nn.Module, hidden_NH: torch.Tensor, batch: Batch, *, formula: OverPairs, section: LossSection
-) -> Outcome:
+def _pair_loss(head: nn.Module, hidden_NH: torch.Tensor, batch: Batch, *, formula: OverPairs, section: LossSection) -> Outcome:
     """Eq. 9 and 12 over pairs; sequences alternate chosen, rejected."""
     logprob_N, _ = head(linear_log_probs, hidden_NH, batch.token_N)
     pairs = len(batch.reference_P2)
     policy_P2 = logprob_N.new_zeros(2 * pairs).index_add(0, batch.sequence_N, logprob_N).view(pairs, 2)
-    return formula(PairTargets(policy_P2=policy_P2, reference_P2=batch.reference_P2, weight_P=policy_P2.new_ones(pairs)), section)
+    targets = PairTargets(policy_P2=policy_P2, reference_P2=batch.reference_P2, teacher_margin_P=batch.margin_P)
+    return formula(targets, section)
 
 
 def token_accuracy(head: nn.Module, hidden_NH: torch.Tensor, batch: Batch) -> Outcome:
