@@ -12,6 +12,7 @@ from raw2s.labels.rows import TrainingRow
 from raw2s.labels.targets import Labelled, class_rows, text_rows
 from raw2s.methods.cross_entropy import CROSS_ENTROPY
 from raw2s.methods.evidential import EVIDENTIAL
+from raw2s.methods.learned import LearnedWeights
 from raw2s.methods.loss import Loss, LossSection
 from raw2s.methods.preference import CDPO
 from raw2s.methods.reverse import REVERSE_CE, REVERSE_KL
@@ -82,6 +83,8 @@ class Method:
     from_classes: MakeRows | None
     crowd: CrowdMethod | None = None
     """The crowd-kit aggregator that combines the votes first (classes), into a table of one teacher called like the method."""
+    learned: Callable[[Any, Labelled], LearnedWeights] | None = None
+    """(section, B as labelled) -> how the weights are learned while the student trains; its rows are made with `per_teacher`."""
 
     def __post_init__(self) -> None:
         if not (self.from_text or self.from_classes):

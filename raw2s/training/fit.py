@@ -17,7 +17,7 @@ from ray.train.torch import TorchTrainer
 from raw2s.config import TrainingConfig
 from raw2s.errors import StageFailed
 from raw2s.training.job import Job
-from raw2s.training.progress import MODEL, read_progress
+from raw2s.training.progress import MODEL, WEIGHT, read_progress
 
 # Without this DeepSpeed probes for GPUs by compiling; on a GPU machine it finds CUDA by itself.
 WORKER_ENV = {"TOKENIZERS_PARALLELISM": "false", "HF_HUB_DISABLE_PROGRESS_BARS": "1"}
@@ -51,11 +51,13 @@ def fit(job: Job, out: Path, parts: Path, *, board: Any, callbacks: Sequence[Use
     os.replace(Path(kept.path) / MODEL, out / MODEL)
     shutil.rmtree(folder)
     validation = {name: value for name, value in metrics.items() if name.startswith("validation_")}
+    weights = {} if job.learned is None else dict(zip(job.learned.teachers, progress.weights, strict=True))
     losses = [point["loss"] for point in progress.history if "loss" in point]
     return {
         "final_loss": losses[-1],
         "epoch_kept": metrics["epoch"],
         **validation,
+        **{WEIGHT + name: weight for name, weight in weights.items()},
         "tokens_per_second": result.metrics["tokens_per_second"],
     }
 
@@ -113,7 +115,9 @@ def _worker(settings: dict[str, Any]) -> None:
         with found.as_directory() if found is not None else nullcontext() as folder:
             checkpoint = None if folder is None else Path(folder)
             rank, workers = context.get_world_rank(), context.get_world_size()
-            train(job, rank, workers, checkpoint=checkpoint, report=_report, publish=partial(_publish, settings["board"], job.name))
+            train(
+                job, rank, workers, checkpoint=checkpoint, report=_report, publish=partial(_publish, settings["board"], job.name)
+            )
     except (StageFailed, ValueError) as error:
         stopped.write_text(" ".join(str(error).split()), encoding="utf-8")
         raise

@@ -5,6 +5,8 @@ import math
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
+WEIGHT = "teacher_weight/"
+"""Before a teacher's name, in points of the curve and in metrics: its learned weight."""
 MODEL = "model"
 """The exported model's folder in a checkpoint, and in the stage's artifact."""
 _FILE = "progress.json"
@@ -12,12 +14,16 @@ _FILE = "progress.json"
 
 @dataclass
 class Progress:
-    """Where a run is: steps done, the lowest validation loss so far, the points of its curve; how many workers wrote the shards."""
+    """Where a run is: steps done, the lowest validation loss so far, the points of its curve; how many workers wrote the shards.
+
+    And the teachers' weights, where these are learned.
+    """
 
     step: int = 0
     best: float = math.inf
     history: list[dict[str, float]] = field(default_factory=list)
     workers: int = 0
+    weights: list[float] = field(default_factory=list)
 
 
 def write_progress(folder: Path, progress: Progress) -> None:
