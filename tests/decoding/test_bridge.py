@@ -14,7 +14,7 @@ from transformers import PreTrainedTokenizerFast
 from raw2s.decoding import spread_word_scores, word_of_piece, word_scores
 from raw2s.decoding.bridge import Bridge, words
 from raw2s.decoding.tokens import encode_target
-from raw2s.tasks.slot_filling import slot_target
+from raw2s.tasks.slurp_slots import slot_target
 from raw2s.tasks.slurp import load_slurp
 
 SHARED = Path(os.environ.get("RAW2S_SHARED", Path(__file__).parents[3] / "shared"))
