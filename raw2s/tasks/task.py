@@ -69,10 +69,16 @@ class Task:
     """What identifies the data's content in an artifact's key."""
     credit: str
     """Who made the data, and under which licence: the last line of the report."""
+    chat: bool = False
+    """Whether a prompt is a user's message, to be put into each model's own chat template."""
+    notes: tuple[str, ...] = ()
+    """What a reader of the results should know of the data, a line each."""
 
     def __post_init__(self) -> None:
         if (self.form == "classes") != (len(self.classes) > 1):
-            raise ValueError(f"a task of form {self.form} with {len(self.classes)} classes; give two or more for classes, none for text")
+            raise ValueError(
+                f"a task of form {self.form} with {len(self.classes)} classes; give two or more for classes, none for text"
+            )
 
 
 @dataclass(frozen=True, kw_only=True)
