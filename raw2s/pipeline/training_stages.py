@@ -9,7 +9,7 @@ from raw2s.errors import StageFailed
 from raw2s.labels.forms import FORMS
 from raw2s.labels.rows import RowKind, TrainingRow
 from raw2s.labels.targets import Labelled
-from raw2s.methods import LossSection, MethodSection, PreferenceSection, loss_of, method_of
+from raw2s.methods import LossSection, MethodSection, loss_of, method_of
 from raw2s.methods.cross_entropy import CrossEntropySection
 from raw2s.methods.method import Weights
 from raw2s.pipeline.combining_stages import Combine, FitOnDevel
@@ -135,7 +135,7 @@ class TrainPreference(Trained):
     kind: ClassVar[str] = "cdpo"
     student: TrainStudent
     pairs: Pairs
-    loss: PreferenceSection
+    loss: LossSection
 
     def run(self, work: Work) -> Metrics:
         rows = self.pairs.read(work.folder(self.pairs))

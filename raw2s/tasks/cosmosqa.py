@@ -7,7 +7,7 @@ from typing import Literal
 
 from raw2s.section import Positive
 from raw2s.tasks.balanced import ANSWERS, BalancedSection, Question, Questions, balanced_task
-from raw2s.tasks.sources import SourceRow, content_hash, read_part, text_in
+from raw2s.tasks.sources import SourceRow, read_part, text_in
 from raw2s.tasks.task import Task, TaskKind
 
 CREDIT = "Cosmos QA, CC BY 4.0 (Huang, Le Bras, Bhagavatula, Choi: Machine reading comprehension with contextual commonsense reasoning, EMNLP 2019)"

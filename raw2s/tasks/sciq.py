@@ -7,7 +7,7 @@ from typing import Literal
 
 from raw2s.section import Positive
 from raw2s.tasks.balanced import BalancedSection, Question, Questions, balanced_task
-from raw2s.tasks.sources import SourceRow, content_hash, read_part, text_in
+from raw2s.tasks.sources import SourceRow, read_part, text_in
 from raw2s.tasks.task import Task, TaskKind
 
 CREDIT = "SciQ, CC BY-NC 3.0 (Welbl, Liu, Gardner: Crowdsourcing multiple choice science questions, W-NUT 2017)"
