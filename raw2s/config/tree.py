@@ -106,7 +106,7 @@ class RunConfig(Section):
     """How the student learns from weak labels on B."""
     ceiling_training: TrainingConfig | None = None
     """How the ceiling learns from ground truth on B; null takes student_training."""
-    methods: Annotated[list[AnyMethod], Field(validate_default=True)] = [{}]
+    methods: Annotated[list[AnyMethod], Field(default=[{}], validate_default=True)]
     """The methods to compare; each entry is one trained student."""
     preference: PreferenceConfig = PreferenceConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
