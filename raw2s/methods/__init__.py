@@ -10,6 +10,7 @@ from raw2s.methods.loss import Loss, LossSection
 from raw2s.methods.method import (
     LOSSES,
     METHODS,
+    PREFERENCE_LOSSES,
     GivenWeights,
     Method,
     MethodSection,
@@ -19,7 +20,6 @@ from raw2s.methods.method import (
     title_of,
 )
 from raw2s.methods.naive import NAIVE
-from raw2s.methods.preference import PreferenceSection
 from raw2s.methods.raven import RAVEN
 from raw2s.methods.single import SINGLE
 
@@ -27,12 +27,12 @@ __all__ = [
     "LOSSES",
     "METHODS",
     "AnyMethod",
+    "AnyPreferenceLoss",
     "GivenWeights",
     "Loss",
     "LossSection",
     "Method",
     "MethodSection",
-    "PreferenceSection",
     "label_of",
     "loss_of",
     "method_of",
@@ -45,3 +45,6 @@ METHODS.update(
 
 AnyMethod = Annotated[MethodSection, Chosen("method", METHODS, Method, default="bayesian")]
 """An entry of the config's `methods`: the section of the method it names."""
+
+AnyPreferenceLoss = Annotated[LossSection, Chosen("name", PREFERENCE_LOSSES, Loss, default="cdpo")]
+"""The config's section `preference.loss`."""

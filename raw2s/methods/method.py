@@ -11,6 +11,7 @@ from raw2s.labels.crowd import CrowdMethod
 from raw2s.labels.rows import TrainingRow
 from raw2s.labels.targets import Labelled, class_rows, text_rows
 from raw2s.methods.cross_entropy import CROSS_ENTROPY
+from raw2s.methods.cw_preference import CW_CDPO
 from raw2s.methods.evidential import EVIDENTIAL
 from raw2s.methods.learned import LearnedWeights
 from raw2s.methods.loss import Loss, LossSection
@@ -18,13 +19,8 @@ from raw2s.methods.preference import CDPO
 from raw2s.methods.reverse import REVERSE_CE, REVERSE_KL
 from raw2s.section import Section
 
-LOSSES: dict[str, Loss] = {
-    "ce": CROSS_ENTROPY,
-    "edl": EVIDENTIAL,
-    "reverse_ce": REVERSE_CE,
-    "reverse_kl": REVERSE_KL,
-    "cdpo": CDPO,
-}
+LOSSES: dict[str, Loss] = {"ce": CROSS_ENTROPY, "edl": EVIDENTIAL, "reverse_ce": REVERSE_CE, "reverse_kl": REVERSE_KL}
+PREFERENCE_LOSSES: dict[str, Loss] = {"cdpo": CDPO, "cw_cdpo": CW_CDPO}
 
 Weights = dict[str, float] | Literal["devel"]
 """By teacher's name, summing to one; `devel`: those fitted on the validation examples."""
@@ -34,7 +30,7 @@ class MethodSection(Section):
     """What every method may be told; a method's own section adds its knobs."""
 
     method: str = "bayesian"
-    """Whose labels the student learns from: single, naive, joint, bayesian, a crowd method, or module:name of one outside the package."""
+    """Whose labels the student learns from: single, naive, joint, bayesian, raven, a crowd method, or module:name of one outside the package."""
     loss: Annotated[LossSection, Chosen("name", LOSSES, Loss)]
     """The loss and its knobs; by default the method's own: EDL for bayesian, cross entropy for the others."""
     confidence: bool = True
@@ -96,8 +92,8 @@ METHODS: dict[str, Method] = {}
 
 
 def loss_of(section: LossSection) -> Loss:
-    """What `LOSSES`, or a module outside the package, holds under the section's name."""
-    return chosen(LOSSES, section.name, Loss)
+    """What `LOSSES`, `PREFERENCE_LOSSES` or a module outside the package holds under the section's name."""
+    return chosen(LOSSES | PREFERENCE_LOSSES, section.name, Loss)
 
 
 def method_of(section: MethodSection) -> Method:

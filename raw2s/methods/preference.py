@@ -1,10 +1,6 @@
-"""Conservative DPO on pairs that the teachers scored (Eq. 9, 12; section 4.3), on request weighted by the teachers' confidence.
+"""Conservative DPO on pairs that the teachers scored (Eq. 9, 12; section 4.3)."""
 
-That weight is CW-PO's, 2 (σ(margin) - 1/2) in [0, 1), the margin the teachers' score of the chosen text less that of the rejected
-(Afzali et al. 2026, arXiv 2603.04968): a pair they can hardly tell apart counts for little.
-"""
-
-from typing import Annotated, Literal
+from typing import Annotated
 
 from pydantic import Field
 
@@ -18,12 +14,13 @@ class PreferenceSection(LossSection):
     """DPO's beta (Eq. 9); the paper uses 10 with a learning rate of 2e-7."""
     label_smoothing: Annotated[float, Field(ge=0, lt=0.5)] = 0.1
     """epsilon of cDPO (Eq. 12); 0 is plain DPO."""
-    pair_weight: Literal["none", "confidence"] = "none"
-    """`confidence` weighs each pair by how sure the teachers are of its order (CW-PO); `none` takes all alike."""
 
 
-def _over_pairs(targets: PairTargets, section: PreferenceSection) -> Outcome:
-    """`reference_kl` is the mean over both of log P_ref - log P: the reference wrote them, so it estimates KL(ref || policy)."""
+def pair_losses(targets: PairTargets, section: PreferenceSection) -> Outcome:
+    """Every pair's loss, (P,), and what is logged, summed.
+
+    `reference_kl` is the mean over both of log P_ref - log P: the reference wrote them, so it estimates KL(ref || policy).
+    """
     (chosen_P, rejected_P), (ref_chosen_P, ref_rejected_P) = targets.policy_P2.unbind(1), targets.reference_P2.unbind(1)
     loss_P = cdpo_loss(
         chosen_P,
@@ -37,9 +34,11 @@ def _over_pairs(targets: PairTargets, section: PreferenceSection) -> Outcome:
     margin_P = section.beta * ((chosen_P - ref_chosen_P) - (rejected_P - ref_rejected_P)).detach()
     away_P = (targets.reference_P2 - targets.policy_P2.detach()).mean(dim=1)
     logged = {"margin": margin_P.sum(), "accuracy": (margin_P > 0).sum(), "reference_kl": away_P.sum()}
-    if section.pair_weight == "confidence":
-        weight_P = 2 * (targets.teacher_margin_P.sigmoid() - 0.5)
-        return (weight_P * loss_P).sum(), logged | {"pair_weight": weight_P.sum()}
+    return loss_P, logged
+
+
+def _over_pairs(targets: PairTargets, section: PreferenceSection) -> Outcome:
+    loss_P, logged = pair_losses(targets, section)
     return loss_P.sum(), logged
 
 

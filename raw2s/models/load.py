@@ -20,9 +20,11 @@ from raw2s.form import FormName
 TINY_FOLDER = Path(__file__).parent / "weights"
 """The built-in models, made by `jobs/pretrain_tiny.py`."""
 
-# Weight-loading bars of models that load in a blink would bury our own progress.
-logging.disable_progress_bar()
-logging.set_verbosity_error()
+
+def quiet_transformers() -> None:
+    """Its bars of models that load in a blink would bury our own; called once in every process of ours, never at import."""
+    logging.disable_progress_bar()
+    logging.set_verbosity_error()
 
 
 def model_source(name: str) -> str:

@@ -8,7 +8,19 @@ from raw2s.tasks.slurp_scenario import SLURP_SCENARIO
 from raw2s.tasks.slurp_slots import SLURP_SLOTS
 from raw2s.tasks.task import Example, Halves, Part, Task, TaskKind, TaskSection
 
-__all__ = ["TASKS", "AnyTask", "Example", "Halves", "Part", "Task", "TaskKind", "TaskSection", "draw_halves", "task_kind", "task_of"]
+__all__ = [
+    "TASKS",
+    "AnyTask",
+    "Example",
+    "Halves",
+    "Part",
+    "Task",
+    "TaskKind",
+    "TaskSection",
+    "draw_halves",
+    "task_kind",
+    "task_of",
+]
 
 TASKS: dict[str, TaskKind] = {"slurp_slots": SLURP_SLOTS, "slurp_scenario": SLURP_SCENARIO}
 

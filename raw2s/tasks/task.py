@@ -70,15 +70,21 @@ class Task:
     """Who made the data, and under which licence: the last line of the report."""
     version: int = 1
     """Raised when `parse` or the metric says otherwise of the same answer: it is in the key of all that uses the task."""
+    chat: bool = False
+    """Whether a prompt is a user's message, to be put into each model's own chat template."""
+    notes: tuple[str, ...] = ()
+    """What a reader of the results should know of the data, a line each."""
 
     @property
     def content(self) -> list[Any]:
         """What of a task is in an artifact's key; its examples are there by themselves."""
-        return [self.name, self.version, self.form, self.classes]
+        return [self.name, self.version, self.form, self.classes, self.chat]
 
     def __post_init__(self) -> None:
         if (self.form == "classes") != (len(self.classes) > 1):
-            raise ValueError(f"a task of form {self.form} with {len(self.classes)} classes; give two or more for classes, none for text")
+            raise ValueError(
+                f"a task of form {self.form} with {len(self.classes)} classes; give two or more for classes, none for text"
+            )
 
 
 @dataclass(frozen=True, kw_only=True)

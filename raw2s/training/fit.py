@@ -16,6 +16,7 @@ from ray.train.torch import TorchTrainer
 
 from raw2s.config import TrainingConfig
 from raw2s.errors import StageFailed
+from raw2s.models.load import quiet_transformers
 from raw2s.training.job import Job
 from raw2s.training.progress import MODEL, WEIGHT, read_progress
 
@@ -105,6 +106,7 @@ def _worker(settings: dict[str, Any]) -> None:
     """What Ray Train runs in every worker process."""
     from raw2s.training.loop import train  # the driver needs no DeepSpeed, which takes seconds to import  # noqa: PLC0415
 
+    quiet_transformers()
     job: Job = settings["job"]
     stopped = _stopped_file(job)
     if stopped.exists():

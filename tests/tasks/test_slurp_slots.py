@@ -6,8 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from raw2s.evaluation import slu_f1
-from raw2s.tasks.slot_filling import JOIN, PROMPTS, SLOT_TYPES, parse_slots, slot_target
 from raw2s.tasks.slurp import load_slurp
+from raw2s.tasks.slurp_slots import JOIN, PROMPTS, SLOT_TYPES, parse_slots, slot_target
 
 SOURCES = ("train", "devel", "test", "nlu_eval_extra")
 
