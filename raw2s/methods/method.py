@@ -30,7 +30,7 @@ class MethodSection(Section):
     """What every method may be told; a method's own section adds its knobs."""
 
     method: str = "bayesian"
-    """Whose labels the student learns from: single, naive, joint, bayesian, raven, a crowd method, or module:name of one outside the package."""
+    """Whose labels are learned, and how: single, naive, joint, bayesian, raven, majority, dawid_skene, mace, or module:name."""
     loss: Annotated[LossSection, Chosen("name", LOSSES, Loss)]
     """The loss and its knobs; by default the method's own: EDL for bayesian, cross entropy for the others."""
     confidence: bool = True

@@ -16,7 +16,7 @@ from functools import cached_property
 from typing import Literal
 
 from raw2s.config import Decoding, RunConfig, Tolerance, TrainingConfig
-from raw2s.methods import GivenWeights, MethodSection, label_of, method_of, title_of
+from raw2s.methods import GivenWeights, MethodSection, label_of, loss_of, method_of, title_of
 from raw2s.methods.method import Weights
 from raw2s.models.load import model_fingerprint
 from raw2s.pipeline.combining_stages import Combine, FitOnDevel
@@ -282,7 +282,8 @@ class _Planner:
             rows: list[tuple[str, str, TrainStudent | TrainPreference]] = [(label_of(method), title_of(method), made)]
             if method.cdpo:
                 preferred = self.preference(index, made)
-                rows.append((f"{label_of(method)}+cdpo", f"{title_of(method)}, then cDPO", preferred))
+                then = loss_of(preferred.loss).title(preferred.loss)
+                rows.append((f"{label_of(method)}+cdpo", f"{title_of(method)}, then {then}", preferred))
             for name, title, stage in rows:
                 test = self.test(stage.name.partition("@")[0], self.decoded(stage))
                 students.append(PlannedStudent(method=method, name=name, title=title, stage=stage, test=test))
