@@ -42,11 +42,11 @@ def cases(tmp_path_factory):
 def test_adapters_alone_are_trained_and_merged_on_export(cases):
     made = cases["lora"]
     assert made.curve()[-1] < made.curve()[0]
-    base = load_model("tiny-gpt2", "generation").state_dict()
+    base = load_model("tiny-gpt2", "text").state_dict()
     merged = AutoModelForCausalLM.from_pretrained(made.last / "model").state_dict()
     changed = {name for name, weight in merged.items() if not torch.equal(weight, base[name])}
     assert changed == {name for name in base if name.endswith("c_attn.weight")}
-    adapted = PeftModel.from_pretrained(load_model("tiny-gpt2", "generation"), made.last / "model" / "adapter")
+    adapted = PeftModel.from_pretrained(load_model("tiny-gpt2", "text"), made.last / "model" / "adapter")
     for name, weight in adapted.merge_and_unload().state_dict().items():
         torch.testing.assert_close(weight, merged[name])
 

@@ -53,7 +53,7 @@ def rows(tmp_path_factory) -> dict[str, Path]:
 def with_dropout(tmp_path_factory) -> str:
     """A built-in model that draws dropout in every step."""
     folder = tmp_path_factory.mktemp("dropout")
-    model = load_model("tiny-gpt2", "generation")
+    model = load_model("tiny-gpt2", "text")
     model.config.resid_pdrop = model.config.attn_pdrop = model.config.embd_pdrop = 0.1
     model.save_pretrained(folder)
     load_tokenizer("tiny-gpt2").save_pretrained(folder)
