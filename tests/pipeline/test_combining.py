@@ -4,20 +4,16 @@ import json
 from pathlib import Path
 
 import numpy as np
-import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from faked_runs import fake_models, model_logits, run_here
 from scipy.special import softmax
 from tiny_runs import tiny_run
 
 from raw2s.config import parse_config
-from raw2s.decoding.bridge import words
 from raw2s.errors import StageFailed
-from raw2s.labeling.cross_scores import Scores
-from raw2s.labeling.units import Answered
 from raw2s.pipeline.artifacts import ArtifactStore
-from raw2s.pipeline.collect import collect_results
-from raw2s.pipeline.execute import Done, build
+from raw2s.pipeline.execute import build
 from raw2s.pipeline.plan import plan_stages
 from raw2s.pipeline.stage import Work
 from raw2s.tasks import draw_halves
@@ -32,28 +28,6 @@ GPT2 = {"name": "gpt2", "model": "tiny-gpt2"}
 CLASS_TASK = {"name": "slurp_scenario", "n_teacher": 48, "n_student": 24, "n_validation": 16, "n_test": 24}
 
 
-def model_logits(i: int) -> list[float]:
-    return np.random.default_rng(i).normal(scale=4.0, size=len(CLASSES)).tolist()
-
-
-def answers_of(pool, task, prompts, **_):
-    """Stands for the actors of a model."""
-    rows = [
-        {"id": i, "logits": model_logits(i)} if task.form == "classes" else {"id": i, "texts": ["{}", f"model {i}"]}
-        for i in prompts
-    ]
-    return Answered(pa.Table.from_pylist(rows), {}, 1.0)
-
-
-def cross_score(asked, candidates, **_):
-    empty = Answered(pa.table({}), {}, 0.0)
-
-    def of(i):
-        return [{"words": [-1.0] * (len(words(text)) + 1), "tokens": 3} for text in candidates[i]]
-
-    return {pool.name: Scores(of, empty) for pool, _ in asked}
-
-
 def label_file(folder: Path, name: str, rows: list[dict]) -> dict:
     """The config's entry of a teacher that is this file."""
     file = folder / f"{name}.jsonl"
@@ -63,20 +37,12 @@ def label_file(folder: Path, name: str, rows: list[dict]) -> dict:
 
 @pytest.fixture
 def run(tmp_path, monkeypatch):
-    """Runs all stages of a config here, in order, and gives (results, the stages' artifacts by name)."""
-    monkeypatch.setattr("raw2s.labeling.answers.answers_of", answers_of)
-    monkeypatch.setattr("raw2s.labeling.cross_scores.cross_score", cross_score)
-    monkeypatch.setattr("raw2s.training.fit.fit", lambda job, out, parts, **_: {"final_loss": 0.0})
+    """Runs all stages of a config here and gives (results as JSON holds them, the stages' artifacts by name)."""
+    fake_models(monkeypatch)
 
     def go(**sections):
-        config = parse_config(tiny_run(tmp_path / "runs", **{"task": CLASS_TASK, **sections}))
-        plan, store, done = plan_stages(config, 1), ArtifactStore(tmp_path / "runs" / "artifacts"), {}
-        for stage in plan.in_order():
-            inputs = {needed.key: done[needed.name].artifact for needed in stage.inputs.values()}
-            artifact = build(stage, store, Work(inputs=inputs, out=tmp_path, parts=tmp_path))
-            done[stage.name] = Done(artifact, cached=False)
-        results = collect_results(config, [plan], plan.in_order(), done, finished="", command="")
-        return json.loads(results.model_dump_json()), {name: finished.artifact for name, finished in done.items()}
+        results, _, artifacts = run_here(tmp_path, **{"task": CLASS_TASK, **sections})
+        return json.loads(results.model_dump_json()), artifacts
 
     return go
 
