@@ -11,11 +11,11 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
 from raw2s.errors import StageFailed
+from raw2s.labels.rows import TextTarget, TrainingRow
+from raw2s.methods.evidential import EvidentialSection
 from raw2s.models.load import load_model
 from raw2s.training.fit import STOPPED
-from raw2s.training.job import LossSettings
 from raw2s.training.progress import read_progress
-from raw2s.training.rows import TextTarget, TrainingRow
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(200)]
 LORA = {"rank": 4, "alpha": 16, "target_modules": ["c_attn"]}
@@ -32,7 +32,7 @@ def cases(tmp_path_factory):
     made = {
         "lora": case(folder / "lora", rows, lora=LORA, learning_rate=1e-2, checkpoint_every=2, weight_decay=0.1),
         "wild": case(folder / "wild", rows, learning_rate=1e30, checkpoint_every=1, max_grad_norm=0, epochs=4),
-        "bf16": case(folder / "bf16", rows, precision="bf16", zero_stage=1, loss=LossSettings(edl=True, kl_weight=1e-5)),
+        "bf16": case(folder / "bf16", rows, precision="bf16", zero_stage=1, loss=EvidentialSection(kl_weight=1e-5)),
     }
     again = case(folder / "lora-again", rows, checkpoint=made["lora"].step(2), lora=LORA, learning_rate=1e-2, weight_decay=0.1)
     train_without_ray([*made.values(), again], workers=1)
@@ -82,4 +82,4 @@ def test_out_of_memory_says_what_to_lower(cases, monkeypatch, tmp_path):
     monkeypatch.setattr(loop, "resume_engine", lambda *_: SimpleNamespace(device="cpu", gradient_accumulation_steps=lambda: 2))
     monkeypatch.setattr(loop, "Meter", lambda *_: None)
     with pytest.raises(StageFailed, match=r"memory ran out in step 1, on 4 rows of \d+ tokens .*; lower micro_batch_size \(2\)"):
-        loop.train(cases["wild"].job, 0, 1, None, lambda *_: None)
+        loop.train(cases["wild"].job, 0, 1, checkpoint=None, report=lambda *_: None, publish=lambda *_: None)
