@@ -4,13 +4,39 @@ from functools import cache
 from typing import Annotated
 
 from raw2s.choices import Chosen, chosen
+from raw2s.tasks.baseline import Baseline, trivial_baseline
+from raw2s.tasks.cosmosqa import COSMOSQA
+from raw2s.tasks.own import OWN
+from raw2s.tasks.sciq import SCIQ
 from raw2s.tasks.slurp_scenario import SLURP_SCENARIO
 from raw2s.tasks.slurp_slots import SLURP_SLOTS
 from raw2s.tasks.task import Example, FormName, Halves, Part, Task, TaskKind, TaskSection
 
-__all__ = ["TASKS", "AnyTask", "Example", "FormName", "Halves", "Part", "Task", "TaskKind", "TaskSection", "task_of", "task_kind"]
+__all__ = [
+    "TASKS",
+    "AnyTask",
+    "Baseline",
+    "Example",
+    "FormName",
+    "Halves",
+    "Part",
+    "Task",
+    "TaskKind",
+    "TaskSection",
+    "draw",
+    "split_seed",
+    "task_kind",
+    "task_of",
+    "trivial_baseline",
+]
 
-TASKS: dict[str, TaskKind] = {"slurp_slots": SLURP_SLOTS, "slurp_scenario": SLURP_SCENARIO}
+TASKS: dict[str, TaskKind] = {
+    "slurp_slots": SLURP_SLOTS,
+    "slurp_scenario": SLURP_SCENARIO,
+    "sciq": SCIQ,
+    "cosmosqa": COSMOSQA,
+    "own": OWN,
+}
 
 AnyTask = Annotated[TaskSection, Chosen("name", TASKS, TaskKind, default="slurp_slots")]
 """The config's section `task`: that of the task it names."""
@@ -25,3 +51,13 @@ def task_kind(section: TaskSection) -> TaskKind:
 def task_of(section: TaskSection) -> Task:
     """The task that a section describes; made once a process. Raises ValueError for data it cannot use."""
     return task_kind(section).make(section)
+
+
+def split_seed(section: TaskSection, seed: int) -> int:
+    """The seed that draws A and B in a run's training seed: the section's `split_seed`, where it fixes them."""
+    return seed if section.split_seed is None else section.split_seed
+
+
+def draw(section: TaskSection, seed: int) -> Halves:
+    """A and B of a run's training seed. Raises ValueError, naming the keys, where there are too few examples."""
+    return task_of(section).draw(split_seed(section, seed))
