@@ -84,7 +84,7 @@ def test_sciq_is_row_by_row_what_the_real_weak_labels_are_of(seed):
         pytest.skip("the shared data folder is not here")
     student = draw(SciqSection(data=str(SHARED / "sciq"), **FULL), seed).student
     for file in files:
-        rows = [json.loads(line) for line in gzip.open(file, "rt", encoding="utf-8")]
+        rows = [json.loads(line) for line in gzip.decompress(file.read_bytes()).splitlines()]
         assert len(rows) == 5840
         assert as_openai(student) == [{"txt": row["txt"], "hard_label": row["gt_label"]} for row in rows]
 
