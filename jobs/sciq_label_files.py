@@ -45,9 +45,7 @@ def main() -> None:
     for file in files:
         seed = int(file.name.removeprefix("seed").split("_")[0])
         try:
-            rows = label_rows(
-                gzip.decompress(file.read_bytes()).decode("utf-8").splitlines(), draw(section, seed).student, file.name
-            )
+            rows = label_rows(gzip.decompress(file.read_bytes()).decode("utf-8").splitlines(), student_of(seed), file.name)
         except ValueError as error:
             raise SystemExit(str(error)) from None
         out = arguments.out / file.name.removesuffix(".gz")

@@ -72,10 +72,8 @@ def _encode_message(tokenizer: PreTrainedTokenizerBase, message: str) -> list[in
         raise ValueError(
             f"tokenizer {tokenizer.name_or_path!r} has no chat template; set task.chat: false, or give a model that was made for chat"
         )
-    ids: list[int] = tokenizer.apply_chat_template(
-        [{"role": "user", "content": message}], add_generation_prompt=True, return_dict=False
-    )
-    return ids
+    messages = [{"role": "user", "content": message}]
+    return list(tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_dict=False))
 
 
 def _require_fast(tokenizer: PreTrainedTokenizerBase) -> None:
