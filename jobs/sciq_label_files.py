@@ -13,7 +13,7 @@ import json
 from functools import cache
 from pathlib import Path
 
-from raw2s.tasks import Example, draw
+from raw2s.tasks import Example, draw_halves
 from raw2s.tasks.sciq import SciqSection
 
 
@@ -40,7 +40,7 @@ def main() -> None:
     if not files:
         raise SystemExit(f"{arguments.labels}: no seed0_....jsonl.gz there; give the folder of the weak labels")
     section = SciqSection(data=arguments.data, n_teacher=None, n_student=None)
-    student_of = cache(lambda seed: draw(section, seed).student)
+    student_of = cache(lambda seed: draw_halves(section, seed).student)
     arguments.out.mkdir(parents=True, exist_ok=True)
     for file in files:
         seed = int(file.name.removeprefix("seed").split("_")[0])

@@ -1,5 +1,1 @@
 """Loading and saving Hugging Face models; the built-in tiny ones."""
-
-from typing import Literal
-
-Kind = Literal["generation", "classification"]

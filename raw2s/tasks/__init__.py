@@ -10,21 +10,19 @@ from raw2s.tasks.own import OWN
 from raw2s.tasks.sciq import SCIQ
 from raw2s.tasks.slurp_scenario import SLURP_SCENARIO
 from raw2s.tasks.slurp_slots import SLURP_SLOTS
-from raw2s.tasks.task import Example, FormName, Halves, Part, Task, TaskKind, TaskSection
+from raw2s.tasks.task import Example, Halves, Part, Task, TaskKind, TaskSection
 
 __all__ = [
     "TASKS",
     "AnyTask",
     "Baseline",
     "Example",
-    "FormName",
     "Halves",
     "Part",
     "Task",
     "TaskKind",
     "TaskSection",
-    "draw",
-    "split_seed",
+    "draw_halves",
     "task_kind",
     "task_of",
     "trivial_baseline",
@@ -53,11 +51,6 @@ def task_of(section: TaskSection) -> Task:
     return task_kind(section).make(section)
 
 
-def split_seed(section: TaskSection, seed: int) -> int:
-    """The seed that draws A and B in a run's training seed: the section's `split_seed`, where it fixes them."""
-    return seed if section.split_seed is None else section.split_seed
-
-
-def draw(section: TaskSection, seed: int) -> Halves:
-    """A and B of a run's training seed. Raises ValueError, naming the keys, where there are too few examples."""
-    return task_of(section).draw(split_seed(section, seed))
+def draw_halves(section: TaskSection, seed: int) -> Halves:
+    """A and B of a run's seed, or of `split_seed` where the section gives one. Raises ValueError for too few examples."""
+    return task_of(section).draw(seed if section.split_seed is None else section.split_seed)

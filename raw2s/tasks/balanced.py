@@ -53,9 +53,10 @@ class BalancedSection(TaskSection):
     """Examples in B, which the teachers label: the first of openai's second half; null takes all of it."""
 
 
-def balanced_task(section: BalancedSection, questions: Questions, *, fingerprint: str, credit: str) -> Task:
+def balanced_task(section: BalancedSection, questions: Questions, credit: str) -> Task:
     """The binary task over a data set's questions."""
     return Task(
+        name=section.name,
         form="classes",
         classes=CLASSES,
         metric=ACCURACY,
@@ -63,7 +64,6 @@ def balanced_task(section: BalancedSection, questions: Questions, *, fingerprint
         nothing=None,
         draw=partial(_draw, section, questions.train),
         held_out=partial(_held_out, section, questions),
-        fingerprint=fingerprint,
         credit=credit,
     )
 

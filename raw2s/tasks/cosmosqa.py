@@ -7,7 +7,7 @@ from typing import Literal
 
 from raw2s.section import Positive
 from raw2s.tasks.balanced import ANSWERS, BalancedSection, Question, Questions, balanced_task
-from raw2s.tasks.sources import SourceRow, content_hash, read_part, text_in
+from raw2s.tasks.sources import SourceRow, read_part, text_in
 from raw2s.tasks.task import Task, TaskKind
 
 CREDIT = "Cosmos QA, CC BY 4.0 (Huang, Le Bras, Bhagavatula, Choi: Machine reading comprehension with contextual commonsense reasoning, EMNLP 2019)"
@@ -50,12 +50,7 @@ def _make(section: CosmosqaSection) -> Task:
     if section.n_validation >= len(official):
         raise ValueError(f"task.n_validation: {section.n_validation} leaves none of {len(official):,} to test on; lower it")
     test = official[: -section.n_validation]
-    return balanced_task(
-        section,
-        Questions(train=train, validation=official[len(test) :], test=test),
-        fingerprint=content_hash(row for rows in parts for row in rows),
-        credit=CREDIT,
-    )
+    return balanced_task(section, Questions(train=train, validation=official[len(test) :], test=test), CREDIT)
 
 
 COSMOSQA = TaskKind(section=CosmosqaSection, make=_make)

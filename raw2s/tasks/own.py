@@ -12,7 +12,7 @@ from pydantic import Field, model_validator
 
 from raw2s.evaluation.metrics import ACCURACY, EXACT_MATCH, ROUGE_L, SLU_F1, Metric, macro_f1
 from raw2s.tasks.own_rows import MetricName, RowSection, answer_parser, read_examples
-from raw2s.tasks.sources import SourceRow, content_hash, read_source
+from raw2s.tasks.sources import SourceRow, read_source
 from raw2s.tasks.task import Example, Halves, Part, Task, TaskKind
 
 HUB_SPLITS = {"train": "train", "teacher": "train", "student": "train", "validation": "validation", "test": "test"}
@@ -68,6 +68,7 @@ def _make(section: OwnSection) -> Task:
     parts = {key: read_examples(section, rows, may_lack=key == "student") for key, rows in sources.items()}
     classes = _classes(section, sources, parts) if section.form == "classes" else ()
     return Task(
+        name=section.name,
         form=section.form,
         classes=classes,
         metric=_metric(section.metric, classes),
@@ -75,7 +76,6 @@ def _make(section: OwnSection) -> Task:
         nothing=[] if section.metric == "slu_f1" else None,
         draw=partial(_draw, section, parts),
         held_out=partial(_held_out, section, parts),
-        fingerprint=content_hash(row for rows in sources.values() for row in rows),
         credit=section.credit,
         chat=section.chat,
         notes=_repeats(parts),

@@ -8,8 +8,9 @@ from typing import Any, Literal
 
 from pydantic import field_validator, model_validator
 
+from raw2s.form import FormName
 from raw2s.tasks.sources import SourceRow
-from raw2s.tasks.task import Example, FormName, TaskSection
+from raw2s.tasks.task import Example, TaskSection
 
 MetricName = Literal["accuracy", "macro_f1", "exact_match", "rouge_l", "slu_f1"]
 METRICS: dict[FormName, tuple[MetricName, ...]] = {

@@ -7,7 +7,7 @@ from typing import Literal
 
 from raw2s.section import Positive
 from raw2s.tasks.balanced import BalancedSection, Question, Questions, balanced_task
-from raw2s.tasks.sources import SourceRow, content_hash, read_part, text_in
+from raw2s.tasks.sources import SourceRow, read_part, text_in
 from raw2s.tasks.task import Task, TaskKind
 
 CREDIT = "SciQ, CC BY-NC 3.0 (Welbl, Liu, Gardner: Crowdsourcing multiple choice science questions, W-NUT 2017)"
@@ -34,12 +34,7 @@ def _question(row: SourceRow) -> Question:
 def _make(section: SciqSection) -> Task:
     parts = [read_part("task.data", section.data, *names) for names in (("train",), ("validation", "valid"), ("test",))]
     train, validation, test = ([_question(row) for row in rows] for rows in parts)
-    return balanced_task(
-        section,
-        Questions(train=train, validation=validation, test=test),
-        fingerprint=content_hash(row for rows in parts for row in rows),
-        credit=CREDIT,
-    )
+    return balanced_task(section, Questions(train=train, validation=validation, test=test), CREDIT)
 
 
 SCIQ = TaskKind(section=SciqSection, make=_make)

@@ -24,8 +24,6 @@ CREDIT = (
     "SLURP text, CC BY 4.0 (Bastianelli, Vanzo, Swietojanski, Rieser: SLURP, a spoken language understanding resource package, "
     "EMNLP 2020)"
 )
-FINGERPRINT = "slurp-1"
-"""Of the shipped files, which a test holds to their checksums."""
 
 Source = Literal["train", "devel", "test", "nlu_eval_extra"]
 

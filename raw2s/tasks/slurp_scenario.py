@@ -4,7 +4,7 @@ from functools import cache, partial
 from typing import Literal
 
 from raw2s.evaluation.metrics import ACCURACY
-from raw2s.tasks.slurp import CREDIT, FINGERPRINT, Row, SlurpSection, draw_examples, held_out_examples, train_rows
+from raw2s.tasks.slurp import CREDIT, Row, SlurpSection, draw_examples, held_out_examples, train_rows
 from raw2s.tasks.task import Example, Task, TaskKind
 
 
@@ -25,6 +25,7 @@ def _example(row: Row) -> Example:
 
 def _make(section: ScenarioSection) -> Task:
     return Task(
+        name=section.name,
         form="classes",
         classes=scenarios(),
         metric=ACCURACY,
@@ -32,7 +33,6 @@ def _make(section: ScenarioSection) -> Task:
         nothing=None,
         draw=partial(draw_examples, section, _example),
         held_out=partial(held_out_examples, section, _example),
-        fingerprint=FINGERPRINT,
         credit=CREDIT,
     )
 

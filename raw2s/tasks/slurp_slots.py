@@ -5,7 +5,7 @@ from functools import partial
 from typing import Literal
 
 from raw2s.evaluation.metrics import SLU_F1
-from raw2s.tasks.slurp import CREDIT, FINGERPRINT, Row, SlurpSection, draw_examples, held_out_examples
+from raw2s.tasks.slurp import CREDIT, Row, SlurpSection, draw_examples, held_out_examples
 from raw2s.tasks.task import Example, Task, TaskKind
 
 SLOT_TYPES = (
@@ -79,6 +79,7 @@ def _example(row: Row, prompt: str) -> Example:
 def _make(section: SlotsSection) -> Task:
     example = partial(_example, prompt=section.prompt)
     return Task(
+        name=section.name,
         form="text",
         classes=(),
         metric=SLU_F1,
@@ -86,7 +87,6 @@ def _make(section: SlotsSection) -> Task:
         nothing=[],
         draw=partial(draw_examples, section, example),
         held_out=partial(held_out_examples, section, example),
-        fingerprint=FINGERPRINT,
         credit=CREDIT,
     )
 

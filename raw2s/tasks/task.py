@@ -5,9 +5,9 @@ from dataclasses import dataclass
 from typing import Any, Literal, TypedDict
 
 from raw2s.evaluation.metrics import Metric
+from raw2s.form import FormName
 from raw2s.section import Positive, Section
 
-FormName = Literal["text", "classes"]
 Part = Literal["validation", "test"]
 
 
@@ -53,6 +53,7 @@ class Halves:
 class Task:
     """One task with its settings, as plain data and functions."""
 
+    name: str
     form: FormName
     classes: tuple[str, ...]
     """Their names in the order of a classifier's logits; empty for text."""
@@ -65,14 +66,19 @@ class Task:
     """A and B for a seed; raises ValueError, naming the keys, where there are too few examples."""
     held_out: Callable[[Part], list[Example]]
     """Validation or test examples, the same for every seed; raises ValueError as `draw` does."""
-    fingerprint: str
-    """What identifies the data's content in an artifact's key."""
     credit: str
     """Who made the data, and under which licence: the last line of the report."""
+    version: int = 1
+    """Raised when `parse` or the metric says otherwise of the same answer: it is in the key of all that uses the task."""
     chat: bool = False
     """Whether a prompt is a user's message, to be put into each model's own chat template."""
     notes: tuple[str, ...] = ()
     """What a reader of the results should know of the data, a line each."""
+
+    @property
+    def content(self) -> list[Any]:
+        """What of a task is in an artifact's key; its examples are there by themselves."""
+        return [self.name, self.version, self.form, self.classes, self.chat]
 
     def __post_init__(self) -> None:
         if (self.form == "classes") != (len(self.classes) > 1):
@@ -88,5 +94,3 @@ class TaskKind:
     section: type[TaskSection]
     make: Callable[[Any], Task]
     """From its section; raises ValueError, in one line that names the key and what to do, for data it cannot use."""
-    version: int = 1
-    """Raised when the same settings and data give other examples: it is in the key of every artifact made of them."""

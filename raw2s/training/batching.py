@@ -16,7 +16,7 @@ from transformers import PreTrainedTokenizerBase
 from raw2s.decoding import word_of_piece
 from raw2s.decoding.packing import PackedRows, TokenTree, pack_rows, token_tree
 from raw2s.decoding.tokens import encode_prompt, encode_target, pad_id
-from raw2s.training.rows import Form, TrainingRow
+from raw2s.labels.rows import RowKind, TrainingRow
 
 
 @dataclass(frozen=True)
@@ -68,11 +68,11 @@ class Batch:
         return Batch(**moved)
 
 
-def tokenize_row(row: TrainingRow, tokenizer: PreTrainedTokenizerBase, form: Form) -> TokenRow:
+def tokenize_row(row: TrainingRow, tokenizer: PreTrainedTokenizerBase, kind: RowKind) -> TokenRow:
     prompt = encode_prompt(tokenizer, row["prompt"])
-    if form == "classification":
+    if kind == "probabilities":
         return TokenRow(row["id"], token_tree(prompt, []), [], row["probabilities"], (), 1.0)
-    if form == "preference":
+    if kind == "pair":
         pair = [TokenSequence(encode_target(tokenizer, row[side])[0]) for side in ("chosen", "rejected")]
         return TokenRow(
             row["id"], token_tree(prompt, [s.ids for s in pair]), pair, [], (row["ref_chosen"], row["ref_rejected"]), 1.0

@@ -10,15 +10,14 @@ from raw2s.config import TrainingConfig
 from raw2s.training.checkpoints import load_engine, universal_checkpoint
 from raw2s.training.objectives import PackedModel
 
-# DeepSpeed would compile shared-memory collectives for CPUs at the first start (35 CPU seconds each worker, and a C++ compiler
-# must be there); gloo does the same work.
-deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
-
 
 def make_engine(
     model: PackedModel, training: TrainingConfig, workers: int, *, universal: bool = False
 ) -> deepspeed.DeepSpeedEngine:
     """The model under ZeRO with torch's Adam or AdamW. `universal`: it is going to load a universal checkpoint."""
+    # DeepSpeed would compile shared-memory collectives for CPUs at the first start (35 CPU seconds each worker, and a C++ compiler
+    # must be there); gloo does the same work.
+    deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
     if training.activation_checkpointing:
         model.model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
     optimizer_type = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[training.optimizer]

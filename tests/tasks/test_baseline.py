@@ -10,8 +10,8 @@ from raw2s.tasks.slurp_slots import SlotsSection
 
 def task(classes=(), metric=EXACT_MATCH):
     return Task(
-        form="classes" if classes else "text", classes=classes, metric=metric, parse=str, nothing=None,
-        draw=lambda seed: None, held_out=lambda part: [], fingerprint="", credit="",
+        name="made", form="classes" if classes else "text", classes=classes, metric=metric, parse=str, nothing=None,
+        draw=lambda seed: None, held_out=lambda part: [], credit="",
     )  # fmt: skip
 
 

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import TypeAdapter, ValidationError
 
-from raw2s.tasks import AnyTask, draw, task_of
+from raw2s.tasks import AnyTask, draw_halves, task_of
 from raw2s.tasks.own_rows import parse_entities
 from raw2s.tasks.sources import read_source
 
@@ -107,15 +107,6 @@ def test_a_folder_is_its_files_by_name_one_after_the_other(folder):
     assert task_of(section(train="parts", prompt="{n}")).draw(0).teacher[0]["prompt"].isdigit()
 
 
-def test_the_content_moves_the_fingerprint_and_the_place_does_not(folder):
-    before = task_of(section()).fingerprint
-    (folder / "test.jsonl").rename(folder / "moved.jsonl")
-    assert task_of(section(test="moved.jsonl")).fingerprint == before
-    write(folder / "moved.jsonl", rows(60, 11))
-    task_of.cache_clear()
-    assert task_of(section(test="moved.jsonl")).fingerprint != before
-
-
 @given(st.integers(0, 2**31), st.integers(1, 12), st.integers(1, 8))
 def test_a_and_b_are_disjoint_and_move_with_the_seed_alone(seed, n_teacher, n_student):
     own = section(n_teacher=n_teacher, n_student=n_student)
@@ -139,15 +130,15 @@ def _task_of_made_rows(own):
 
 def test_a_split_seed_fixes_a_and_b_for_every_seed_of_a_run(folder):
     moving, fixed = section(), section(split_seed=5)
-    assert draw(moving, 1) != draw(moving, 2)
-    assert draw(fixed, 1) == draw(fixed, 2) == draw(moving, 5)
+    assert draw_halves(moving, 1) != draw_halves(moving, 2)
+    assert draw_halves(fixed, 1) == draw_halves(fixed, 2) == draw_halves(moving, 5)
 
 
 def test_without_sizes_a_is_half_and_b_the_rest(folder):
     write(folder / "train.jsonl", rows(0, 21))
-    halves = draw(section(), 0)
+    halves = draw_halves(section(), 0)
     assert (len(halves.teacher), len(halves.student)) == (10, 11)
-    assert len(draw(section(n_teacher=4), 0).student) == 17
+    assert len(draw_halves(section(n_teacher=4), 0).student) == 17
 
 
 def test_files_apart_keep_their_order_and_b_may_lack_answers(folder):
@@ -156,19 +147,19 @@ def test_files_apart_keep_their_order_and_b_may_lack_answers(folder):
     table[3]["label"] = None
     table[4]["label"] = ""
     write(folder / "b.jsonl", table)
-    halves = draw(section(**APART), 0)
+    halves = draw_halves(section(**APART), 0)
     assert [example["id"] for example in halves.teacher] == list(range(20))
     assert [example["id"] for example in halves.student] == list(range(9))
     lacking = [example["id"] for example in halves.student if example["target"] is None]
     assert lacking == [2, 3, 4] == [example["id"] for example in halves.student if example["gold"] is None]
-    some = draw(section(**APART, n_teacher=5, n_student=3), 1)
+    some = draw_halves(section(**APART, n_teacher=5, n_student=3), 1)
     assert [len(some.teacher), len(some.student)] == [5, 3]
-    assert some != draw(section(**APART, n_teacher=5, n_student=3), 2)
+    assert some != draw_halves(section(**APART, n_teacher=5, n_student=3), 2)
 
 
 def test_b_may_lack_the_column_of_answers_altogether(folder):
     write(folder / "b.csv", [{"premise": "it is", "hypothesis": "so"}])
-    assert draw(section(**APART | {"student": "b.csv"}), 0).student == [
+    assert draw_halves(section(**APART | {"student": "b.csv"}), 0).student == [
         {"id": 0, "prompt": "it is\nso\n", "target": None, "gold": None}
     ]
 

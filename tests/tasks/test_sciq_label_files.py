@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from raw2s.labeling.label_files import class_probabilities, read_label_file
-from raw2s.tasks import draw
+from raw2s.labels.label_files import class_probabilities, read_label_file
+from raw2s.tasks import draw_halves
 from raw2s.tasks.balanced import CLASSES
 from raw2s.tasks.sciq import SciqSection
 
@@ -38,7 +38,7 @@ def made(tmp_path):
     for part in ("train", "valid", "test"):
         (tmp_path / f"{part}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in table))
     for seed in (0, 1):
-        student = draw(SciqSection(data=str(tmp_path), n_teacher=None, n_student=None), seed).student
+        student = draw_halves(SciqSection(data=str(tmp_path), n_teacher=None, n_student=None), seed).student
         true = {"true": [0.1, 0.9], "false": [0.8, 0.2]}
         rows = [{"txt": e["prompt"], "gt_label": CLASSES.index(e["gold"]), "soft_label": true[e["gold"]]} for e in student]
         for teacher in ("gpt2_xent", "gpt2-xl_xent"):
@@ -54,7 +54,7 @@ def test_every_label_is_under_its_questions_id(made, convert):
     files = convert(made, made)
     assert sorted(files) == [f"seed{s}_{t}_xent.jsonl" for s in (0, 1) for t in ("gpt2-xl", "gpt2")]
     for seed in (0, 1):
-        student = draw(SciqSection(data=str(made), n_teacher=None, n_student=None, split_seed=seed), 77).student
+        student = draw_halves(SciqSection(data=str(made), n_teacher=None, n_student=None, split_seed=seed), 77).student
         labels = files[f"seed{seed}_gpt2_xent.jsonl"]
         assert sorted(labels) == sorted(example["id"] for example in student)
         for example in student:
@@ -82,7 +82,7 @@ def test_the_real_labels_agree_with_the_truth_as_often_as_their_own_file_says(co
     (tmp_path / "labels" / shipped.name).symlink_to(shipped)
     rows = [json.loads(line) for line in gzip.decompress(shipped.read_bytes()).splitlines()]
     (labels,) = convert(tmp_path / "labels", SHARED / "sciq").values()
-    student = draw(SciqSection(data=str(SHARED / "sciq"), n_teacher=None, n_student=None, split_seed=1), 9).student
+    student = draw_halves(SciqSection(data=str(SHARED / "sciq"), n_teacher=None, n_student=None, split_seed=1), 9).student
     right = sum((labels[example["id"]][1] > 0.5) == (example["gold"] == "true") for example in student)
     assert len(labels) == 5840
     assert right == sum((row["soft_label"][1] > 0.5) == row["gt_label"] for row in rows)

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from raw2s.tasks import draw, task_of
+from raw2s.tasks import draw_halves, task_of
 from raw2s.tasks.slurp import POOL, load_slurp, normalised, pool_rows, pretraining_rows, train_rows
 from raw2s.tasks.slurp_scenario import ScenarioSection
 from raw2s.tasks.slurp_slots import SlotsSection
@@ -21,7 +21,7 @@ def held_out(part):
 
 @functools.cache
 def halves(draw_from, n_teacher, n_student, seed):
-    parts = draw(SlotsSection(draw_from=draw_from, n_teacher=n_teacher, n_student=n_student), seed)
+    parts = draw_halves(SlotsSection(draw_from=draw_from, n_teacher=n_teacher, n_student=n_student), seed)
     return {"teacher": parts.teacher, "student": parts.student}
 
 

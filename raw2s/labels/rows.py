@@ -2,7 +2,8 @@
 
 from typing import Literal, NotRequired, TypedDict
 
-Form = Literal["supervised", "classification", "preference"]
+RowKind = Literal["targets", "probabilities", "pair"]
+"""What a training row holds beside its prompt: target texts, class probabilities, or a preference pair."""
 
 
 class TextTarget(TypedDict):
@@ -17,7 +18,7 @@ class TextTarget(TypedDict):
 
 
 class TrainingRow(TypedDict):
-    """`targets` for generation, `probabilities` over the classes for classification, the pair for preference."""
+    """`targets` for text, `probabilities` over the classes, or the pair for preference; see `RowKind`."""
 
     id: int
     prompt: str

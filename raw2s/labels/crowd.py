@@ -3,12 +3,12 @@
 from collections.abc import Iterable
 from typing import Any, Literal
 
-Method = Literal["majority", "dawid_skene", "mace"]
+CrowdMethod = Literal["majority", "dawid_skene", "mace"]
 Vote = tuple[int, str, int]
 """(item's id, worker, class index)."""
 
 
-def combine_votes(votes: Iterable[Vote], method: Method, classes: int, seed: int = 0) -> dict[int, list[float]]:
+def combine_votes(votes: Iterable[Vote], method: CrowdMethod, classes: int, seed: int = 0) -> dict[int, list[float]]:
     """By id the probabilities of the classes, given all workers' votes; an item may have any number of them, at least one.
 
     `majority`: the shares of the votes. `dawid_skene`: a confusion matrix per worker (Dawid and Skene, 1979). `mace`: a
@@ -17,7 +17,7 @@ def combine_votes(votes: Iterable[Vote], method: Method, classes: int, seed: int
     import pandas as pd  # with crowd-kit, the optional part  # noqa: PLC0415
     from crowdkit.aggregation import MACE, DawidSkene, MajorityVote  # noqa: PLC0415
 
-    aggregators: dict[Method, Any] = {
+    aggregators: dict[CrowdMethod, Any] = {
         "majority": MajorityVote(), "dawid_skene": DawidSkene(), "mace": MACE(random_state=seed),
     }  # fmt: skip
     aggregator = aggregators[method]

@@ -19,13 +19,42 @@ import itertools
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from raw2s.labeling.units import ANSWER, Row
+Answer = dict[str, Any]
+"""One row of a teacher's own answers: the columns of `BEAMS`, `SCORES` or `CLASSES`."""
 
+
+class CandidateRow(TypedDict):
+    """One prompt's candidate text: a row of the table for text. Lists are in the order of the table's teachers."""
+
+    id: int
+    candidate: int
+    text: str
+    rank: list[int]
+    tokens: list[int | None]
+    words: list[list[float] | None]
+
+
+class ClassRow(TypedDict):
+    """One prompt's class logits, a teacher each: a row of the table for classes."""
+
+    id: int
+    logits: list[list[float] | None]
+
+
+class ScoreRow(TypedDict):
+    """What one teacher says of one text: word log-probabilities, the end marker last, and its number of pieces."""
+
+    words: list[float]
+    tokens: int
+
+
+ANSWER = [("id", pa.int64()), ("reason", pa.string())]
+"""What every answer has: the prompt's id and, where the teacher could not answer, why."""
 _WORDS = pa.list_(pa.list_(pa.float64()))
 GENERATION = pa.schema(
     [
@@ -66,8 +95,8 @@ def merged_texts(lists: Sequence[Sequence[str]]) -> list[str]:
 def generation_rows(
     candidates: Mapping[int, list[str]],
     answers: Sequence[Mapping[int, list[str]]],
-    scores: Sequence[Callable[[int], list[Row]] | None],
-) -> Iterable[Row]:
+    scores: Sequence[Callable[[int], list[ScoreRow]] | None],
+) -> Iterable[CandidateRow]:
     """The table's rows, ids in the order of `candidates`.
 
     `answers` holds each teacher's own texts by id, best first. `scores` gives each teacher's {"words", "tokens"} of an id's
@@ -87,7 +116,7 @@ def generation_rows(
             }
 
 
-def row_by_id(table: pa.Table) -> Callable[[int], Row]:
+def row_by_id(table: pa.Table) -> Callable[[int], Answer]:
     """Looks up one row of a table; the others stay in Arrow's memory."""
     table = table.combine_chunks()
     position = {i: row for row, i in enumerate(table["id"].to_pylist())}
@@ -100,7 +129,7 @@ def in_order(table: pa.Table, ids: Iterable[int]) -> pa.Table:
     return table.take(pa.array([position[i] for i in ids if i in position], pa.int64()))  # typed: there may be none
 
 
-def write_table(file: Path, rows: Iterable[Row], schema: pa.Schema, teachers: Sequence[str] | None = None) -> int:
+def write_table(file: Path, rows: Iterable[Mapping[str, Any]], schema: pa.Schema, teachers: Sequence[str] | None = None) -> int:
     """Write the rows as they come, with the teachers' names in the metadata; returns how many there were."""
     if teachers is not None:
         schema = schema.with_metadata({"teachers": json.dumps(teachers)})
