@@ -37,7 +37,7 @@ def test_only_the_frequent_texts_are_tried():
 
 
 def test_the_constant_slots_of_slurp():
-    slots = task_of(SlotsSection(n_validation=None, n_test=None))
+    slots = task_of(SlotsSection(n_validation=300, n_test=None))  # all 2,033 say the same, in seconds
     baseline = trivial_baseline(slots, slots.held_out("validation"), slots.held_out("test"))
     assert slots.parse(baseline.answer) == [["date", "today"]]
     assert baseline.score == pytest.approx(0.131, abs=5e-4)
