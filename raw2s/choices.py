@@ -13,7 +13,6 @@ from pydantic_core import core_schema
 
 from raw2s.section import Section
 
-
 T = TypeVar("T")
 
 
@@ -69,5 +68,7 @@ class Chosen:
         return self.section(tree).model_validate({self.key: self.default, **tree})
 
     def __get_pydantic_core_schema__(self, source: Any, handler: Any) -> core_schema.CoreSchema:
-        dump = core_schema.plain_serializer_function_ser_schema(lambda value, info: value.model_dump(mode=info.mode), info_arg=True)
+        dump = core_schema.plain_serializer_function_ser_schema(
+            lambda value, info: value.model_dump(mode=info.mode), info_arg=True
+        )
         return core_schema.no_info_plain_validator_function(self.validate, serialization=dump)

@@ -54,7 +54,8 @@ def part(section: Section, base: type[S]) -> S:
 
 def settings_of(section: Section) -> dict[str, Any]:
     """What of a section decides what comes out, as plain data: all but what its classes inherit from a `Placement`."""
-    placed = {name for base in type(section).__mro__ if Placement in base.__bases__ for name in base.model_fields}
+    bases = [base for base in type(section).__mro__ if issubclass(base, Placement) and Placement in base.__bases__]
+    placed = {name for base in bases for name in base.model_fields}
     dumped = section.model_dump(mode="json", exclude=placed)
     values = {name: getattr(section, name) for name in dumped}
     return {name: settings_of(v) if isinstance(v := values[name], Section) else dumped[name] for name in dumped}

@@ -7,7 +7,7 @@ from pydantic import Field, model_validator
 
 from raw2s.config.training import PreferenceTrainingConfig, TeacherTrainingConfig, TrainingConfig
 from raw2s.labels.targets import Score
-from raw2s.methods import AnyMethod, PreferenceSection
+from raw2s.methods import AnyMethod, AnyPreferenceLoss
 from raw2s.section import Actors, Fraction, Placement, Positive, Section
 from raw2s.tasks import AnyTask
 from raw2s.teachers import AnyTeacher, ModelSection
@@ -56,8 +56,8 @@ class PreferenceConfig(Section):
     """How many prompts of B the pairs are made from; null takes all."""
     score: Score = "mean_logprob"
     """What is weighed and summed over the teachers (Eq. 10, 11): mean_logprob, sum_logprob or prob."""
-    loss: PreferenceSection = PreferenceSection()
-    """Conservative DPO's own knobs."""
+    loss: AnyPreferenceLoss = Field(default={}, validate_default=True)
+    """Conservative DPO and its knobs."""
     training: PreferenceTrainingConfig = PreferenceTrainingConfig()
     """How the preference stage trains."""
 
@@ -106,7 +106,7 @@ class RunConfig(Section):
     """How the student learns from weak labels on B."""
     ceiling_training: TrainingConfig | None = None
     """How the ceiling learns from ground truth on B; null takes student_training."""
-    methods: Annotated[list[AnyMethod], Field(validate_default=True)] = [{}]
+    methods: Annotated[list[AnyMethod], Field(default=[{}], validate_default=True)]
     """The methods to compare; each entry is one trained student."""
     preference: PreferenceConfig = PreferenceConfig()
     evaluation: EvaluationConfig = EvaluationConfig()

@@ -4,6 +4,8 @@ A sequence is `encode_prompt(prompt) + encode_target(target)`: the two parts are
 depend on the prompt before it.
 """
 
+from typing import Any
+
 from transformers import PreTrainedConfig, PreTrainedTokenizerBase
 
 
@@ -72,8 +74,10 @@ def _encode_message(tokenizer: PreTrainedTokenizerBase, message: str) -> list[in
         raise ValueError(
             f"tokenizer {tokenizer.name_or_path!r} has no chat template; set task.chat: false, or give a model that was made for chat"
         )
-    messages = [{"role": "user", "content": message}]
-    return list(tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_dict=False))
+    ids: Any = tokenizer.apply_chat_template(
+        [{"role": "user", "content": message}], add_generation_prompt=True, return_dict=False
+    )
+    return list(ids)
 
 
 def _require_fast(tokenizer: PreTrainedTokenizerBase) -> None:

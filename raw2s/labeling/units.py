@@ -37,8 +37,8 @@ class Pool:
     """One model and its actors; `model` is a folder or a hub id."""
 
     name: str
-    model: str = ""
-    actors: Actors = Actors()
+    model: str
+    actors: Actors
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ from raw2s.methods.loss import Loss, LossSection
 from raw2s.methods.method import (
     LOSSES,
     METHODS,
+    PREFERENCE_LOSSES,
     GivenWeights,
     Method,
     MethodSection,
@@ -19,17 +20,28 @@ from raw2s.methods.method import (
     title_of,
 )
 from raw2s.methods.naive import NAIVE
-from raw2s.methods.preference import PreferenceSection
 from raw2s.methods.single import SINGLE
 
 __all__ = [
-    "LOSSES", "METHODS", "AnyMethod", "GivenWeights", "Loss", "LossSection", "Method", "MethodSection", "PreferenceSection",
-    "label_of", "loss_of", "method_of", "title_of",
+    "LOSSES",
+    "METHODS",
+    "AnyMethod",
+    "AnyPreferenceLoss",
+    "GivenWeights",
+    "Loss",
+    "LossSection",
+    "Method",
+    "MethodSection",
+    "label_of",
+    "loss_of",
+    "method_of",
+    "title_of",
 ]
 
-METHODS.update(
-    single=SINGLE, naive=NAIVE, joint=JOINT, bayesian=BAYESIAN, majority=MAJORITY, dawid_skene=DAWID_SKENE, mace=MACE
-)
+METHODS.update(single=SINGLE, naive=NAIVE, joint=JOINT, bayesian=BAYESIAN, majority=MAJORITY, dawid_skene=DAWID_SKENE, mace=MACE)
 
 AnyMethod = Annotated[MethodSection, Chosen("method", METHODS, Method, default="bayesian")]
 """An entry of the config's `methods`: the section of the method it names."""
+
+AnyPreferenceLoss = Annotated[LossSection, Chosen("name", PREFERENCE_LOSSES, Loss, default="cdpo")]
+"""The config's section `preference.loss`."""

@@ -48,9 +48,7 @@ def _over_tokens(
     return found.loss, {}
 
 
-def _over_classes(
-    logits_PK: torch.Tensor, target_PK: torch.Tensor, section: CrossEntropySection, at: Coefficients
-) -> Outcome:
+def _over_classes(logits_PK: torch.Tensor, target_PK: torch.Tensor, section: CrossEntropySection, at: Coefficients) -> Outcome:
     return cross_entropy(logits_PK, mix_with_own_prediction(target_PK, logits_PK, at["gamma"]), reduction="sum"), {}
 
 

@@ -16,7 +16,8 @@ from raw2s.methods.loss import Loss, LossSection
 from raw2s.methods.preference import CDPO
 from raw2s.section import Section
 
-LOSSES: dict[str, Loss] = {"ce": CROSS_ENTROPY, "edl": EVIDENTIAL, "cdpo": CDPO}
+LOSSES: dict[str, Loss] = {"ce": CROSS_ENTROPY, "edl": EVIDENTIAL}
+PREFERENCE_LOSSES: dict[str, Loss] = {"cdpo": CDPO}
 
 Weights = dict[str, float] | Literal["devel"]
 """By teacher's name, summing to one; `devel`: those fitted on the validation examples."""
@@ -86,8 +87,8 @@ METHODS: dict[str, Method] = {}
 
 
 def loss_of(section: LossSection) -> Loss:
-    """What `LOSSES`, or a module outside the package, holds under the section's name."""
-    return chosen(LOSSES, section.name, Loss)
+    """What `LOSSES`, `PREFERENCE_LOSSES` or a module outside the package holds under the section's name."""
+    return chosen(LOSSES | PREFERENCE_LOSSES, section.name, Loss)
 
 
 def method_of(section: MethodSection) -> Method:
@@ -110,7 +111,6 @@ def title_of(section: MethodSection) -> str:
 def with_loss_weights(section: MethodSection, given: GivenWeights) -> Weights:
     """`weights.loss`, for methods that mix all teachers' labels (Eq. 2, 4)."""
     return given.loss
-
 
 
 def own_texts(labelled: Labelled, section: MethodSection) -> list[TrainingRow]:

@@ -2,7 +2,7 @@
 
 import math
 import platform
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -77,12 +77,9 @@ class _Collector:
             **{name: float(np.mean([m[name] for m in metrics])) for name in shares},
         }
 
-    def over_seeds(self, pick: Callable[[SeedPlan], Any]) -> list[Any]:
-        return [pick(plan) for plan in self.plans]
-
     @cached_property
     def teacher_tests(self) -> dict[str, list[Test]]:
-        return {name: self.over_seeds(lambda plan, name=name: plan.teachers[name]) for name in self.plans[0].teachers}
+        return {name: [plan.teachers[name] for plan in self.plans] for name in self.plans[0].teachers}
 
     @cached_property
     def ceiling_tests(self) -> list[Test]:
@@ -106,7 +103,7 @@ class _Collector:
                 noise = bool(self.ceiling_tests) and gap_is_noise([self.sampled(tests)], self.sampled(self.ceiling_tests))
                 teachers.append(Teacher(name=name, title=f"teacher {name}", gap_is_noise=noise, **self.scores(tests)))
             else:
-                given = self.over_seeds(lambda plan, name=name: plan.given[name])
+                given = [plan.given[name] for plan in self.plans]
                 stage = given[0].name.partition("@")[0]
                 on_b = self.on_b(given)
                 teachers.append(Teacher(name=name, title=f"teacher {name}", stage=stage, form=self.task.form, on_b=on_b))
@@ -117,7 +114,8 @@ class _Collector:
         counts = [stage.counts(self.folder(stage)) for stage in stages]
         score, resamples = self.task.metric.score, self.config.evaluation.resamples
         if not all(len(own) for own in counts):
-            per_seed, ci95 = [], (None, None)
+            per_seed: list[float] = []
+            ci95: Interval = (None, None)
         else:
             per_seed = [float(score(own.mean(axis=0))) for own in counts]
             resampled = [
@@ -129,7 +127,7 @@ class _Collector:
         return OnB(score=float(np.mean(per_seed)) if per_seed else None, ci95=ci95, per_seed=per_seed, **counted)
 
     def student(self, index: int, planned: PlannedStudent) -> Student:
-        tests = self.over_seeds(lambda plan: plan.students[index].test)
+        tests = [plan.students[index].test for plan in self.plans]
         loss = planned.method.loss
         return Student(
             title=planned.title,

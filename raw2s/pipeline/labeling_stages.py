@@ -262,9 +262,7 @@ class Label(Stage):
             same = [n for n, scorer in self.scorers.items() if made_from.get(f"scorers/{n}/model") == scorer.model.key]
             rows, names = self.read(artifact.folder) if same else ([], [])
             for place, name in [(names.index(name), name) for name in same]:
-                known[name] |= {
-                    (r["id"], r["text"]): ScoreRow(words=r["words"][place], tokens=r["tokens"][place]) for r in rows
-                }
+                known[name] |= {(r["id"], r["text"]): ScoreRow(words=r["words"][place], tokens=r["tokens"][place]) for r in rows}
             if rows:
                 work.lent.append(artifact.manifest["key"])
         return known

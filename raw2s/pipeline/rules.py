@@ -22,7 +22,9 @@ def check_rules(config: RunConfig, task: Task) -> None:
         if not teacher.fine_tune and "{prompt}" not in teacher.instruction:
             raise ConfigError(f"teachers.{index}.instruction: it lacks {{prompt}}, the place of the example; put it in")
         if teacher.fine_tune and (teacher.shots or teacher.instruction != "{prompt}"):
-            raise ConfigError(f"teachers: {teacher.name}'s instruction and shots go with fine_tune: false; set it, or remove them")
+            raise ConfigError(
+                f"teachers: {teacher.name}'s instruction and shots go with fine_tune: false; set it, or remove them"
+            )
     _check_devel(config, task)
 
 
@@ -31,7 +33,9 @@ def _check_method(key: str, config: RunConfig, task: Task, method: MethodSection
     if (made.from_text if task.form == "text" else made.from_classes) is None:
         known = [name for name, m in METHODS.items() if (m.from_text if task.form == "text" else m.from_classes)]
         what = "combines classes" if task.form == "text" else "combines texts"
-        raise ConfigError(f"{key}.method: {method.method} {what}, and task {task.name} is of {task.form}; use {' or '.join(known)}")
+        raise ConfigError(
+            f"{key}.method: {method.method} {what}, and task {task.name} is of {task.form}; use {' or '.join(known)}"
+        )
     loss = loss_of(method.loss)
     if (loss.over_tokens if task.form == "text" else loss.over_classes) is None:
         raise ConfigError(f"{key}.loss: {method.loss.name} has no formula over {task.form}; choose another loss")

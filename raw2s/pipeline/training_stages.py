@@ -1,15 +1,16 @@
 """The stages that train: teachers and ceiling on ground truth, students on weak labels, then on preference pairs."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import ClassVar, Literal, cast
 
 from raw2s.config import TrainingConfig
 from raw2s.errors import StageFailed
 from raw2s.labels.forms import FORMS
 from raw2s.labels.rows import RowKind, TrainingRow
 from raw2s.labels.targets import Labelled
-from raw2s.methods import LossSection, MethodSection, PreferenceSection, loss_of, method_of
+from raw2s.methods import LossSection, MethodSection, loss_of, method_of
 from raw2s.methods.cross_entropy import CrossEntropySection
 from raw2s.methods.method import Weights
 from raw2s.pipeline.combining_stages import Combine, FitOnDevel
@@ -114,10 +115,12 @@ class TrainStudent(Trained):
     def _labelled(self, work: Work) -> Labelled:
         table, names = self.labels.read(work.folder(self.labels))
         fitted = None if self.fitted is None else self.fitted.read(work.folder(self.fitted))
-        weights = self.weights
-        if weights == "devel":
+        weights: Mapping[str, float]
+        if self.weights == "devel":
             assert fitted is not None, "the plan gives a fit where weights are fitted"
             weights = fitted.weights
+        else:
+            weights = cast("dict[str, float]", self.weights)
         examples = self.split.read(work.folder(self.split), "student")
         return Labelled(
             prompts={example["id"]: example["prompt"] for example in examples},
@@ -135,7 +138,7 @@ class TrainPreference(Trained):
     kind: ClassVar[str] = "cdpo"
     student: TrainStudent
     pairs: Pairs
-    loss: PreferenceSection
+    loss: LossSection
 
     def run(self, work: Work) -> Metrics:
         rows = self.pairs.read(work.folder(self.pairs))

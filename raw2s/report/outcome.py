@@ -53,7 +53,9 @@ def outcome(results: Results) -> str:
         + (f"a gap of {fraction(gap)} to {best}." if gap > 0 else f"no more than {best}: there is no gap to recover."),
     ]
     if results.noisy and gap > 0:
-        sentences.append(f"The gap to {listed(results.noisy)} is within the noise of this test set, so no PGR here can be relied on.")
+        sentences.append(
+            f"The gap to {listed(results.noisy)} is within the noise of this test set, so no PGR here can be relied on."
+        )
     shown = [(s, s.student) for s in list_systems(results) if s.student is not None]
     for key, sentence in SENTENCES.items():
         if held := [_with_pgr(s, student) for s, student in shown if verdict(student, bool(results.noisy)) == key]:

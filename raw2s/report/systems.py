@@ -113,7 +113,9 @@ def notes(results: Results) -> list[str]:
         "the spread from training again with other seeds comes on top."
     )
     if results.baseline is not None:
-        lines.append("always ...: the constant answer that scores best on the validation examples; what knows nothing gets that much.")
+        lines.append(
+            "always ...: the constant answer that scores best on the validation examples; what knows nothing gets that much."
+        )
     if results.form == "text":
         lines.append(
             "empty: answers that name nothing, which may be right; unparsable: not in the asked format, counted as empty."

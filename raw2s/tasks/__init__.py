@@ -4,7 +4,6 @@ from functools import cache
 from typing import Annotated
 
 from raw2s.choices import Chosen, chosen
-from raw2s.tasks.baseline import Baseline, trivial_baseline
 from raw2s.tasks.cosmosqa import COSMOSQA
 from raw2s.tasks.own import OWN
 from raw2s.tasks.sciq import SCIQ
@@ -15,7 +14,6 @@ from raw2s.tasks.task import Example, Halves, Part, Task, TaskKind, TaskSection
 __all__ = [
     "TASKS",
     "AnyTask",
-    "Baseline",
     "Example",
     "Halves",
     "Part",
@@ -25,7 +23,6 @@ __all__ = [
     "draw_halves",
     "task_kind",
     "task_of",
-    "trivial_baseline",
 ]
 
 TASKS: dict[str, TaskKind] = {

@@ -115,7 +115,9 @@ def _worker(settings: dict[str, Any]) -> None:
         with found.as_directory() if found is not None else nullcontext() as folder:
             checkpoint = None if folder is None else Path(folder)
             rank, workers = context.get_world_rank(), context.get_world_size()
-            train(job, rank, workers, checkpoint=checkpoint, report=_report, publish=partial(_publish, settings["board"], job.name))
+            train(
+                job, rank, workers, checkpoint=checkpoint, report=_report, publish=partial(_publish, settings["board"], job.name)
+            )
     except (StageFailed, ValueError) as error:
         stopped.write_text(" ".join(str(error).split()), encoding="utf-8")
         raise

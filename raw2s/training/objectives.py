@@ -84,9 +84,7 @@ def _class_loss(
     return formula(head(hidden_PH), batch.probabilities_PK, section, at)
 
 
-def _pair_loss(
-    head: nn.Module, hidden_NH: torch.Tensor, batch: Batch, *, formula: OverPairs, section: LossSection
-) -> Outcome:
+def _pair_loss(head: nn.Module, hidden_NH: torch.Tensor, batch: Batch, *, formula: OverPairs, section: LossSection) -> Outcome:
     """Eq. 9 and 12 over pairs; sequences alternate chosen, rejected."""
     logprob_N, _ = head(linear_log_probs, hidden_NH, batch.token_N)
     pairs = len(batch.reference_P2)

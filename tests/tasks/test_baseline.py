@@ -3,8 +3,8 @@
 import pytest
 
 from raw2s.evaluation.metrics import ACCURACY, EXACT_MATCH
-from raw2s.tasks import Task, task_of, trivial_baseline
-from raw2s.tasks.baseline import CANDIDATES
+from raw2s.tasks import Task, task_of
+from raw2s.tasks.baseline import CANDIDATES, trivial_baseline
 from raw2s.tasks.slurp_slots import SlotsSection
 
 
