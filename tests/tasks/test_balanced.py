@@ -113,6 +113,13 @@ def test_a_and_b_share_no_question_and_an_id_is_a_question_with_its_answer(sciq,
             assert sum(example["target"] == "true" for example in half) == len(half) // 2
 
 
+@pytest.mark.parametrize("balance", ["sampled", "exact"])
+def test_a_split_seed_fixes_halves_and_answers_for_every_seed_of_a_run(sciq, balance):
+    moving, fixed = (SciqSection(data=sciq, balance=balance, split_seed=seed, **FULL) for seed in (None, 3))
+    assert draw_halves(fixed, 1) == draw_halves(fixed, 2) == draw_halves(moving, 3)
+    assert draw_halves(moving, 1) != draw_halves(moving, 2)
+
+
 def test_exact_balance_holds_for_the_test_set_too_and_the_seed_moves_the_answers(sciq):
     section = SciqSection(data=sciq, **FULL | {"balance": "exact"})
     assert [example["target"] for example in task_of(section).held_out("test")].count("true") == 6

@@ -73,6 +73,13 @@ def test_a_seed_moves_a_and_b_within_the_pool():
     assert halves.__wrapped__("pool", 2000, 2000, 1) == first
 
 
+def test_a_split_seed_fixes_a_and_b_for_every_seed_of_a_run():
+    sizes = {"n_teacher": 20, "n_student": 20}
+    fixed = SlotsSection(split_seed=2, **sizes)
+    assert draw_halves(fixed, 1) == draw_halves(fixed, 7) == draw_halves(SlotsSection(**sizes), 2)
+    assert draw_halves(fixed, 1) != draw_halves(SlotsSection(**sizes), 1)
+
+
 @pytest.mark.parametrize(("part", "source"), [("validation", "devel"), ("test", "test")])
 def test_held_out_utterances_stay_and_fewer_are_a_prefix_of_more(part, source):
     official, every = load_slurp(source), held_out(part)
