@@ -139,7 +139,7 @@ def test_a_trained_model_scores_as_one_by_one():
     folder = SHARED / "data" / "models" / "stories260K"
     if not folder.is_dir():
         pytest.skip("the shared data folder is not here")
-    model, tokenizer = load_model(str(folder), "generation"), load_tokenizer(str(folder))
+    model, tokenizer = load_model(str(folder), "text"), load_tokenizer(str(folder))
     stories = {
         "Once upon a time, there was": [" a little girl named Lily.", " a little boy. He liked to play.", " a big dog."],
         "The sun": [" was shining.", ""],
