@@ -15,7 +15,8 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from raw2s.decoding import spread_word_scores
-from raw2s.decoding.heads import hidden_at, output_head
+from raw2s.decoding.heads import hidden_at, layout_for, output_head
+from raw2s.decoding.packing import Layout
 from raw2s.losses import (
     FusedHead,
     cdpo_loss,
@@ -71,6 +72,11 @@ class PackedModel(nn.Module):
         self.head: nn.Module = head if hasattr(model, "score") else FusedHead(head)
         self.hidden_size: int = model.config.get_text_config().hidden_size
 
+    @property
+    def layout(self) -> Layout:
+        """How its batches are packed, in training or in evaluation as it is now."""
+        return layout_for(self.model)
+
     def forward(self, batch: Batch, objective: Objective) -> Outcome:
         return objective(self.head, hidden_at(self.model, batch.rows, batch.predictor_N), batch)
 
@@ -118,9 +124,7 @@ def preference_loss(head: nn.Module, hidden_NH: torch.Tensor, batch: Batch, sett
 
     `reference_kl` is the mean over both of log P_ref - log P: the reference wrote them, so it estimates KL(ref || policy).
     """
-    logprob_N, _ = head(linear_log_probs, hidden_NH, batch.token_N)
-    pairs = len(batch.reference_P2)
-    policy_P2 = logprob_N.new_zeros(2 * pairs).index_add(0, batch.sequence_N, logprob_N).view(pairs, 2)
+    policy_P2 = _pair_logprobs(head, hidden_NH, batch)
     (chosen_P, rejected_P), (ref_chosen_P, ref_rejected_P) = policy_P2.unbind(1), batch.reference_P2.unbind(1)
     loss = cdpo_loss(
         chosen_P, rejected_P, ref_chosen_P, ref_rejected_P,
@@ -129,6 +133,18 @@ def preference_loss(head: nn.Module, hidden_NH: torch.Tensor, batch: Batch, sett
     margin_P = settings.beta * ((chosen_P - ref_chosen_P) - (rejected_P - ref_rejected_P)).detach()
     away = (batch.reference_P2 - policy_P2.detach()).mean(dim=1).sum()
     return loss, {"margin": margin_P.sum(), "accuracy": (margin_P > 0).sum(), "reference_kl": away}
+
+
+def pair_references(head: nn.Module, hidden_NH: torch.Tensor, batch: Batch) -> Outcome:
+    """No loss: log P of the chosen and of the rejected text of every pair, (P, 2), under the model before it is trained."""
+    return hidden_NH.new_zeros(()), {"reference_P2": _pair_logprobs(head, hidden_NH, batch)}
+
+
+def _pair_logprobs(head: nn.Module, hidden_NH: torch.Tensor, batch: Batch) -> torch.Tensor:
+    """Summed log P of every pair's texts, end included: (P, 2), fp32 at least."""
+    logprob_N, _ = head(linear_log_probs, hidden_NH, batch.token_N)
+    pairs = len(batch.reference_P2)
+    return logprob_N.new_zeros(2 * pairs).index_add(0, batch.sequence_N, logprob_N).view(pairs, 2)
 
 
 def token_accuracy(head: nn.Module, hidden_NH: torch.Tensor, batch: Batch) -> Outcome:

@@ -17,7 +17,10 @@ class TextTarget(TypedDict):
 
 
 class TrainingRow(TypedDict):
-    """`targets` for generation, `probabilities` over the classes for classification, the pair for preference."""
+    """`targets` for generation, `probabilities` over the classes for classification, the pair for preference.
+
+    `ref_chosen` and `ref_rejected` are as labelling scored them, for the record: training takes its own, in its own precision.
+    """
 
     id: int
     prompt: str
