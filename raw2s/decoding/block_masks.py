@@ -92,7 +92,7 @@ def _attention(
 
     if not isinstance(attention_mask, BlockMask):
         return sdpa_attention_forward(module, query, key, value, attention_mask, **options)
-    attend: Callable[..., Tensor] = flex_attention if torch.compiler.is_compiling() else _compiled_attention()
+    attend: Any = flex_attention if torch.compiler.is_compiling() else _compiled_attention()
     shared = query.shape[1] != key.shape[1]
     out = attend(query, key, value, block_mask=attention_mask, scale=options.get("scaling"), enable_gqa=shared)
     return out.transpose(1, 2).contiguous(), None
