@@ -143,7 +143,7 @@ def bucket(tokens: int) -> int:
 
     A new width costs a GPU a compiled kernel or a plan; these cost at most a sixteenth of filler, beside the 128.
     """
-    step = max(128, 1 << (tokens - 1).bit_length() - 5) if tokens > 1 else 128
+    step = 1 << max(7, (tokens - 1).bit_length() - 5)
     return -(-tokens // step) * step
 
 
