@@ -52,8 +52,8 @@ _TOY = LlamaConfig(
     max_position_embeddings=2048, tie_word_embeddings=False,
 )  # fmt: skip
 TINY = Sizes(
-    step=_TOY, seven=_TOY, scorer=GPT2Config(vocab_size=512, n_embd=64, n_layer=2, n_head=4), rows=4, prompt=(20, 40),
-    target=(5, 9), trees=(2,), tree_tokens=300, scored=(3, 40, 4, 6), steps=2,
+    step=_TOY, seven=_TOY, scorer=GPT2Config(vocab_size=512, n_embd=64, n_layer=2, n_head=4), rows=2, prompt=(20, 30),
+    target=(5, 9), trees=(2,), tree_tokens=60, scored=(2, 30, 3, 5), steps=1,
 )  # fmt: skip
 
 

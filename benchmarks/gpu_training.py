@@ -5,7 +5,6 @@ import statistics
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from functools import partial
 from types import SimpleNamespace
 
 import torch
@@ -13,15 +12,15 @@ from gpu_report import SEED, Report, Sizes, made_model, prepare
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from raw2s.decoding import spread_word_scores
+from raw2s.decoding.heads import hidden_at, layout_for, output_head
 from raw2s.decoding.packing import token_tree
-from raw2s.losses import linear_log_probs
+from raw2s.losses import FusedHead, linear_cross_entropy, linear_edl_loss, linear_log_probs
 from raw2s.models.layers import checkpoint_layers
 from raw2s.training.batching import Batch, TokenRow, TokenSequence, collate
-from raw2s.training.job import LossSettings
-from raw2s.training.objectives import Coefficients, PackedModel, token_loss
-from raw2s.training.throughput import WORK, Meter
 
-LOSSES = {"ce": LossSettings(gamma_max=0.2), "edl": LossSettings(edl=True, kl_weight=1e-5, gamma_max=0.2)}
+HOPPER_PEAK = 989e12
+"""Dense bf16 operations a second of an H100 or H200 SXM, NVIDIA's data sheet."""
 
 
 def random_row(draw: random.Random, vocabulary: int, prompt: int, targets: Sequence[int]) -> TokenRow:
@@ -42,38 +41,61 @@ def random_rows(sizes: Sizes, draw: random.Random, *, short: bool = False) -> li
     ]
 
 
-def collated(packed: PackedModel, rows: Sequence[TokenRow], device: torch.device) -> Batch:
-    return collate(rows, SimpleNamespace(pad_token_id=0), packed.hidden_size, packed.layout).to(device)  # type: ignore[arg-type]
+def pack(model: PreTrainedModel, rows: Sequence[TokenRow]) -> Batch:
+    return collate(rows, SimpleNamespace(pad_token_id=0), model.config.hidden_size, layout_for(model))  # type: ignore[arg-type]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Trainer:
-    packed: PackedModel
+    """A model in bf16, its head fused with the loss, torch's AdamW; moments in bf16 too."""
+
+    model: PreTrainedModel
+    head: FusedHead
     optimizer: torch.optim.Optimizer
-    meter: Meter
     device: torch.device
 
     @classmethod
     def of(cls, model: PreTrainedModel, device: torch.device) -> "Trainer":
-        packed = PackedModel(model.train())
-        optimizer = torch.optim.AdamW(packed.parameters(), lr=1e-5, fused=True)
-        return cls(packed=packed, optimizer=optimizer, meter=Meter(packed, device, 1), device=device)
+        optimizer = torch.optim.AdamW(model.train().parameters(), lr=1e-5, fused=True)
+        return cls(model=model, head=FusedHead(output_head(model)), optimizer=optimizer, device=device)
 
-    def loss(self, batch: Batch, rows: Sequence[TokenRow], loss: LossSettings) -> Tensor:
-        at = Coefficients(loss.gamma_max / 2, loss.kl_weight)
-        total, _ = self.packed(batch, partial(token_loss, settings=loss, at=at))
-        return total / sum(row.total for row in rows)
+    def packed(self, rows: Sequence[TokenRow]) -> Batch:
+        return pack(self.model, rows).to(self.device)
+
+    def loss(self, batch: Batch, rows: Sequence[TokenRow], loss: str) -> Tensor:
+        """The mean over weighted target tokens, as the pipeline's students have it: three teachers, the bridge, gamma 0.1."""
+        hidden_NH = hidden_at(self.model, batch.rows, batch.predictor_N)
+        assert batch.word_logprob_IW is not None
+        given = (batch.word_logprob_IW, batch.word_N.expand(len(batch.weight_IN), -1))
+
+        def token_prob(max_prob_N: Tensor) -> Tensor:
+            logprob_IN = spread_word_scores(*given, max_prob_N.expand(len(batch.weight_IN), -1), bridge="log")
+            return (batch.weight_IN * logprob_IN.exp()).sum(dim=0) / batch.weight_IN.sum(dim=0)
+
+        common = {"row_weight_N": batch.weight_IN.sum(dim=0), "gamma": 0.1}
+        if loss == "edl":
+            found = self.head(linear_edl_loss, hidden_NH, batch.token_N, token_prob, kl_weight=1e-5, **common)
+        else:
+            found = self.head(linear_cross_entropy, hidden_NH, batch.token_N, token_prob, **common)
+        total: Tensor = found.loss / sum(row.total for row in rows)
+        return total
+
+    def flops(self, tokens: int, targets: int) -> float:
+        """Six operations a weight and token, the head's at the targets only (Kaplan et al. 2020); none for attention."""
+        body = self.model.get_decoder()
+        looked_up = sum(module.weight.numel() for module in body.modules() if isinstance(module, torch.nn.Embedding))
+        return 6.0 * ((sum(p.numel() for p in body.parameters()) - looked_up) * tokens + self.head.weight.numel() * targets)
 
     def update(self) -> None:
-        torch.nn.utils.clip_grad_norm_(self.packed.parameters(), 1.0)
+        torch.nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
         self.optimizer.step()
         self.optimizer.zero_grad()
 
-    def gradient_norm(self, batch: Batch, rows: Sequence[TokenRow], loss: LossSettings) -> tuple[float, float]:
+    def gradient_norm(self, batch: Batch, rows: Sequence[TokenRow], loss: str) -> tuple[float, float]:
         """The loss, and the norm of its gradient; no step."""
         value = self.loss(batch, rows, loss)
         value.backward()
-        norm = torch.nn.utils.get_total_norm([p.grad for p in self.packed.parameters() if p.grad is not None])
+        norm = torch.nn.utils.get_total_norm([p.grad for p in self.model.parameters() if p.grad is not None])
         self.optimizer.zero_grad()
         return value.item(), norm.item()
 
@@ -84,23 +106,22 @@ class Trainer:
 
     def figures(self, seconds: float, work: Sequence[tuple[list[TokenRow], Batch]]) -> dict[str, float]:
         """Of steps on those batches that took `seconds` together."""
-        done = dict.fromkeys(WORK, 0.0)
-        for rows, batch in work:
-            counts = (sum(row.length for row in rows), batch.rows.input_ids_RT.numel(), len(batch.predictor_N))
-            done = {key: done[key] + count for key, count in zip(WORK, counts, strict=True)}
-        flops = sum(self.meter.flops[key] * done[key] for key in self.meter.flops)
+        tokens = sum(row.length for rows, _ in work for row in rows)
+        cells = sum(batch.rows.input_ids_RT.numel() for _, batch in work)
+        targets = sum(len(batch.predictor_N) for _, batch in work)
+        on_gpu = self.device.type == "cuda"
         return {
             "ms": 1e3 * seconds / len(work),
-            "tokens_per_second": done["tokens"] / seconds,
-            "filler": 1 - done["tokens"] / done["cells"],
-            **({"mfu": flops / seconds / self.meter.peak} if self.meter.peak else {}),
-            "peak_gib": torch.cuda.max_memory_allocated() / 2**30 if self.device.type == "cuda" else 0.0,
+            "tokens_per_second": tokens / seconds,
+            "filler": 1 - tokens / cells,
+            "mfu": self.flops(tokens, targets) / seconds / HOPPER_PEAK if on_gpu else float("nan"),
+            "peak_gib": torch.cuda.max_memory_allocated() / 2**30 if on_gpu else float("nan"),
         }
 
 
-def fixed_steps(trainer: Trainer, rows: list[TokenRow], loss: LossSettings, steps: int, accumulate: int = 1) -> dict[str, float]:
+def fixed_steps(trainer: Trainer, rows: list[TokenRow], loss: str, steps: int, accumulate: int = 1) -> dict[str, float]:
     """Steps on one batch, each waited for: the median. `accumulate` forward and backward passes a step."""
-    batch = collated(trainer.packed, rows, trainer.device)
+    batch = trainer.packed(rows)
     if trainer.device.type == "cuda":
         torch.cuda.reset_peak_memory_stats()
     seconds, losses = [], []
@@ -118,7 +139,7 @@ def fixed_steps(trainer: Trainer, rows: list[TokenRow], loss: LossSettings, step
     }  # fmt: skip
 
 
-def fresh_steps(trainer: Trainer, batches: Iterable[list[TokenRow]], loss: LossSettings, *, warm_up: int) -> dict[str, float]:
+def fresh_steps(trainer: Trainer, batches: Iterable[list[TokenRow]], loss: str, *, warm_up: int) -> dict[str, float]:
     """Steps on new rows each, packed as they come and not waited for; figures of all after the first `warm_up`."""
     work: list[tuple[list[TokenRow], Batch]] = []
     packing, start = [], 0.0
@@ -126,7 +147,7 @@ def fresh_steps(trainer: Trainer, batches: Iterable[list[TokenRow]], loss: LossS
         if i == warm_up:
             start = trainer.wait()
         begun = time.perf_counter()
-        batch = collate(rows, SimpleNamespace(pad_token_id=0), trainer.packed.hidden_size, trainer.packed.layout)  # type: ignore[arg-type]
+        batch = pack(trainer.model, rows)
         packing.append(time.perf_counter() - begun)
         batch = batch.to(trainer.device)
         trainer.loss(batch, rows, loss).backward()
@@ -153,7 +174,7 @@ def step_part(report: Report) -> None:
     trainer = Trainer.of(model, report.device)
     draw = random.Random(SEED)
     rows, short = random_rows(report.sizes, draw), random_rows(report.sizes, draw, short=True)
-    fresh = [random_rows(report.sizes, draw) for _ in range(4 + report.sizes.steps)]
+    fresh = [random_rows(report.sizes, draw) for _ in range(2 * report.sizes.steps)]
     held = {name: p.detach().clone() for name, p in model.named_parameters()}
     reference: dict[str, tuple[float, float]] = {}
     for variant, (how, losses) in VARIANTS.items():
@@ -166,11 +187,11 @@ def step_part(report: Report) -> None:
                 compare_and_time(report, trainer, rows, f"{variant} {loss}", reference)
             if how == ("blocks", "compile"):
                 reference_apart(report, trainer, rows)
-                report.add("step, fresh shapes", **fresh_steps(trainer, fresh, LOSSES["edl"], warm_up=4))
-                fixed = fixed_steps(trainer, rows, LOSSES["edl"], report.sizes.steps)
+                report.add("step, fresh shapes", **fresh_steps(trainer, fresh, "edl", warm_up=report.sizes.steps))
+                fixed = fixed_steps(trainer, rows, "edl", report.sizes.steps)
                 report.add("step, fixed shape on the graph for any", **fixed)
             if "liger" not in how:
-                report.add(f"short rows, {variant} edl", **fixed_steps(trainer, short, LOSSES["edl"], report.sizes.steps))
+                report.add(f"short rows, {variant} edl", **fixed_steps(trainer, short, "edl", report.sizes.steps))
 
 
 def compare_and_time(
@@ -179,26 +200,24 @@ def compare_and_time(
     """Loss and gradient norm beside the first variant's of that loss, which go to `reference`; then steps on one batch."""
     loss = name.split()[-1]
     start = trainer.wait()
-    found = trainer.gradient_norm(collated(trainer.packed, rows, report.device), rows, LOSSES[loss])
+    found = trainer.gradient_norm(trainer.packed(rows), rows, loss)
     first = trainer.wait() - start
     expected = reference.setdefault(loss, found)
     loss_apart, norm_apart = (abs(a - b) / abs(b) for a, b in zip(found, expected, strict=True))
     assert loss_apart < 1e-3 and norm_apart < 2e-2, f"loss {loss_apart} and norm {norm_apart} off the dense path's"
-    figures = fixed_steps(trainer, rows, LOSSES[loss], report.sizes.steps)
+    figures = fixed_steps(trainer, rows, loss, report.sizes.steps)
     report.add(f"step, {name}", loss_apart=loss_apart, norm_apart=norm_apart, first_pass_s=first, **figures)
 
 
 def reference_apart(report: Report, trainer: Trainer, rows: list[TokenRow]) -> None:
     """How far log P of two texts of a prompt is apart between evaluation without gradients and a training forward, in nats."""
-    batch = collated(trainer.packed, rows, report.device)
+    batch = trainer.packed(rows)
     found = []
     for training in (False, True):
-        trainer.packed.train(training)
+        trainer.model.train(training)
         with torch.set_grad_enabled(training):
-            hidden: list[Tensor] = []
-            trainer.packed(batch, lambda head, hidden_NH, _, kept=hidden: (kept.append(hidden_NH), {}))
-            logged = trainer.packed.head(linear_log_probs, hidden[0], batch.token_N)[0]
-        found.append(logged.detach())
+            hidden_NH = hidden_at(trainer.model, batch.rows, batch.predictor_N)
+            found.append(trainer.head(linear_log_probs, hidden_NH, batch.token_N)[0].detach())
     report.add("references", tokens=len(found[0]), largest_apart_nats=(found[0] - found[1]).abs().max().item())
 
 
@@ -216,13 +235,13 @@ def seven_part(report: Report) -> None:
         done = False
         with report.part(name):
             prepare(model, ("blocks", "compile"))
-            figures = fixed_steps(trainer, rows, LOSSES["edl"], max(2, sizes.steps // 2))
+            figures = fixed_steps(trainer, rows, "edl", max(2, sizes.steps // 2))
             report.add(f"{name}, edl", **figures)
             done = True
-            report.add(f"{name}, ce", **fixed_steps(trainer, rows, LOSSES["ce"], 2))
-            report.add(f"{name}, edl, 2 micro-batches", **fixed_steps(trainer, rows, LOSSES["edl"], 1, accumulate=2))
+            report.add(f"{name}, ce", **fixed_steps(trainer, rows, "ce", 2))
+            report.add(f"{name}, edl, 2 micro-batches", **fixed_steps(trainer, rows, "edl", 1, accumulate=2))
             checkpoint_layers(model, 1.0)
-            report.add(f"{name}, edl, all layers recomputed", **fixed_steps(trainer, rows, LOSSES["edl"], 2))
+            report.add(f"{name}, edl, all layers recomputed", **fixed_steps(trainer, rows, "edl", 2))
         if done:
             break
         trainer.optimizer.zero_grad()

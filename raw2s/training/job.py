@@ -1,13 +1,11 @@
 """What a training run is told: plain data that travels from the driver to the workers."""
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
+from raw2s.config import TrainingConfig
 from raw2s.models import Kind
 from raw2s.training.rows import Form
-
-if TYPE_CHECKING:
-    from raw2s.config import TrainingConfig
 
 
 @dataclass(frozen=True)
@@ -40,7 +38,7 @@ class Job:
     form: Form
     train_file: str
     validation_file: str
-    training: "TrainingConfig"
+    training: TrainingConfig
     loss: LossSettings
     seed: int
     board: Any
