@@ -46,13 +46,13 @@ def next_token_logits(
 
 
 def head_logits(hidden_NH: Tensor, weight_VH: Tensor, bias_V: Tensor | None, memory_NV: Tensor | None = None) -> Tensor:
-    """The head's product, (N, V), in `logit_dtype`; into `memory_NV` where that is given.
+    """The head's product, (N, V), in `logit_dtype`; `memory_NV`, of that type, may be written to.
 
     A product in bf16 is summed in fp32 anyway: rounded to bf16 before the softmax, a logit of 20 would be wrong by 0.06.
     """
     dtype = logit_dtype(weight_VH)
     if weight_VH.is_cuda and weight_VH.dtype != dtype:
-        logits_NV = torch.mm(hidden_NH, weight_VH.T, out_dtype=dtype, out=memory_NV)
+        logits_NV = torch.mm(hidden_NH, weight_VH.T, out_dtype=dtype)
     else:  # a CPU has no such product; a cast to the same type copies nothing
         logits_NV = torch.mm(hidden_NH.to(dtype), weight_VH.to(dtype).T, out=memory_NV)
     return logits_NV if bias_V is None else logits_NV.add_(bias_V)

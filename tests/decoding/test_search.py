@@ -7,8 +7,10 @@ import torch
 from torch.nn.utils.rnn import pad_sequence
 
 from raw2s.decoding import static_search as static_module
+from raw2s.decoding.scoring import continuation_logprobs
 from raw2s.decoding.search import shrinking_search
 from raw2s.decoding.static_search import can_capture, static_search
+from raw2s.models.load import load_model
 
 
 def random_prompts(vocabulary, lengths, seed):
@@ -72,6 +74,26 @@ def test_the_result_is_not_written_over_by_the_next_search(llama):
         kept = first.final_ids_BMT.clone()
         static_search(llama, *random_prompts(llama.config.vocab_size, [6, 3], seed=5), **options)
     assert torch.equal(first.final_ids_BMT, kept)
+
+
+@torch.inference_mode()
+@pytest.mark.parametrize("name", ["tiny-gpt2", "tiny-opt", "tiny-gpt-neox", "tiny-llama"])
+@pytest.mark.parametrize("search", ["shrinking", "static"])
+def test_in_half_precision_a_beams_score_is_near_that_of_its_tokens_in_single(name, search):
+    half, single = load_model(name, "generation", dtype=torch.bfloat16), load_model(name, "generation")
+    ids_BP, mask_BP = random_prompts(half.config.vocab_size, [9, 14, 3], seed=0)
+    options = {"beams": 4, "max_new_tokens": 10, "end_id": None}
+    if search == "static":
+        found = static_search(half, ids_BP, mask_BP, **options)
+        targets, means = found.final_ids_BMT.tolist(), found.final_score_BM
+    else:
+        found = shrinking_search(half, ids_BP, mask_BP, **options)
+        targets, means = found.ids_BMT.tolist(), found.mean_logprob_BM
+    prompts = [row[mask.bool()].tolist() for row, mask in zip(ids_BP, mask_BP, strict=True)]
+    expected = torch.tensor(continuation_logprobs(single, prompts, targets, filler=0)).mean(dim=2)
+    torch.testing.assert_close(means, expected, rtol=0.02, atol=0.02)
+    assert means.dtype == torch.float32
+    assert (means != means.bfloat16().float()).any(), "the scores are rounded to bf16"
 
 
 def test_a_cpu_captures_nothing(llama):

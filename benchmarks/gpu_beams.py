@@ -1,0 +1,308 @@
+"""Beams and labelling on a GPU: steps replayed as a CUDA graph against steps launched one by one, `generate`, and fp32.
+
+GPT2-Large's shape with random weights. Run by `benchmarks/gpu.py`.
+"""
+
+import copy
+import random
+import statistics
+import time
+import traceback
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from transformers import AutoModelForCausalLM, GenerationConfig, GPT2Config, PreTrainedModel
+
+from raw2s.decoding import static_search as static
+from raw2s.decoding.scoring import continuation_logprobs
+from raw2s.decoding.search import Hypotheses, shrinking_search
+from raw2s.models.load import fuse_gelu
+
+Out = Callable[[str, dict[str, Any]], None]
+TIMES_FASTER_THAN_TODAY = 3
+"""The bar: steps as a graph against steps launched one by one, both in bf16."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Case:
+    config: GPT2Config
+    prompts: int
+    tokens: int
+    beams: int
+    new_tokens: int
+    candidates: int
+    target_tokens: int
+    repeats: int
+
+
+LARGE = Case(
+    config=GPT2Config(n_embd=1280, n_layer=36, n_head=20), prompts=32, tokens=450, beams=5, new_tokens=48, candidates=15,
+    target_tokens=30, repeats=5,
+)  # fmt: skip
+TINY = Case(
+    config=GPT2Config(n_embd=64, n_layer=2, n_head=4, vocab_size=600), prompts=4, tokens=20, beams=3, new_tokens=9, candidates=3,
+    target_tokens=5, repeats=2,
+)  # fmt: skip
+
+
+@torch.inference_mode()
+def run(out: Out, tiny: bool = False) -> None:
+    """Each result by itself: one that fails leaves the others."""
+    case, device = TINY if tiny else LARGE, torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    torch.manual_seed(0)
+    with device:
+        single = AutoModelForCausalLM.from_config(case.config, dtype=torch.float32).eval()
+    # With the usual weights every distribution is nearly flat, and rounding alone decides between beams.
+    single.transformer.ln_f.weight.mul_(6)
+    as_published = copy.deepcopy(single).bfloat16()
+    half = copy.deepcopy(as_published)
+    for model in (single, half):
+        fuse_gelu(model)
+    even = padded([case.tokens] * case.prompts, case, device)
+    draw = random.Random(0)
+    uneven = padded([draw.randint(case.tokens // 4, case.tokens) for _ in range(case.prompts)], case, device)
+    measures: dict[str, Callable[[], dict[str, Any]]] = {
+        "beams": lambda: times(single, as_published, half, even, case),
+        "beams_agree": lambda: agreement(single, half, uneven, case),
+        "step": lambda: steps(half, even, case),
+        "step_kernels": lambda: kernels(half, even, case),
+        "step_attention": lambda: attention(case, device),
+        "labelling": lambda: labelling(single, half, even, case),
+    }
+    for name, measure in measures.items():
+        try:
+            out(name, measure())
+        except Exception:
+            out(name, {"failed": traceback.format_exc().splitlines()[-8:]})
+
+
+def padded(lengths: list[int], case: Case, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Random prompts, left-padded, and their mask: (B, P)."""
+    ids_BP = torch.randint(case.config.vocab_size - 1, (len(lengths), max(lengths)), device=device)
+    first_B1 = max(lengths) - torch.tensor(lengths, device=device)[:, None]
+    return ids_BP, (torch.arange(max(lengths), device=device) >= first_B1).long()
+
+
+def seconds(work: Callable[[], Any], repeats: int) -> float:
+    """Median wall time between synchronisations, after one run that does not count."""
+    taken = []
+    for _ in range(repeats + 1):
+        wait()
+        start = time.perf_counter()
+        work()
+        wait()
+        taken.append(time.perf_counter() - start)
+    return statistics.median(taken[1:])
+
+
+def wait() -> None:
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+
+
+def replayed(model: PreTrainedModel, prompts: tuple[Tensor, Tensor], case: Case) -> Hypotheses:
+    found = static.static_search(model, *prompts, **options(case))
+    return Hypotheses(found.final_ids_BMT, found.final_tokens_BM, found.final_score_BM)
+
+
+def launched(model: PreTrainedModel, prompts: tuple[Tensor, Tensor], case: Case) -> Hypotheses:
+    return shrinking_search(model, *prompts, **options(case))
+
+
+def options(case: Case) -> dict[str, Any]:
+    return {"beams": case.beams, "max_new_tokens": case.new_tokens, "end_id": case.config.vocab_size - 1}
+
+
+def generated(model: PreTrainedModel, prompts: tuple[Tensor, Tensor], case: Case) -> Any:
+    end = case.config.vocab_size - 1
+    settings = GenerationConfig(
+        num_beams=case.beams, num_return_sequences=case.beams, max_new_tokens=case.new_tokens, do_sample=False, length_penalty=1.0,
+        early_stopping=False, eos_token_id=end, pad_token_id=end,
+    )  # fmt: skip
+    return model.generate(input_ids=prompts[0], attention_mask=prompts[1], generation_config=settings)
+
+
+def times(
+    single: PreTrainedModel, as_published: PreTrainedModel, half: PreTrainedModel, prompts: tuple[Tensor, Tensor], case: Case
+) -> dict[str, Any]:
+    """Seconds of one batch. The first call captures the graph."""
+    wait()
+    start = time.perf_counter()
+    replayed(half, prompts, case)
+    wait()
+    figures = {
+        "first_call": time.perf_counter() - start,
+        "replayed": seconds(lambda: replayed(half, prompts, case), case.repeats),
+        "launched": seconds(lambda: launched(as_published, prompts, case), 3),
+        "launched_fused_gelu": seconds(lambda: launched(half, prompts, case), 3),
+        "replayed_unfused_gelu": seconds(lambda: replayed(as_published, prompts, case), 3),
+        "generate": seconds(lambda: generated(as_published, prompts, case), 1),
+        "launched_fp32": seconds(lambda: launched(single, prompts, case), 1),
+        "replayed_fp32": seconds(lambda: replayed(single, prompts, case), 2),
+    }
+    return {
+        "seconds": figures,
+        "times_faster_than_launched": figures["launched"] / figures["replayed"],
+        "bar": f"at least {TIMES_FASTER_THAN_TODAY}",
+        "times_faster_than_generate": figures["generate"] / figures["replayed"],
+        "bf16_times_faster_than_fp32": figures["replayed_fp32"] / figures["replayed"],
+    }
+
+
+def agreement(single: PreTrainedModel, half: PreTrainedModel, prompts: tuple[Tensor, Tensor], case: Case) -> dict[str, Any]:
+    """Prompts of unlike lengths. In fp32 both searches find the same; in bf16 each is as near to fp32 as the other.
+
+    `score_error`: a beam's mean log-probability against fp32's for the same tokens, teacher-forced: the largest and the mean.
+    """
+    found = {
+        "replayed_fp32": replayed(single, prompts, case), "launched_fp32": launched(single, prompts, case),
+        "replayed": replayed(half, prompts, case), "launched": launched(half, prompts, case),
+    }  # fmt: skip
+    named = {name: candidates(hypotheses) for name, hypotheses in found.items()}
+
+    def shared(one: str, other: str) -> float:
+        same = sum(len(set(a) & set(b)) for a, b in zip(named[one], named[other], strict=True))
+        return same / sum(map(len, named[one]))
+
+    texts = [row[mask.bool()].tolist() for row, mask in zip(*prompts, strict=True)]
+    errors = {}
+    for name in named:
+        targets = [[list(ids) for ids in own] for own in named[name]]
+        scores = continuation_logprobs(single, texts, targets, filler=0)
+        off = [
+            abs(mean - sum(score) / len(score))
+            for own, scored in zip(named[name], scores, strict=True)
+            for mean, score in zip(own.values(), scored, strict=True)
+        ]
+        errors[name] = {"max": max(off), "mean": sum(off) / len(off)}
+    return {
+        "candidates_shared_fp32": shared("replayed_fp32", "launched_fp32"), "bar": "at least 0.99 in fp32",
+        "candidates_shared_bf16": shared("replayed", "launched"),
+        "candidates_shared_replayed_bf16_and_fp32": shared("replayed", "replayed_fp32"),
+        "candidates_shared_launched_bf16_and_fp32": shared("launched", "launched_fp32"),
+        "score_error": errors,
+    }  # fmt: skip
+
+
+def candidates(found: Hypotheses) -> list[dict[tuple[int, ...], float]]:
+    """Per prompt the mean log-probability of each hypothesis, by its tokens."""
+    return [
+        {tuple(ids[:n]): mean for ids, n, mean in zip(ids_MT, tokens_M, mean_M, strict=True) if mean > float("-inf")}
+        for ids_MT, tokens_M, mean_M in zip(
+            found.ids_BMT.tolist(), found.tokens_BM.tolist(), found.mean_logprob_BM.tolist(), strict=True
+        )
+    ]
+
+
+def steps(model: PreTrainedModel, prompts: tuple[Tensor, Tensor], case: Case) -> dict[str, Any]:
+    """Milliseconds of a step by itself, of the prompts' forward pass, and what reading weights and cache once would take."""
+    step = kept_step(model, prompts, case)
+    prompt_pass = seconds(lambda: launched(model, prompts, replace(case, new_tokens=1)), case.repeats)
+    whole = seconds(lambda: launched(model, prompts, case), 2)
+    cache = sum(layer.keys.nbytes + layer.values.nbytes for layer in step.cache.layers)
+    weights = sum(parameter.nbytes for parameter in model.parameters())
+
+    def few() -> None:
+        for _ in range(5):
+            step.beams.step.fill_(1)
+            step.run(model)
+
+    return {
+        "replayed_ms": seconds(few, case.repeats) / 5 * 1e3,
+        "launched_ms": (whole - prompt_pass) / (case.new_tokens - 1) * 1e3,
+        "prompts_ms": prompt_pass * 1e3,
+        "floor_ms_at_4.3_TB_per_s": (cache + weights) / 4.3e9,
+        "cache_bytes": cache,
+    }
+
+
+def kept_step(model: PreTrainedModel, prompts: tuple[Tensor, Tensor], case: Case) -> static.Step:
+    replayed(model, prompts, case)
+    return static._KEPT[model]
+
+
+def kernels(model: PreTrainedModel, prompts: tuple[Tensor, Tensor], case: Case) -> dict[str, Any]:
+    """Where a step's time goes: microseconds and calls of its longest kernels."""
+    step = kept_step(model, prompts, case)
+    kinds = [torch.profiler.ProfilerActivity.CPU, torch.profiler.ProfilerActivity.CUDA]
+    with torch.profiler.profile(activities=kinds if torch.cuda.is_available() else kinds[:1]) as profile:
+        step.beams.step.fill_(1)
+        step.run(model)
+        wait()
+    spent = [(event.key[:70], event.self_device_time_total, event.count) for event in profile.key_averages()]
+    spent.sort(key=lambda row: -row[1])
+    return {"kernels": spent[:16], "us": sum(row[1] for row in spent), "calls": sum(row[2] for row in spent if row[1])}
+
+
+def attention(case: Case, device: torch.device) -> dict[str, Any]:
+    """Microseconds of a step's attention in one layer, by kernel: the choice is torch's unless one is named."""
+    heads, size = case.config.n_head, case.config.n_embd // case.config.n_head
+    columns = -(-(512 + case.beams * case.new_tokens) // 16) * 16
+    shape = (case.prompts, heads, columns, size)
+    keys, values = (torch.randn(shape, device=device, dtype=torch.bfloat16) for _ in range(2))
+    query = torch.randn(case.prompts, heads, case.beams, size, device=device, dtype=torch.bfloat16)
+    bias = torch.zeros(case.prompts, 1, case.beams, columns, device=device, dtype=torch.bfloat16)
+    bias[..., columns // 2 :] = float("-inf")
+
+    def attend() -> Tensor:
+        return torch.nn.functional.scaled_dot_product_attention(query, keys, values, attn_mask=bias)
+
+    def products() -> Tensor:
+        weight = (query @ keys.mT * size**-0.5 + bias).softmax(dim=-1, dtype=torch.float32).to(query.dtype)
+        return weight @ values
+
+    found: dict[str, Any] = {"floor_us_at_4.3_TB_per_s": 2 * keys.nbytes / 4.3e6}
+    reference = products().float()
+    for backend in (None, SDPBackend.CUDNN_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH, "products"):
+        name = getattr(backend, "name", backend or "default")
+        try:
+            if isinstance(backend, SDPBackend):
+                with sdpa_kernel(backend):
+                    spent, got = repeated(attend), attend()
+            else:
+                work = products if backend else attend
+                spent, got = repeated(work), work()
+            found[name] = {"us": spent * 1e6, "error": float((got.float() - reference).norm() / reference.norm())}
+        except Exception as error:
+            found[name] = {"failed": str(error)[:200]}
+    return found
+
+
+def repeated(work: Callable[[], Any], times: int = 20) -> float:
+    """Seconds of one of many: as a graph on a GPU, where launching would take longer than the work."""
+    if not torch.cuda.is_available():
+        return seconds(work, times)
+    work()
+    wait()
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        for _ in range(times):
+            work()
+    return seconds(graph.replay, 5) / times
+
+
+def labelling(single: PreTrainedModel, half: PreTrainedModel, prompts: tuple[Tensor, Tensor], case: Case) -> dict[str, Any]:
+    """A teacher's share of labelling: its beams, and the scores of every teacher's candidates. Prompts a second."""
+    texts = prompts[0].tolist()
+    draw = random.Random(1)
+
+    def target() -> list[int]:
+        return [draw.randrange(case.config.vocab_size) for _ in range(case.target_tokens)]
+
+    targets = [[target() for _ in range(case.candidates)] for _ in texts]
+    models = {"bf16": half, "fp32": single}
+    spent: dict[str, dict[str, float]] = {}
+    sums: dict[str, Tensor] = {}
+    for name, model in models.items():
+        score = lambda model=model: continuation_logprobs(model, texts, targets, filler=0)  # noqa: E731
+        sums[name] = torch.tensor([sum(scored) / len(scored) for own in score() for scored in own])
+        spent[name] = {"beams": seconds(lambda model=model: replayed(model, prompts, case), 3), "scores": seconds(score, 3)}
+    rate = {name: len(texts) / sum(parts.values()) for name, parts in spent.items()}
+    return {
+        "seconds": spent, "prompts_per_second": rate, "bf16_times_faster": rate["bf16"] / rate["fp32"],
+        "mean_logprob_error": {"max": float((sums["bf16"] - sums["fp32"]).abs().max()), "rms": float((sums["bf16"] - sums["fp32"]).pow(2).mean().sqrt())},
+    }  # fmt: skip
