@@ -88,7 +88,7 @@ def run_part(part: str, tiny: bool, seconds: float, out: Callable[[str, dict[str
     try:
         importlib.import_module(f"gpu_{part}").run(out, tiny=tiny)
     except (Exception, Over):
-        out("failed", {"error": traceback.format_exc().splitlines()[-12:]})
+        out("failed", {"error": traceback.format_exc().splitlines()[-24:]})
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
     if torch.cuda.is_available():

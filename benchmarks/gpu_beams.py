@@ -1,11 +1,10 @@
 """Beams and labelling on a GPU: steps replayed as a CUDA graph against steps launched one by one, `generate`, and fp32.
 
-GPT2-Large's shape with random weights. Run by `benchmarks/gpu.py`.
+GPT2-Large's shape with random weights, and TinyLlama's for heads that share keys. Run by `benchmarks/gpu.py`.
 """
 
 import copy
 import random
-import statistics
 import time
 import traceback
 from collections.abc import Callable
@@ -13,9 +12,10 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
+from gpu_beam_steps import attention, kernels, steps
+from gpu_timing import seconds, wait
 from torch import Tensor
-from torch.nn.attention import SDPBackend, sdpa_kernel
-from transformers import AutoModelForCausalLM, GenerationConfig, GPT2Config, PreTrainedModel
+from transformers import AutoModelForCausalLM, GenerationConfig, GPT2Config, LlamaConfig, PreTrainedConfig, PreTrainedModel
 
 from raw2s.decoding import static_search as static
 from raw2s.decoding.scoring import continuation_logprobs
@@ -29,7 +29,7 @@ TIMES_FASTER_THAN_TODAY = 3
 
 @dataclass(frozen=True, kw_only=True)
 class Case:
-    config: GPT2Config
+    config: PreTrainedConfig
     prompts: int
     tokens: int
     beams: int
@@ -48,16 +48,20 @@ TINY = Case(
     target_tokens=5, repeats=2,
 )  # fmt: skip
 
+LLAMA = LlamaConfig(
+    vocab_size=32_000, hidden_size=2048, intermediate_size=5632, num_hidden_layers=22, num_attention_heads=32, num_key_value_heads=4,
+    max_position_embeddings=2048, tie_word_embeddings=False,
+)  # fmt: skip
+TINY_LLAMA = LlamaConfig(
+    vocab_size=600, hidden_size=64, intermediate_size=96, num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2
+)
+
 
 @torch.inference_mode()
 def run(out: Out, tiny: bool = False) -> None:
     """Each result by itself: one that fails leaves the others."""
     case, device = TINY if tiny else LARGE, torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    torch.manual_seed(0)
-    with device:
-        single = AutoModelForCausalLM.from_config(case.config, dtype=torch.float32).eval()
-    # With the usual weights every distribution is nearly flat, and rounding alone decides between beams.
-    single.transformer.ln_f.weight.mul_(6)
+    single = random_model(case.config, device, torch.float32)
     as_published = copy.deepcopy(single).bfloat16()
     half = copy.deepcopy(as_published)
     for model in (single, half):
@@ -65,13 +69,16 @@ def run(out: Out, tiny: bool = False) -> None:
     even = padded([case.tokens] * case.prompts, case, device)
     draw = random.Random(0)
     uneven = padded([draw.randint(case.tokens // 4, case.tokens) for _ in range(case.prompts)], case, device)
+    size = case.config.n_embd // case.config.n_head
+    columns = static.cache_columns(case.tokens, case.beams, case.new_tokens)[1]
     measures: dict[str, Callable[[], dict[str, Any]]] = {
-        "beams": lambda: times(single, as_published, half, even, case),
         "beams_agree": lambda: agreement(single, half, uneven, case),
-        "step": lambda: steps(half, even, case),
-        "step_kernels": lambda: kernels(half, even, case),
-        "step_attention": lambda: attention(case, device),
+        "beams": lambda: times(single, as_published, half, even, case),
+        "step": lambda: steps(half, lambda tokens: launched(half, even, replace(case, new_tokens=tokens)), case.new_tokens),
+        "step_kernels": lambda: kernels(half),
+        "step_attention": lambda: attention((case.prompts, case.config.n_head, case.beams, size), columns, device),
         "labelling": lambda: labelling(single, half, even, case),
+        "beams_grouped": lambda: grouped(replace(case, config=TINY_LLAMA if tiny else LLAMA), device),
     }
     for name, measure in measures.items():
         try:
@@ -80,28 +87,20 @@ def run(out: Out, tiny: bool = False) -> None:
             out(name, {"failed": traceback.format_exc().splitlines()[-8:]})
 
 
+def random_model(config: PreTrainedConfig, device: torch.device, dtype: torch.dtype) -> PreTrainedModel:
+    torch.manual_seed(0)
+    with device:
+        model = AutoModelForCausalLM.from_config(config, dtype=dtype).eval()
+    last_norm = model.transformer.ln_f if config.model_type == "gpt2" else model.model.norm
+    last_norm.weight.mul_(6)  # as it is every distribution is nearly flat, and rounding alone decides between beams
+    return model
+
+
 def padded(lengths: list[int], case: Case, device: torch.device) -> tuple[Tensor, Tensor]:
     """Random prompts, left-padded, and their mask: (B, P)."""
     ids_BP = torch.randint(case.config.vocab_size - 1, (len(lengths), max(lengths)), device=device)
     first_B1 = max(lengths) - torch.tensor(lengths, device=device)[:, None]
     return ids_BP, (torch.arange(max(lengths), device=device) >= first_B1).long()
-
-
-def seconds(work: Callable[[], Any], repeats: int) -> float:
-    """Median wall time between synchronisations, after one run that does not count."""
-    taken = []
-    for _ in range(repeats + 1):
-        wait()
-        start = time.perf_counter()
-        work()
-        wait()
-        taken.append(time.perf_counter() - start)
-    return statistics.median(taken[1:])
-
-
-def wait() -> None:
-    if torch.cuda.is_available():
-        torch.cuda.synchronize()
 
 
 def replayed(model: PreTrainedModel, prompts: tuple[Tensor, Tensor], case: Case) -> Hypotheses:
@@ -198,91 +197,18 @@ def candidates(found: Hypotheses) -> list[dict[tuple[int, ...], float]]:
     ]
 
 
-def steps(model: PreTrainedModel, prompts: tuple[Tensor, Tensor], case: Case) -> dict[str, Any]:
-    """Milliseconds of a step by itself, of the prompts' forward pass, and what reading weights and cache once would take."""
-    step = kept_step(model, prompts, case)
-    prompt_pass = seconds(lambda: launched(model, prompts, replace(case, new_tokens=1)), case.repeats)
-    whole = seconds(lambda: launched(model, prompts, case), 2)
-    cache = sum(layer.keys.nbytes + layer.values.nbytes for layer in step.cache.layers)
-    weights = sum(parameter.nbytes for parameter in model.parameters())
-
-    def few() -> None:
-        for _ in range(5):
-            step.beams.step.fill_(1)
-            step.run(model)
-
+def grouped(case: Case, device: torch.device) -> dict[str, Any]:
+    """Seconds of one batch of a model whose heads share keys and values, in bf16."""
+    model = random_model(case.config, device, torch.bfloat16)
+    prompts = padded([case.tokens] * case.prompts, case, device)
+    replays, launches, generates = (
+        seconds(lambda work=work: work(model, prompts, case), times)  # type: ignore[misc]
+        for work, times in ((replayed, 3), (launched, 2), (generated, 1))
+    )
     return {
-        "replayed_ms": seconds(few, case.repeats) / 5 * 1e3,
-        "launched_ms": (whole - prompt_pass) / (case.new_tokens - 1) * 1e3,
-        "prompts_ms": prompt_pass * 1e3,
-        "floor_ms_at_4.3_TB_per_s": (cache + weights) / 4.3e9,
-        "cache_bytes": cache,
-    }
-
-
-def kept_step(model: PreTrainedModel, prompts: tuple[Tensor, Tensor], case: Case) -> static.Step:
-    replayed(model, prompts, case)
-    return static._KEPT[model]
-
-
-def kernels(model: PreTrainedModel, prompts: tuple[Tensor, Tensor], case: Case) -> dict[str, Any]:
-    """Where a step's time goes: microseconds and calls of its longest kernels."""
-    step = kept_step(model, prompts, case)
-    kinds = [torch.profiler.ProfilerActivity.CPU, torch.profiler.ProfilerActivity.CUDA]
-    with torch.profiler.profile(activities=kinds if torch.cuda.is_available() else kinds[:1]) as profile:
-        step.beams.step.fill_(1)
-        step.run(model)
-        wait()
-    spent = [(event.key[:70], event.self_device_time_total, event.count) for event in profile.key_averages()]
-    spent.sort(key=lambda row: -row[1])
-    return {"kernels": spent[:16], "us": sum(row[1] for row in spent), "calls": sum(row[2] for row in spent if row[1])}
-
-
-def attention(case: Case, device: torch.device) -> dict[str, Any]:
-    """Microseconds of a step's attention in one layer, by kernel: the choice is torch's unless one is named."""
-    heads, size = case.config.n_head, case.config.n_embd // case.config.n_head
-    columns = -(-(512 + case.beams * case.new_tokens) // 16) * 16
-    shape = (case.prompts, heads, columns, size)
-    keys, values = (torch.randn(shape, device=device, dtype=torch.bfloat16) for _ in range(2))
-    query = torch.randn(case.prompts, heads, case.beams, size, device=device, dtype=torch.bfloat16)
-    bias = torch.zeros(case.prompts, 1, case.beams, columns, device=device, dtype=torch.bfloat16)
-    bias[..., columns // 2 :] = float("-inf")
-
-    def attend() -> Tensor:
-        return torch.nn.functional.scaled_dot_product_attention(query, keys, values, attn_mask=bias)
-
-    def products() -> Tensor:
-        weight = (query @ keys.mT * size**-0.5 + bias).softmax(dim=-1, dtype=torch.float32).to(query.dtype)
-        return weight @ values
-
-    found: dict[str, Any] = {"floor_us_at_4.3_TB_per_s": 2 * keys.nbytes / 4.3e6}
-    reference = products().float()
-    for backend in (None, SDPBackend.CUDNN_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH, "products"):
-        name = getattr(backend, "name", backend or "default")
-        try:
-            if isinstance(backend, SDPBackend):
-                with sdpa_kernel(backend):
-                    spent, got = repeated(attend), attend()
-            else:
-                work = products if backend else attend
-                spent, got = repeated(work), work()
-            found[name] = {"us": spent * 1e6, "error": float((got.float() - reference).norm() / reference.norm())}
-        except Exception as error:
-            found[name] = {"failed": str(error)[:200]}
-    return found
-
-
-def repeated(work: Callable[[], Any], times: int = 20) -> float:
-    """Seconds of one of many: as a graph on a GPU, where launching would take longer than the work."""
-    if not torch.cuda.is_available():
-        return seconds(work, times)
-    work()
-    wait()
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
-        for _ in range(times):
-            work()
-    return seconds(graph.replay, 5) / times
+        "parameters": model.num_parameters(), "seconds": {"replayed": replays, "launched": launches, "generate": generates},
+        "times_faster_than_launched": launches / replays,
+    }  # fmt: skip
 
 
 def labelling(single: PreTrainedModel, half: PreTrainedModel, prompts: tuple[Tensor, Tensor], case: Case) -> dict[str, Any]:

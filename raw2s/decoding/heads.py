@@ -40,27 +40,21 @@ def next_token_logits(
     ).last_hidden_state
     if last_only:
         hidden_BTH = hidden_BTH[:, -1:]
-    head = output_head(model)
-    logits_NV = head_logits(hidden_BTH.flatten(0, 1), head.get_parameter("weight"), getattr(head, "bias", None))
-    return logits_NV.unflatten(0, hidden_BTH.shape[:2])
+    return head_logits(output_head(model), hidden_BTH.flatten(0, 1)).unflatten(0, hidden_BTH.shape[:2])
 
 
-def head_logits(hidden_NH: Tensor, weight_VH: Tensor, bias_V: Tensor | None, memory_NV: Tensor | None = None) -> Tensor:
-    """The head's product, (N, V), in `logit_dtype`; `memory_NV`, of that type, may be written to.
+def head_logits(head: nn.Module, hidden_NH: Tensor) -> Tensor:
+    """The head's product, (N, V), in fp32, or in fp64 for a model in fp64.
 
     A product in bf16 is summed in fp32 anyway: rounded to bf16 before the softmax, a logit of 20 would be wrong by 0.06.
     """
-    dtype = logit_dtype(weight_VH)
+    weight_VH, bias_V = head.get_parameter("weight"), getattr(head, "bias", None)
+    dtype = torch.promote_types(weight_VH.dtype, torch.float32)
     if weight_VH.is_cuda and weight_VH.dtype != dtype:
         logits_NV = torch.mm(hidden_NH, weight_VH.T, out_dtype=dtype)
     else:  # a CPU has no such product; a cast to the same type copies nothing
-        logits_NV = torch.mm(hidden_NH.to(dtype), weight_VH.to(dtype).T, out=memory_NV)
+        logits_NV = torch.mm(hidden_NH.to(dtype), weight_VH.to(dtype).T)
     return logits_NV if bias_V is None else logits_NV.add_(bias_V)
-
-
-def logit_dtype(weight_VH: Tensor) -> torch.dtype:
-    """fp32, or fp64 for a model in fp64."""
-    return torch.promote_types(weight_VH.dtype, torch.float32)
 
 
 def output_head(model: PreTrainedModel) -> nn.Module:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from raw2s.decoding.heads import head_logits, hidden_at, logit_dtype, output_head, require_plain_head
+from raw2s.decoding.heads import head_logits, hidden_at, output_head, require_plain_head
 from raw2s.decoding.packing import PackedRows, TokenTree, pack_rows, require_packable, token_tree
 from raw2s.decoding.tokens import check_context, encode_prompt, encode_target, pad_id
 
@@ -106,15 +106,17 @@ def _token_logprobs(model: PreTrainedModel, rows: PackedRows, predictor_N: Tenso
     index_U, which_N = predictor_N.unique(return_inverse=True)  # U tokens predict; where texts part, one predicts several
     hidden_UH, head = hidden_at(model, rows, index_U), output_head(model)
     weight_VH, bias_V = head.get_parameter("weight"), getattr(head, "bias", None)
-    dtype = logit_dtype(weight_VH)
+    dtype = torch.promote_types(weight_VH.dtype, torch.float32)
     columns = max(MIN_HEAD_COLUMNS, HEAD_ELEMENTS[weight_VH.device.type] // len(index_U))
-    memory_UC = hidden_UH.new_empty(len(index_U), columns, dtype=dtype)  # fresh memory for every block would cost its page faults
+    memory_UC = hidden_UH.new_empty(len(index_U), columns)  # fresh memory for every block would cost its page faults
     logit_N = torch.empty(len(token_N), dtype=dtype, device=token_N.device)
     normaliser_U = torch.full((len(index_U),), -torch.inf, dtype=dtype, device=token_N.device)
     for start in range(0, len(weight_VH), columns):
-        block = slice(start, start + columns)
-        weight_CH, bias_C = weight_VH[block], None if bias_V is None else bias_V[block]
-        logits_UC = head_logits(hidden_UH, weight_CH, bias_C, memory_UC[:, : len(weight_CH)])
+        weight_CH = weight_VH[start : start + columns]
+        logits_UC = torch.mm(hidden_UH, weight_CH.T, out=memory_UC[:, : len(weight_CH)])
+        if bias_V is not None:
+            logits_UC += bias_V[start : start + columns]
+        logits_UC = logits_UC.to(dtype)
         own = ((start <= token_N) & (token_N < start + columns)).nonzero()[:, 0]
         logit_N[own] = logits_UC[which_N[own], token_N[own] - start]
         normaliser_U = torch.logaddexp(normaliser_U, logits_UC.logsumexp(dim=1))
@@ -137,15 +139,13 @@ def class_logits(
         check_context(model.config, len(prompt_ids), f"prompt {prompt[:60]!r}")
     require_packable(model)
     trees = [token_tree(prompt_ids, []) for prompt_ids in ids]
-    head = output_head(model)
     logits = np.empty((len(prompts), model.config.num_labels), dtype=np.float32)  # type: ignore[type-var]
     for batch in _batches(trees, max_tokens_per_batch or BATCH_TOKENS[model.device.type]):
         rows, starts = _packed(model, [trees[i] for i in batch], pad_id(tokenizer))
         last_P = torch.tensor(
             [start + len(trees[i].ids) - 1 for i, start in zip(batch, starts, strict=True)], device=model.device
         )
-        logits_PK = head_logits(hidden_at(model, rows, last_P), head.get_parameter("weight"), getattr(head, "bias", None))
-        logits[batch] = logits_PK.float().cpu().numpy()
+        logits[batch] = head_logits(output_head(model), hidden_at(model, rows, last_P)).float().cpu().numpy()
     return logits
 
 

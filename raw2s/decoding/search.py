@@ -14,6 +14,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from raw2s.decoding.beam_rules import NEVER, Beams, advance, grow, prompt_positions, start, step_mask
+from raw2s.decoding.grouped_attention import grouped_heads
 from raw2s.decoding.heads import next_token_logits
 from raw2s.decoding.static_search import can_capture, static_search
 from raw2s.decoding.tree_cache import TreeCache
@@ -64,7 +65,8 @@ def shrinking_search(
         grow(state, torch.arange(columns, columns + beams, device=prompt_BP.device))
         columns += beams
         mask = step_mask(config, state, columns)
-        logits_BMV = next_token_logits(model, state.token_BM, mask, state.position_B[:, None].expand(-1, beams), cache)
+        with grouped_heads(model):
+            logits_BMV = next_token_logits(model, state.token_BM, mask, state.position_B[:, None].expand(-1, beams), cache)
         advance(state, logits_BMV, end_id)
     _record(found, state, torch.ones_like(state.done_B))
     return found

@@ -16,6 +16,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from raw2s.decoding.beam_rules import Beams, advance, grow, prompt_positions, start, step_mask
+from raw2s.decoding.grouped_attention import grouped_heads
 from raw2s.decoding.heads import next_token_logits
 from raw2s.decoding.tree_cache import StaticTreeCache
 
@@ -55,8 +56,7 @@ def static_search(
 ) -> Beams:
     """`search.beam_search` with steps of one shape; the result is in the final fields. On a CPU the same, without a graph."""
     prompts, width = prompt_BP.shape
-    first_column = -(-width // WIDTH_STEP) * WIDTH_STEP
-    columns = -(-(first_column + beams * (max_new_tokens - 1)) // COLUMNS_STEP) * COLUMNS_STEP
+    first_column, columns = cache_columns(width, beams, max_new_tokens)
     key = (prompts, first_column, beams, max_new_tokens, end_id, *(weight.data_ptr() for weight in model.parameters()))
     if model in _KEPT and _KEPT[model].key != key:
         del _KEPT[model]  # its cache, before the next is allocated
@@ -81,6 +81,12 @@ def static_search(
     return replace(kept.beams, **{name: getattr(kept.beams, name).clone() for name in _FINAL})
 
 
+def cache_columns(width: int, beams: int, max_new_tokens: int) -> tuple[int, int]:
+    """The column of the first new token, and how many columns there are."""
+    first_column = -(-width // WIDTH_STEP) * WIDTH_STEP
+    return first_column, -(-(first_column + beams * (max_new_tokens - 1)) // COLUMNS_STEP) * COLUMNS_STEP
+
+
 def _take_step(model: PreTrainedModel, beams: Beams, cache: StaticTreeCache, first_column: int, end_id: int | None) -> None:
     """One step of the search in place: no shape, address or branch depends on the data."""
     config = model.config.get_text_config()
@@ -90,7 +96,8 @@ def _take_step(model: PreTrainedModel, beams: Beams, cache: StaticTreeCache, fir
     cache.place.column_M = column_M
     grow(now, column_M)
     mask = step_mask(config, now, now.bias_BMS.shape[2])
-    logits_BMV = next_token_logits(model, now.token_BM, mask, now.position_B[:, None].expand(-1, width), cache)
+    with grouped_heads(model):
+        logits_BMV = next_token_logits(model, now.token_BM, mask, now.position_B[:, None].expand(-1, width), cache)
     advance(now, logits_BMV, end_id)
     beams.copy_(now)
 

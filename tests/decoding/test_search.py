@@ -8,7 +8,7 @@ from torch.nn.utils.rnn import pad_sequence
 
 from raw2s.decoding import static_search as static_module
 from raw2s.decoding.scoring import continuation_logprobs
-from raw2s.decoding.search import shrinking_search
+from raw2s.decoding.search import beam_search, shrinking_search
 from raw2s.decoding.static_search import can_capture, static_search
 from raw2s.models.load import load_model
 
@@ -94,6 +94,20 @@ def test_in_half_precision_a_beams_score_is_near_that_of_its_tokens_in_single(na
     torch.testing.assert_close(means, expected, rtol=0.02, atol=0.02)
     assert means.dtype == torch.float32
     assert (means != means.bfloat16().float()).any(), "the scores are rounded to bf16"
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device on this machine")
+@torch.inference_mode()
+@pytest.mark.parametrize("beams", [1, 4])
+def test_a_graph_finds_what_steps_one_by_one_find(model, beams):
+    model = copy.deepcopy(model).double().cuda()
+    assert can_capture(model)
+    options = {"beams": beams, "max_new_tokens": 16, "end_id": None}
+    for seed, lengths in enumerate([[12, 5, 9], [3, 30, 8], [7, 2]]):  # captured, replayed, captured for another shape
+        prompts = [part.cuda() for part in random_prompts(model.config.vocab_size, lengths, seed)]
+        expected = assert_same(model, *prompts, **options)
+        assert torch.equal(beam_search(model, *prompts, **options).ids_BMT, expected.ids_BMT)
 
 
 def test_a_cpu_captures_nothing(llama):
