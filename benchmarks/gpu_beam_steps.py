@@ -22,18 +22,40 @@ def steps(model: PreTrainedModel, launched: Callable[[int], Any], new_tokens: in
     cache = sum(layer.keys.nbytes + layer.values.nbytes for layer in step.cache.layers)
     weights = sum(parameter.nbytes for parameter in model.parameters())
 
-    def few() -> None:
-        step.beams.step.fill_(1)
-        for _ in range(5):
-            step.run(model)
-
     return {
-        "replayed_ms": seconds(few, 5) / 5 * 1e3,
+        "replayed_ms": step_ms(model),
         "launched_ms": (whole - prompt_pass) / (new_tokens - 1) * 1e3,
         "prompts_ms": prompt_pass * 1e3,
         "floor_ms_at_4.3_TB_per_s": (cache + weights) / 4.3e9,
         "cache_bytes": cache,
     }
+
+
+def step_ms(model: PreTrainedModel) -> float:
+    """Milliseconds of a step of the graph that `model` has searched by last."""
+    step = static._KEPT[model]
+
+    def few() -> None:
+        step.beams.step.fill_(1)
+        for _ in range(5):
+            step.run(model)
+
+    return seconds(few, 5) / 5 * 1e3
+
+
+def by_attention(model: PreTrainedModel, search: Callable[[], Any]) -> dict[str, Any]:
+    """Milliseconds of a step where only one attention kernel is allowed."""
+    found: dict[str, Any] = {}
+    for backend in (SDPBackend.CUDNN_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH):
+        static._KEPT.pop(model, None)
+        try:
+            with sdpa_kernel(backend):
+                search()
+            found[backend.name] = step_ms(model)
+        except Exception as error:
+            found[backend.name] = str(error)[:200]
+    static._KEPT.pop(model, None)
+    return {"step_ms": found}
 
 
 def kernels(model: PreTrainedModel) -> dict[str, Any]:
