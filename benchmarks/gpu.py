@@ -16,7 +16,6 @@ import signal
 import sys
 import time
 import traceback
-from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -27,7 +26,7 @@ sys.path[:0] = [str(ROOT), str(Path(__file__).parent)]
 import torch  # noqa: E402
 
 PARTS = ("heads", "step", "beams")
-"""Each is the module `gpu_<part>` with `run(out, tiny)`; `out(name, figures)` records one result."""
+"""Each is the module `gpu_<part>` with `run(out, tiny)`: it prints each result, writes them all to the file `out`, and returns them."""
 MORE_PARTS = ("pipeline",)
 """Run when named only."""
 
@@ -47,12 +46,18 @@ def main() -> int:
         print("no CUDA device on this machine; with --tiny the parts run on its CPU")
         return 2
     results = {"environment": environment(arguments.tiny), "parts": {}}
+    arguments.out.parent.mkdir(parents=True, exist_ok=True)
     deadline = time.monotonic() + arguments.seconds
     signal.signal(signal.SIGALRM, _over)
     for part in arguments.parts or PARTS:
-        measured = results["parts"][part] = {}
-        run_part(part, arguments.tiny, deadline - time.monotonic(), recorder(results, measured, part, arguments.out))
-    return int(any("failed" in measured for measured in results["parts"].values()))
+        own_file = arguments.out.with_name(f"{arguments.out.stem}_{part}.json")  # what is left if all of this is killed
+        found = run_part(part, arguments.tiny, deadline - time.monotonic(), own_file)
+        results["parts"][part] = found
+        arguments.out.write_text(json.dumps(results, indent=1) + "\n")
+        own_file.unlink(missing_ok=True)
+        if "failed" in found:
+            print(json.dumps({"part": part, "failed": found["failed"]}), flush=True)
+    return int(any("failed" in found for found in results["parts"].values()))
 
 
 def environment(tiny: bool) -> dict[str, Any]:
@@ -67,33 +72,22 @@ def environment(tiny: bool) -> dict[str, Any]:
     return {"date": datetime.now(UTC).isoformat(timespec="seconds"), "card": card, "tiny": tiny, "python": python} | versions
 
 
-def recorder(results: dict[str, Any], measured: dict[str, Any], part: str, file: Path) -> Callable[[str, dict[str, Any]], None]:
-    """What a part calls with each result: a line on the terminal, and the whole file anew."""
-
-    def out(name: str, figures: dict[str, Any]) -> None:
-        measured[name] = figures
-        print(json.dumps({"part": part, "name": name, **figures}), flush=True)
-        file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_text(json.dumps(results, indent=1) + "\n")
-
-    return out
-
-
-def run_part(part: str, tiny: bool, seconds: float, out: Callable[[str, dict[str, Any]], None]) -> None:
-    """One part within its time. Whatever it raises is its result, and its seconds another."""
-    start = time.monotonic()
+def run_part(part: str, tiny: bool, seconds: float, file: Path) -> dict[str, Any]:
+    """One part within its time: what it found, with `failed` where it raised something, and the seconds it took."""
     if seconds <= 0:
-        return out("failed", {"error": "no time left"})
+        return {"failed": ["no time left"]}
+    start = time.monotonic()
+    file.unlink(missing_ok=True)
     signal.setitimer(signal.ITIMER_REAL, seconds)
     try:
-        importlib.import_module(f"gpu_{part}").run(out, tiny=tiny)
+        found = importlib.import_module(f"gpu_{part}").run(file, tiny=tiny)
     except (Exception, Over):
-        out("failed", {"error": traceback.format_exc().splitlines()[-24:]})
+        found = (json.loads(file.read_text()) if file.exists() else {}) | {"failed": traceback.format_exc().splitlines()[-24:]}
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
-    out("seconds", {"seconds": round(time.monotonic() - start, 1)})
+    return found | {"part_seconds": round(time.monotonic() - start, 1)}
 
 
 class Over(BaseException):

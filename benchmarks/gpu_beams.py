@@ -4,11 +4,13 @@ GPT2-Large's shape with random weights, and TinyLlama's for heads that share key
 """
 
 import copy
+import json
 import random
 import time
 import traceback
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -22,7 +24,6 @@ from raw2s.decoding.scoring import continuation_logprobs
 from raw2s.decoding.search import Hypotheses, shrinking_search
 from raw2s.models.load import fuse_gelu
 
-Out = Callable[[str, dict[str, Any]], None]
 TIMES_FASTER_THAN_TODAY = 3
 """The bar: steps as a graph against steps launched one by one, both in bf16."""
 
@@ -58,8 +59,8 @@ TINY_LLAMA = LlamaConfig(
 
 
 @torch.inference_mode()
-def run(out: Out, tiny: bool = False) -> None:
-    """Each result by itself: one that fails leaves the others."""
+def run(out: Path, tiny: bool = False) -> dict[str, Any]:
+    """Each result by itself: one that fails leaves the others. All of them are in `out` as they come."""
     case, device = TINY if tiny else LARGE, torch.device("cuda" if torch.cuda.is_available() else "cpu")
     single = random_model(case.config, device, torch.float32)
     as_published = copy.deepcopy(single).bfloat16()
@@ -81,11 +82,15 @@ def run(out: Out, tiny: bool = False) -> None:
         "labelling": lambda: labelling(single, half, even, case),
         "beams_grouped": lambda: grouped(replace(case, config=TINY_LLAMA if tiny else LLAMA), device),
     }
+    found: dict[str, Any] = {}
     for name, measure in measures.items():
         try:
-            out(name, measure())
+            found[name] = measure()
         except Exception:
-            out(name, {"failed": traceback.format_exc().splitlines()[-8:]})
+            found[name] = {"error": traceback.format_exc().splitlines()[-8:]}
+        print(json.dumps({"part": "beams", "name": name, **found[name]}), flush=True)
+        out.write_text(json.dumps(found, indent=1) + "\n")
+    return found
 
 
 def random_model(config: PreTrainedConfig, device: torch.device, dtype: torch.dtype) -> PreTrainedModel:

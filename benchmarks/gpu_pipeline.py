@@ -10,7 +10,6 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -27,8 +26,8 @@ SIZES = (
 TRAININGS = ("teacher_training", "student_training", "ceiling_training", "preference.training")
 
 
-def run(out: Callable[[str, dict[str, Any]], None], tiny: bool = False) -> None:
-    """Raises RuntimeError with the end of the job's output when it fails. `tiny` asks for no GPU."""
+def run(out: Path, tiny: bool = False) -> dict[str, Any]:
+    """Scores and stage times, also in `out`. `tiny` asks for no GPU. Raises RuntimeError with the end of the job's output."""
     on_gpu = [f"{training}.gpus_per_worker={SHARE}" for training in TRAININGS]
     on_gpu += [f"{training}.precision=bf16" for training in TRAININGS]
     on_gpu += [f"{model}.num_gpus={SHARE}" for model in ("teachers.0", "teachers.1", "teachers.2", "student")]
@@ -39,11 +38,14 @@ def run(out: Callable[[str, dict[str, Any]], None], tiny: bool = False) -> None:
         results = json.loads((Path(storage) / "demo" / "results.json").read_text())
     systems = [(system.get("name") or system["method"], system["score"]) for system in
                (*results["teachers"], results["ceiling"], *results["students"])]  # fmt: skip
-    out("main_job", {
+    found = {
         "scores": systems, "pgr": [student["pgr"] for student in results["students"]],
         "stage_seconds": {stage["name"]: round(stage["seconds"], 1) for stage in results["stages"]},
         "last_line": output.splitlines()[-1],
-    })  # fmt: skip
+    }  # fmt: skip
+    print(json.dumps({"part": "pipeline", **found}), flush=True)
+    out.write_text(json.dumps(found, indent=1) + "\n")
+    return found
 
 
 def job(overrides: list[str]) -> str:
