@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from raw2s.decoding.heads import hidden_at, layout_for, output_head, require_plain_head
+from raw2s.decoding.heads import head_logits, hidden_at, layout_for, output_head, require_plain_head
 from raw2s.decoding.packing import PackedRows, TokenTree, pack_rows, require_packable, token_tree
 from raw2s.decoding.tokens import check_context, encode_prompt, encode_target, pad_id
 from raw2s.losses import linear_log_probs
@@ -155,7 +155,7 @@ def class_logits(
         last_P = torch.tensor(
             [start + len(trees[i].ids) - 1 for i, start in zip(batch, starts, strict=True)], device=model.device
         )
-        logits[batch] = output_head(model)(hidden_at(model, rows, last_P)).float().cpu().numpy()
+        logits[batch] = head_logits(output_head(model), hidden_at(model, rows, last_P)).float().cpu().numpy()
     return logits
 
 

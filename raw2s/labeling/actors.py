@@ -12,13 +12,14 @@ from raw2s.decoding.beams import Candidate, generate_beams
 from raw2s.decoding.scoring import class_logits, target_logprobs
 from raw2s.labeling.units import Pool, Row, Unit
 from raw2s.models import Kind
-from raw2s.models.load import load_model, load_model_config, load_tokenizer
+from raw2s.models.load import inference_dtype, load_model, load_model_config, load_tokenizer
 
 
 def load(pool: Pool, kind: Kind, classes: tuple[str, ...] = ()) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-    """The pool's model on this actor's device, and its tokenizer."""
-    model: Any = load_model(pool.model, kind, classes)
-    return model.to("cuda" if pool.num_gpus else "cpu"), load_tokenizer(pool.model)
+    """The pool's model on this actor's device, in its precision, and its tokenizer."""
+    cuda = bool(pool.num_gpus)
+    model: Any = load_model(pool.model, kind, classes, inference_dtype(pool.precision, cuda))
+    return model.to("cuda" if cuda else "cpu"), load_tokenizer(pool.model)
 
 
 def convert_model(model: str, folder: Path) -> None:

@@ -22,6 +22,8 @@ import pyarrow.parquet as pq
 import ray.data
 from ray.data import ActorPoolStrategy
 
+from raw2s.models import Precision
+
 # An actor imports next what its teacher needs: half a million objects, all of which stay. Python's default thresholds look through
 # them so often that the start takes a fifth longer.
 gc.set_threshold(50_000, 20, 100)
@@ -38,7 +40,7 @@ ANSWER = [("id", pa.int64()), ("reason", pa.string())]
 
 @dataclass(frozen=True)
 class Pool:
-    """The actors of one model: its folder, how many, and what each reserves."""
+    """The actors of one model: its folder, how many, what each reserves, and the type of its weights."""
 
     name: str
     model: str = ""
@@ -47,6 +49,7 @@ class Pool:
     num_gpus: float = 0
     resources: dict[str, float] = field(default_factory=dict)
     label_selector: dict[str, str] = field(default_factory=dict)
+    precision: Precision = "auto"
 
 
 @dataclass(frozen=True)
