@@ -259,7 +259,8 @@ class Label(Stage):
         known: dict[str, dict[tuple[int, str], ScoreRow]] = {name: {} for name in self.scorers}
         for artifact in work.earlier(self.kind):
             made_from = artifact.manifest["inputs"]
-            if made_from.get("split") != self.split.key:
+            same_precision = artifact.manifest["settings"]["decoding"]["precision"] == self.decoding.precision
+            if made_from.get("split") != self.split.key or not same_precision:
                 continue
             same = [n for n, scorer in self.scorers.items() if made_from.get(f"scorers/{n}/model") == scorer.model.key]
             rows, names = self.read(artifact.folder) if same else ([], [])
