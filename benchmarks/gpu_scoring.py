@@ -70,9 +70,9 @@ def scoring_part(report: Report) -> None:
             error_C = (score(model, prompts, candidates) - exact).abs()
             first = time.perf_counter() - start
             errors[name] = error_C.mean().item()
-            assert errors[name] < 1.5 * errors["today"] + 1e-3, (
-                f"scores are {errors[name]} from fp32's, today's {errors['today']}"
-            )
+            far = errors[name] > 1.5 * errors["today"] + 1e-3
+            # The ways of transformers alone round logits to bf16.
+            assert score is not packed_score or not far, f"{errors[name]} nats off fp32's, today's {errors['today']}"
             score(model, prompts, candidates)
             times = []
             for _ in range(repeats):
