@@ -56,6 +56,7 @@ def scoring_part(report: Report) -> None:
     variants: dict[str, tuple[tuple[str, ...], Score, int]] = {
         "today": ((), todays_score, 5),
         "blocks + compile": (("blocks", "compile"), packed_score, 9),
+        "blocks + compile each shape": (("blocks", "compile each shape"), packed_score, 5),
         "fused head": ((), packed_score, 5),
         "blocks": (("blocks",), packed_score, 5),
         "logits_to_keep": ((), keep, 1),
