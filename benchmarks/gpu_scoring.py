@@ -24,8 +24,12 @@ def packed_score(model: PreTrainedModel, prompts: list[Ids], candidates: list[li
 
 
 def todays_score(model: PreTrainedModel, prompts: list[Ids], candidates: list[list[Ids]]) -> Tensor:
-    """As at d5f8c63 on CUDA: the vocabulary in blocks of 256 MB."""
-    with patch.object(scoring, "_token_logprobs", scoring._logprobs_by_columns), patch.object(scoring, "HEAD_ELEMENTS", 2**26):
+    """As at d5f8c63 on CUDA: rows of whatever shape, the vocabulary in blocks of 256 MB."""
+    with (
+        patch.object(scoring, "layout_for", lambda _: "rows"),
+        patch.object(scoring, "_token_logprobs", scoring._logprobs_by_columns),
+        patch.object(scoring, "HEAD_ELEMENTS", 2**26),
+    ):
         return packed_score(model, prompts, candidates)
 
 
