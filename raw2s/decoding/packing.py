@@ -107,6 +107,8 @@ def _first_fit(lengths: Sequence[int], width: int) -> list[list[int]]:
 Layout = Literal["rows", "bucketed_rows", "one_row"]
 """Rows as `row_layout` has them; the same in a `bucket`'s width; all trees in one row of a `bucket`'s width, for attention that
 skips what no token sees."""
+BUCKET_STEP: dict[Layout, int] = {"bucketed_rows": 16, "one_row": 128}
+"""The narrowest step between widths: every row of many pays for it, and one row is in blocks of 128 anyway."""
 
 
 def pack_rows(
@@ -120,7 +122,7 @@ def pack_rows(
     placed = [list(range(len(trees)))] if layout == "one_row" else row_layout(lengths, hidden_size)
     width = max(sum(lengths[i] for i in row) for row in placed)
     if layout != "rows":
-        width = bucket(width)
+        width = bucket(width, BUCKET_STEP[layout])
         placed = _first_fit(lengths, width)
     ids = torch.full((len(placed), width), filler)
     positions = torch.zeros_like(ids)
@@ -138,12 +140,12 @@ def pack_rows(
     return PackedRows(ids, positions, ends), starts
 
 
-def bucket(tokens: int) -> int:
-    """The next of the widths that one row may have: multiples of 128, and at most sixteen from a power of two to the next.
+def bucket(tokens: int, least: int) -> int:
+    """The next of a few widths: multiples of `least`, a power of two, and at most sixteen from a power of two to the next.
 
-    A new width costs a GPU a compiled kernel or a plan; these cost at most a sixteenth of filler, beside the 128.
+    A new width costs a GPU a compiled kernel or a plan; these cost at most a sixteenth of filler, beside the least.
     """
-    step = 1 << max(7, (tokens - 1).bit_length() - 5)
+    step = max(least, 1 << max(0, (tokens - 1).bit_length() - 5))
     return -(-tokens // step) * step
 
 
