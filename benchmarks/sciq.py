@@ -25,9 +25,9 @@ import pyarrow.parquet as pq
 from scipy.special import softmax
 
 from raw2s.evaluation.calibration import calibration_metrics, fit_temperature, negative_log_likelihood
-from raw2s.labeling.crowd import Method, combine_votes
-from raw2s.labeling.label_files import class_probabilities, read_label_file
-from raw2s.labeling.weights import fit_weights
+from raw2s.labels.crowd import CrowdMethod, combine_votes
+from raw2s.labels.label_files import class_probabilities, read_label_file
+from raw2s.labels.weights import fit_weights
 
 ROOT = Path(__file__).resolve().parents[1]
 CLASSES = ("0", "1")
@@ -36,7 +36,7 @@ SETS = ["seed0_xent", "seed1_xent", "seed1_logconf"]
 DEVEL = 1_000
 TOLERANCE = 0.005
 """How far a fitted combination may fall below the best single teacher."""
-CROWD: tuple[Method, ...] = ("majority", "dawid_skene", "mace")
+CROWD: tuple[CrowdMethod, ...] = ("majority", "dawid_skene", "mace")
 
 
 def teachers_of(name: str, source: Path, folder: Path) -> tuple[np.ndarray, np.ndarray]:

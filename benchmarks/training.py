@@ -22,7 +22,6 @@ import time
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import torch
@@ -45,12 +44,16 @@ from transformers import (
 from raw2s.config import TrainingConfig
 from raw2s.decoding.scoring import target_logprobs
 from raw2s.decoding.tokens import encode_prompt, encode_target
+from raw2s.labels.rows import RowKind, TextTarget, TrainingRow
+from raw2s.methods import LossSection
+from raw2s.methods.cross_entropy import CrossEntropySection
+from raw2s.methods.evidential import EvidentialSection
+from raw2s.methods.preference import PreferenceSection
 from raw2s.models.load import load_model, load_tokenizer
-from raw2s.tasks import get_task
-from raw2s.tasks.slurp import draw_slurp
+from raw2s.tasks import draw_halves
+from raw2s.tasks.slurp_slots import SlotsSection
 from raw2s.training.batching import plan_epoch, tokenize_row
-from raw2s.training.job import Job, LossSettings
-from raw2s.training.rows import Form, TextTarget, TrainingRow
+from raw2s.training.job import Job
 
 VOCABULARY, END = 50257, "<|endoftext|>"
 SEED, LEARNING_RATE, BETA, KL_WEIGHT = 7, 1e-4, 0.1, 1e-4
@@ -98,7 +101,7 @@ def prepare(case: str, folder: Path) -> dict[str, Any]:
     GPT2LMHeadModel(config).save_pretrained(base)
     tokenizer.save_pretrained(base)
     rows = preference_rows(case, base) if case in PAIRS else supervised_rows()
-    tokenized = [tokenize_row(row, tokenizer, form(case)) for row in rows]
+    tokenized = [tokenize_row(row, tokenizer, row_kind(case)) for row in rows]
     plan = plan_epoch(
         [row.length for row in tokenized], batch_size=batch_size(case), micro_batches=1, workers=1, rank=0, seed=SEED * 100_003
     )
@@ -109,8 +112,16 @@ def prepare(case: str, folder: Path) -> dict[str, Any]:
     return {"rows": len(rows), "batch_size": batch_size(case), "real_tokens": sum(tokens), "longest_row": max(tokens)}
 
 
-def form(case: str) -> Form:
-    return "preference" if case in PAIRS else "supervised"
+def row_kind(case: str) -> RowKind:
+    return "pair" if case in PAIRS else "targets"
+
+
+def loss_section(case: str) -> LossSection:
+    if case in PAIRS:
+        return PreferenceSection(beta=BETA, label_smoothing=0.0)
+    if case == "edl":  # without annealing, as the peer has it; a config has some
+        return EvidentialSection(kl_weight=KL_WEIGHT).model_copy(update={"kl_anneal_fraction": 0.0})
+    return CrossEntropySection()
 
 
 def batch_size(case: str) -> int:
@@ -127,11 +138,11 @@ def preference_rows(case: str, base: str) -> list[TrainingRow]:
 
     prompts = [text(prompt_tokens) + " " for _ in range(N_PAIRS)]
     pairs = [[text(completion_tokens - 1), text(completion_tokens - 1)] for _ in prompts]
-    scored = target_logprobs(load_model(base, "generation"), load_tokenizer(base), prompts, pairs)
+    scored = target_logprobs(load_model(base, "text"), load_tokenizer(base), prompts, pairs)
     return [
         TrainingRow(
             id=i, prompt=prompt, chosen=chosen, rejected=rejected,
-            ref_chosen=sum(reference[0].logprobs), ref_rejected=sum(reference[1].logprobs),
+            ref_chosen=sum(reference[0].logprobs), ref_rejected=sum(reference[1].logprobs), margin=1.0,
         )
         for i, (prompt, (chosen, rejected), reference) in enumerate(zip(prompts, pairs, scored, strict=True))
     ]  # fmt: skip
@@ -139,12 +150,14 @@ def preference_rows(case: str, base: str) -> list[TrainingRow]:
 
 def supervised_rows() -> list[TrainingRow]:
     """SLURP's utterances and annotated slots."""
-    examples = get_task("slurp_slots").examples(draw_slurp("pool", 1, UTTERANCES, seed=SEED)["student"], "short")
-    return [TrainingRow(id=e["id"], prompt=e["prompt"], targets=[TextTarget(text=e["target"], weights=[1.0])]) for e in examples]
+    examples = draw_halves(SlotsSection(n_teacher=1, n_student=UTTERANCES), seed=SEED).student
+    return [
+        TrainingRow(id=e["id"], prompt=e["prompt"], targets=[TextTarget(text=str(e["target"]), weights=[1.0])]) for e in examples
+    ]
 
 
 def raw2s(case: str, folder: Path) -> tuple[list[float], list[float]]:
-    """The loop itself, as a Ray Train worker runs it. Its board is told of every step."""
+    """The loop itself, as a Ray Train worker runs it. It publishes every step."""
     os.environ |= {
         "DS_ACCELERATOR": "cpu", "RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29500",
     }  # fmt: skip
@@ -153,21 +166,32 @@ def raw2s(case: str, folder: Path) -> tuple[list[float], list[float]]:
 
     clock: list[float] = []
     losses: list[float] = []
-    board = SimpleNamespace(
-        update=SimpleNamespace(remote=lambda *_: clock.append(time.process_time())),
-        record=SimpleNamespace(remote=lambda _, point: losses.append(point["loss"])),
-    )
+
+    def publish(step: int, total_steps: int, note: str, point: dict[str, float] | None) -> None:
+        clock.append(time.process_time())
+        if point is not None:
+            losses.append(point["loss"])
+
     training = TrainingConfig(
         epochs=1, batch_size=batch_size(case), micro_batch_size=batch_size(case), learning_rate=LEARNING_RATE, schedule="constant",
         zero_stage=0, checkpoint_every=None,
     )  # fmt: skip
-    loss = LossSettings(beta=BETA, edl=case == "edl", kl_weight=KL_WEIGHT, kl_anneal_fraction=0.0)
-    rows = str(folder / "rows.jsonl")
-    job = Job(str(folder / "base"), "slurp_slots", "generation", (), form(case), rows, rows, training, loss, SEED, board, case)
-    if case in PAIRS:
-        (folder / "none.jsonl").touch()
-        job = Job(**(vars(job) | {"validation_file": str(folder / "none.jsonl")}))
-    train(job, 0, 1, None, lambda _, made: shutil.rmtree(made))
+    none = folder / "none.jsonl"
+    none.touch()
+    job = Job(
+        name=case,
+        model=str(folder / "base"),
+        task="slurp_slots",
+        form="text",
+        classes=(),
+        rows=row_kind(case),
+        train_file=str(folder / "rows.jsonl"),
+        validation_file=str(none),
+        training=training,
+        loss=loss_section(case),
+        seed=SEED,
+    )
+    train(job, 0, 1, checkpoint=None, report=lambda _, made: shutil.rmtree(made), publish=publish)
     return losses, clock
 
 
@@ -217,7 +241,7 @@ def trl_dpo(case: str, folder: Path) -> tuple[list[float], list[float]]:
 
     dataset = Dataset.from_list([{key: row[key] for key in ("prompt", "chosen", "rejected")} for row in rows_in_order(folder)])
     arguments = DPOConfig(**common_arguments(case, folder), beta=BETA, precompute_ref_log_probs=True, max_length=None)
-    model = load_model(str(folder / "base"), "generation")
+    model = load_model(str(folder / "base"), "text")
     return of_trainer(
         DPOTrainer(model, args=arguments, train_dataset=dataset, processing_class=load_tokenizer(str(folder / "base")))
     )
@@ -230,7 +254,7 @@ def trl_sft(case: str, folder: Path) -> tuple[list[float], list[float]]:
     tokenizer.pad_token = tokenizer.eos_token
     arguments = SFTConfig(**common_arguments(case, folder), max_length=None)
     dataset = Dataset.from_list(encoded_rows(folder, tokenizer))
-    model = load_model(str(folder / "base"), "generation")
+    model = load_model(str(folder / "base"), "text")
     return of_trainer(SFTTrainer(model, args=arguments, train_dataset=dataset, processing_class=tokenizer))
 
 
@@ -239,7 +263,7 @@ def hf_trainer(case: str, folder: Path, **more: Any) -> tuple[list[float], list[
     tokenizer.pad_token = tokenizer.eos_token
     kind = EvidentialTrainer if case == "edl" else Trainer
     return of_trainer(kind(
-        load_model(str(folder / "base"), "generation"), TrainingArguments(**common_arguments(case, folder) | more),
+        load_model(str(folder / "base"), "text"), TrainingArguments(**common_arguments(case, folder) | more),
         data_collator=DataCollatorForSeq2Seq(tokenizer), train_dataset=Dataset.from_list(encoded_rows(folder, tokenizer)),
     ))  # fmt: skip
 

@@ -8,6 +8,7 @@ from pydantic import Field, model_validator
 from raw2s.config.training import PreferenceTrainingConfig, TeacherTrainingConfig, TrainingConfig
 from raw2s.labels.targets import Score
 from raw2s.methods import AnyMethod, AnyPreferenceLoss
+from raw2s.models import Precision
 from raw2s.section import Actors, Fraction, Placement, Positive, Section
 from raw2s.tasks import AnyTask
 from raw2s.teachers import AnyTeacher, ModelSection
@@ -27,6 +28,7 @@ class Decoding(Section):
     max_new_tokens: int | None = None
     batch_size: int
     """Prompts in one unit of work."""
+    precision: Precision
 
 
 class LabelingConfig(Tolerance):
@@ -36,6 +38,8 @@ class LabelingConfig(Tolerance):
     """Longest answer, in the labelling model's own pieces, end marker included."""
     batch_size: Annotated[int, Field(gt=0, le=1000)] = 50
     """Prompts in one unit of labelling work, at most 1,000: what is lost, at most and per actor, when a run is killed."""
+    precision: Precision = "auto"
+    """Number format of the models that label, score and decode; auto: bf16 on GPUs, fp32 on CPUs. Sums and softmax are fp32."""
     calibrate: Literal["temperature"] | None = None
     """Classification: divide every model teacher's logits by a temperature fitted on devel; label files stay as they are."""
 
@@ -72,6 +76,8 @@ class EvaluationConfig(Section):
     """Beams at test time; 1 is greedy decoding. The authors use 3."""
     batch_size: Positive = 100
     """Prompts in one unit of evaluation work."""
+    precision: Precision = "auto"
+    """Number format of the models that are tested; auto: bf16 on GPUs, fp32 on CPUs."""
     resamples: Positive = 1000
     """Bootstrap resamples of the test utterances behind every interval."""
 

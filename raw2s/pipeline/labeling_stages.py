@@ -26,6 +26,7 @@ from raw2s.labels.table import (
     read_table,
     write_table,
 )
+from raw2s.models import Precision
 from raw2s.pipeline.data_stages import Examples
 from raw2s.pipeline.model import Model
 from raw2s.pipeline.stage import Metrics, Stage, Work
@@ -44,11 +45,12 @@ class Labeller:
     model: Model
     actors: Actors
 
-    def pool(self, work: Work) -> Any:
+    def pool(self, work: Work, precision: Precision) -> Any:
         """For the passes of `raw2s.labeling`."""
         from raw2s.labeling.units import Pool  # imports Ray  # noqa: PLC0415
 
-        return Pool(name=self.name, model=self.model.source(work.folder(self.model)), actors=self.actors)
+        source = self.model.source(work.folder(self.model))
+        return Pool(name=self.name, model=source, actors=self.actors, precision=precision)
 
     def asked(self, work: Work, prompts: Mapping[int, str]) -> dict[int, str]:
         """The prompts as its model is asked them."""
@@ -75,7 +77,7 @@ class Convert(Stage):
             max_retries=0,
         )
         try:
-            ray.get(task.remote(self.labeller.pool(work).model, self.model(work.out)))
+            ray.get(task.remote(self.labeller.model.source(work.folder(self.labeller.model)), self.model(work.out)))
         except ray.exceptions.RayTaskError as error:
             reason = " ".join(str(error.cause).split())
             raise StageFailed(f"{reason}; set backend: torch for teacher {self.labeller.name}") from error
@@ -117,7 +119,7 @@ class Answers(Answered):
 
         prompts = self.examples.prompts(work.folder(self.examples), self.part)
         answered = answers.answers_of(
-            self.labeller.pool(work),
+            self.labeller.pool(work, self.decoding.precision),
             self.task,
             self.labeller.asked(work, prompts),
             decoding=self.decoding,
@@ -201,7 +203,7 @@ class Label(Stage):
     scorers: Mapping[str, Labeller]
     """Those that score the candidates; none where labels are classes."""
     task: Task
-    batch_size: int
+    decoding: Decoding
     tolerance: Tolerance
 
     TABLE: ClassVar[str] = "labels.parquet"
@@ -234,7 +236,7 @@ class Label(Stage):
         """Candidates, cross-scored (Eq. 6), as the table; its metrics, and what some teacher could not score."""
         candidates = {i: merged_texts([own.get(i, []) for own in given]) for i in prompts}
         scores = cross_scores(
-            self.name, work, self.scorers.values(), prompts, candidates, batch_size=self.batch_size, known=self._known(work)
+            self.name, work, self.scorers.values(), prompts, candidates, decoding=self.decoding, known=self._known(work)
         )
         rejects: list[dict[str, Any]] = []
         for name, scored in scores.items():
@@ -257,7 +259,8 @@ class Label(Stage):
         known: dict[str, dict[tuple[int, str], ScoreRow]] = {name: {} for name in self.scorers}
         for artifact in work.earlier(self.kind):
             made_from = artifact.manifest["inputs"]
-            if made_from.get("split") != self.split.key:
+            same_precision = artifact.manifest["settings"]["decoding"]["precision"] == self.decoding.precision
+            if made_from.get("split") != self.split.key or not same_precision:
                 continue
             same = [n for n, scorer in self.scorers.items() if made_from.get(f"scorers/{n}/model") == scorer.model.key]
             rows, names = self.read(artifact.folder) if same else ([], [])
@@ -275,16 +278,17 @@ def cross_scores(
     prompts: Mapping[int, str],
     candidates: Mapping[int, list[str]],
     *,
-    batch_size: int,
+    decoding: Decoding,
     known: Mapping[str, Mapping[tuple[int, str], ScoreRow]],
 ) -> dict[str, Any]:
     """`raw2s.labeling.cross_scores.Scores` by teacher's name: every scorer of every candidate, each on its own actors."""
     from raw2s.labeling import cross_scores as scoring  # imports Ray  # noqa: PLC0415
     from raw2s.labeling.units import PromptProgress  # noqa: PLC0415
 
-    asked = [(labeller.pool(work), labeller.asked(work, prompts)) for labeller in scorers]
+    asked = [(labeller.pool(work, decoding.precision), labeller.asked(work, prompts)) for labeller in scorers]
     progress = PromptProgress(work.board, stage, len(asked) * len(prompts))
-    return scoring.cross_score(asked, candidates, known=known, batch_size=batch_size, folder=work.parts, progress=progress)
+    batch_size, folder = decoding.batch_size, work.parts
+    return scoring.cross_score(asked, candidates, known=known, batch_size=batch_size, folder=folder, progress=progress)
 
 
 def reject_rows(teacher: str, rejected: Mapping[int, str]) -> list[dict[str, Any]]:

@@ -18,6 +18,7 @@ from typing import Literal
 from raw2s.config import Decoding, RunConfig, Tolerance, TrainingConfig
 from raw2s.methods import GivenWeights, MethodSection, label_of, loss_of, method_of, title_of
 from raw2s.methods.method import Weights
+from raw2s.models import Precision
 from raw2s.models.load import model_fingerprint
 from raw2s.pipeline.combining_stages import Combine, FitOnDevel
 from raw2s.pipeline.data_stages import Drawn, Examples
@@ -111,19 +112,25 @@ class _Planner:
     def tolerance(self) -> Tolerance:
         return part(self.config.labeling, Tolerance)
 
-    def decoding(self, beams: int, batch_size: int) -> Decoding:
+    def decoding(self, beams: int) -> Decoding:
+        """Of the models that label."""
+        return self._decoding(beams, self.config.labeling.batch_size, self.config.labeling.precision)
+
+    def _decoding(self, beams: int, batch_size: int, precision: Precision) -> Decoding:
         if self.task.form == "classes":
-            return Decoding(batch_size=batch_size)
-        return Decoding(beams=beams, max_new_tokens=self.config.labeling.max_new_tokens, batch_size=batch_size)
+            return Decoding(batch_size=batch_size, precision=precision)
+        length = self.config.labeling.max_new_tokens
+        return Decoding(beams=beams, max_new_tokens=length, batch_size=batch_size, precision=precision)
 
     def test(self, name: str, labeller: Labeller) -> Test:
+        evaluation = self.config.evaluation
         return Test(
             name=self.named(f"test/{name}"),
             examples=self.testset,
             labeller=labeller,
             task=self.task,
             metric=self.task.metric.name,
-            decoding=self.decoding(self.config.evaluation.beams, self.config.evaluation.batch_size),
+            decoding=self._decoding(evaluation.beams, evaluation.batch_size, evaluation.precision),
         )
 
     def trained(self, name: str, half: Literal["teacher", "student"], training: TrainingConfig, pretrained: str) -> Model:
@@ -174,7 +181,7 @@ class _Planner:
             labeller=labeller,
             converted=converted,
             task=self.task,
-            decoding=self.decoding(self.config.labeling.beams, self.config.labeling.batch_size),
+            decoding=self.decoding(self.config.labeling.beams),
             tolerance=self.tolerance,
         )
 
@@ -198,7 +205,7 @@ class _Planner:
             answers={teacher.name: self.answered(teacher) for teacher in self.config.teachers},
             scorers=self.labellers if self.task.form == "text" else {},
             task=self.task,
-            batch_size=self.config.labeling.batch_size,
+            decoding=Decoding(batch_size=self.config.labeling.batch_size, precision=self.config.labeling.precision),
             tolerance=self.tolerance,
         )
 
@@ -255,7 +262,7 @@ class _Planner:
             score=preference.score,
             prompts=preference.prompts,
             task=self.task,
-            decoding=self.decoding(preference.beams, self.config.labeling.batch_size),
+            decoding=self.decoding(preference.beams),
             tolerance=self.tolerance,
         )
         return TrainPreference(

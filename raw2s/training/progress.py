@@ -16,13 +16,15 @@ _FILE = "progress.json"
 class Progress:
     """Where a run is: steps done, the lowest validation loss so far, the points of its curve; how many workers wrote the shards.
 
-    And the teachers' weights, where these are learned.
+    `references`: for every pair of a preference run, in the rows' order, log P of chosen and rejected before the first step.
+    `weights`: the teachers', where these are learned.
     """
 
     step: int = 0
     best: float = math.inf
     history: list[dict[str, float]] = field(default_factory=list)
     workers: int = 0
+    references: list[list[float]] = field(default_factory=list)
     weights: list[float] = field(default_factory=list)
 
 

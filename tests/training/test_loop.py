@@ -1,6 +1,7 @@
 """What the loop does besides learning: adapters, a stop that says where, the bf16 run; one process for all."""
 
 import json
+import math
 from types import SimpleNamespace
 
 import pytest
@@ -13,6 +14,7 @@ from transformers import AutoModelForCausalLM
 from raw2s.errors import StageFailed
 from raw2s.labels.rows import TextTarget, TrainingRow
 from raw2s.methods.evidential import EvidentialSection
+from raw2s.methods.preference import PreferenceSection
 from raw2s.models.load import load_model
 from raw2s.training.fit import STOPPED
 from raw2s.training.progress import read_progress
@@ -34,9 +36,24 @@ def cases(tmp_path_factory):
         "wild": case(folder / "wild", rows, learning_rate=1e30, checkpoint_every=1, max_grad_norm=0, epochs=4),
         "bf16": case(folder / "bf16", rows, precision="bf16", zero_stage=1, loss=EvidentialSection(kl_weight=1e-5)),
     }
+    pairs = folder / "pairs.jsonl"
+    with pairs.open("w") as file:
+        for i, time in enumerate(["one", "two", "three", "four", "five", "six", "seven"]):
+            chosen, prompt = f'{{ "time" : "{time} am" }}', f"wake me up at {time} am\n"
+            file.write(json.dumps(TrainingRow(id=i, prompt=prompt, chosen=chosen, rejected="{}", margin=1.0)) + "\n")
+    cdpo = {
+        "kind": "pair",
+        "loss": PreferenceSection(beta=10.0, label_smoothing=0.0),
+        "validation": rows,
+        "precision": "bf16",
+        "learning_rate": 1e-4,
+    }
+    made["cdpo"] = case(folder / "cdpo", pairs, **cdpo, checkpoint_every=1)
+    cut = case(folder / "cdpo-again", pairs, **cdpo, checkpoint=made["cdpo"].step(3))
     again = case(folder / "lora-again", rows, checkpoint=made["lora"].step(2), lora=LORA, learning_rate=1e-2, weight_decay=0.1)
-    train_without_ray([*made.values(), again], workers=1)
-    return made | {"lora again": again}
+    train_without_ray([*made.values()], workers=1)
+    train_without_ray([again, cut], workers=1)
+    return made | {"lora again": again, "cdpo again": cut}
 
 
 def test_adapters_alone_are_trained_and_merged_on_export(cases):
@@ -51,7 +68,7 @@ def test_adapters_alone_are_trained_and_merged_on_export(cases):
         torch.testing.assert_close(weight, merged[name])
 
 
-def test_adapters_are_taken_up_again(cases):
+def test_adapters_are_resumed(cases):
     assert cases["lora again"].curve() == cases["lora"].curve()
     again, whole = (load_file(cases[name].last / "model" / "model.safetensors") for name in ("lora again", "lora"))
     assert all(torch.equal(weight, whole[name]) for name, weight in again.items())
@@ -69,6 +86,22 @@ def test_bf16_learns(cases):
     curve = cases["bf16"].curve()
     assert curve[-1] < curve[0]
     assert all(weight.dtype in (torch.bfloat16, torch.float32) for weight in cases["bf16"].weights().values())
+
+
+def test_cdpo_in_bf16_starts_where_policy_and_reference_agree(cases):
+    points = read_progress(cases["cdpo"].last).history
+    first, last = points[0], points[-1]
+    assert first["loss"] == pytest.approx(math.log(2), abs=1e-3)
+    assert first["margin"] == pytest.approx(0, abs=1e-3)
+    assert first["reference_kl"] == pytest.approx(0, abs=1e-3)
+    assert last["loss"] < first["loss"] - 0.01 and last["margin"] > 0.01, "it learns"
+
+
+def test_references_are_those_before_training_when_a_run_is_resumed(cases):
+    whole, again = cases["cdpo"], cases["cdpo again"]
+    for figure in ("loss", "margin", "reference_kl"):
+        assert again.curve(figure) == whole.curve(figure)
+    assert read_progress(again.last).references == read_progress(whole.step(1)).references
 
 
 def test_out_of_memory_says_what_to_lower(cases, monkeypatch, tmp_path):

@@ -1,5 +1,7 @@
 """The packed losses and their gradients against plain ones: every sequence a padded row of its own through the model itself."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch.nn.utils.rnn import pad_sequence
@@ -15,6 +17,7 @@ from transformers import (
 )
 
 from raw2s.config import TrainingConfig
+from raw2s.decoding.block_masks import use_block_masks
 from raw2s.decoding.bridge import words
 from raw2s.decoding.tokens import encode_prompt
 from raw2s.labels.rows import RowKind, TextTarget, TrainingRow
@@ -136,12 +139,39 @@ def test_token_losses(config, tokenizer, soft, section):
 def test_preference_loss(config, tokenizer):
     model = AutoModelForCausalLM.from_config(config).train()
     pairs = [
-        TrainingRow(id=0, prompt=prompt, chosen=texts[0], rejected=texts[-1], ref_chosen=-30.0, ref_rejected=-31.0, margin=1.0)
-        for prompt, texts in TARGETS.items()
+        TrainingRow(id=0, prompt=prompt, chosen=texts[0], rejected=texts[-1], margin=1.0) for prompt, texts in TARGETS.items()
     ]
-    rows = [tokenize_row(pair, tokenizer, "pair") for pair in pairs]
+    rows = [replace(tokenize_row(pair, tokenizer, "pair"), reference=(-30.0, -31.0)) for pair in pairs]
     batch, loss = collate(rows, tokenizer, config.hidden_size), objective(PreferenceSection(beta=0.3), "pair")
     assert_same(model, lambda: PackedModel(model)(batch, loss)[0], lambda: PaddedModel(model, rows)(batch, loss)[0])
+
+
+@pytest.mark.parametrize("blocks", [False, True], ids=["dense", "blocks"])
+@pytest.mark.parametrize("layout", ["bucketed_rows", "one_row"])
+@pytest.mark.filterwarnings("ignore:flex_attention called without")
+def test_neither_layout_nor_filler_nor_block_masks_change_a_loss(config, tokenizer, layout, blocks, uncompiled_flex):
+    """Against narrow rows under the dense mask, with the gradients of every weight."""
+    model = AutoModelForCausalLM.from_config(config).train()
+    rows = [
+        tokenize_row(TrainingRow(id=0, prompt=p, targets=[soft_target(text, [0.5]) for text in texts]), tokenizer, "targets")
+        for p, texts in TARGETS.items()
+    ]
+    loss = objective(EvidentialSection(gamma_max=0.1, kl_weight=1e-3), "targets")
+    narrow, wide = (collate(rows, tokenizer, config.hidden_size, chosen) for chosen in ("rows", layout))
+    assert wide.rows.input_ids_RT.shape != narrow.rows.input_ids_RT.shape
+
+    def laid_out():
+        model.set_attn_implementation("sdpa")
+        if blocks:
+            use_block_masks(model)
+        return PackedModel(model)(wide, loss)[0]
+
+    def plainly():
+        model.set_attn_implementation("sdpa")
+        return PackedModel(model)(narrow, loss)[0]
+
+    assert_same(model, laid_out, plainly)
+    assert PackedModel(model).layout == "rows"
 
 
 @pytest.mark.parametrize(

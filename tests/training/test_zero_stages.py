@@ -41,7 +41,7 @@ LOSSES: dict[str, tuple[RowKind, LossSection, LearnedWeights | None]] = {
 def training_row(i: int, time: str, kind: RowKind) -> TrainingRow:
     prompt, text = f"wake me up at {time} am\n", f'{{ "time" : "{time} am" }}'
     if kind == "pair":
-        return TrainingRow(id=i, prompt=prompt, chosen=text, rejected="{}", ref_chosen=-30.0 - i, ref_rejected=-9.0, margin=1.0)
+        return TrainingRow(id=i, prompt=prompt, chosen=text, rejected="{}", margin=1.0)
     targets = [
         TextTarget(
             text=answer, weights=[weight], word_logprobs=[[-0.1 * w for w in range(len(words(answer)) + 1)]], teacher=teacher
@@ -78,7 +78,10 @@ def cases(rows, with_dropout, tmp_path_factory) -> dict[str, Case]:
 
     def of(name: str, loss: str, **training: object) -> Case:
         kind, section, learned = LOSSES[loss]
-        return case(folder / name, rows[kind], kind=kind, loss=section, learned=learned, validation=rows["targets"], **training)
+        slow = {"learning_rate": 1e-4} if kind == "pair" else {}  # it starts at log 2, with nowhere to fall at once
+        return case(
+            folder / name, rows[kind], kind=kind, loss=section, learned=learned, validation=rows["targets"], **slow | training
+        )
 
     def resumable(name: str, stage: int, **training: object) -> Case:
         return of(f"{name} zero{stage}", "edl", zero_stage=stage, checkpoint_every=2, keep="best", **training)
