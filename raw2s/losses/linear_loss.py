@@ -18,6 +18,9 @@ from raw2s.losses.cross_entropy import soft_label
 from raw2s.losses.dirichlet import Scratch
 from raw2s.losses.heads import HeadLoss, TokenProb, _operands
 
+_BYTES_AT_ONCE = 256 * 2**20
+"""Of logits that a formula sees: autograd holds several tensors of that size, and a chunk on a GPU is larger."""
+
 LossOnLogits = Callable[[Tensor, Tensor], Tensor]
 """(logits (R, V), fp32 at least; target probabilities (R, V), a constant) -> the loss of every row (R,)."""
 
@@ -69,11 +72,14 @@ class _ByFormula(torch.autograd.Function):
                 token_prob = token_prob(torch.cat([_max_prob(z) for _, z in linear_rows.chunks_of_logits(*operands, bias_V)]))
 
             def of_rows(logits_RV: Tensor, where: slice, scratch: Scratch) -> tuple[Tensor, ...]:
-                prob_R, weight_R = (None if x is None else x[where] for x in (token_prob, row_weight_N))
-                target_RV = _target(logits_RV, token_N[where], prob_R, gamma)
-                max_prob_R = _max_prob(logits_RV)
-                loss_R = _with_gradient(loss_on_logits, logits_RV, target_RV, weight_R, wanted=any(wanted))
-                return loss_R, max_prob_R
+                max_prob_R, losses, start = _max_prob(logits_RV), [], where.start
+                for part_RV in logits_RV.split(max(1, _BYTES_AT_ONCE // (logits_RV.shape[1] * logits_RV.itemsize))):
+                    rows = slice(start, start + len(part_RV))
+                    prob_R, weight_R = (None if x is None else x[rows] for x in (token_prob, row_weight_N))
+                    target_RV = _target(part_RV, token_N[rows], prob_R, gamma)
+                    losses.append(_with_gradient(loss_on_logits, part_RV, target_RV, weight_R, wanted=any(wanted)))
+                    start = rows.stop
+                return torch.cat(losses), max_prob_R
 
             figures, grads = linear_rows.run(hidden_NH, weight_VH, bias_V, of_rows, wanted=wanted)
         ctx.save_for_backward(*grads)

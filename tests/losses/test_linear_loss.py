@@ -1,5 +1,6 @@
 """Any loss over tokens from its formula, against the closed forms and against autograd on the whole batch's logits."""
 
+import sys
 from functools import partial
 from itertools import product
 
@@ -123,6 +124,19 @@ def test_logits_never_stand_for_more_than_a_chunk(chunks):
     head, token, _, _ = drawn(4)
     linear_loss(formula, *head[:2], token).loss.backward()
     assert sum(seen) == N and max(seen) == 2
+
+
+def test_a_formula_sees_a_part_of_a_large_chunk(monkeypatch):
+    """A GPU's chunks, and the several tensors of that size that autograd would hold."""
+    head, token, prob, row_weight = drawn(10)
+    options = {"bias_V": head[2], "row_weight_N": row_weight}
+    whole = linear_loss(squared_error, *head[:2], token, prob, **options)
+    monkeypatch.setattr(sys.modules[linear_loss.__module__], "_BYTES_AT_ONCE", 3 * 8 * V)
+    seen = []
+    parts = linear_loss(lambda z, y: seen.append(len(z)) or squared_error(z, y), *head[:2], token, prob, **options)
+    assert seen == [3, 3, 1]
+    torch.testing.assert_close(parts, whole)
+    torch.testing.assert_close(torch.autograd.grad(parts.loss, head), torch.autograd.grad(whole.loss, head))
 
 
 def test_a_kept_graph_may_run_backward_again():
