@@ -112,15 +112,16 @@ class _Planner:
     def tolerance(self) -> Tolerance:
         return part(self.config.labeling, Tolerance)
 
-    def decoding(self, beams: int) -> Decoding:
-        """Of the models that label."""
-        return self._decoding(beams, self.config.labeling.batch_size, self.config.labeling.precision)
-
-    def _decoding(self, beams: int, batch_size: int, precision: Precision) -> Decoding:
+    def decoding(self, beams: int, batch_size: int) -> Decoding:
         if self.task.form == "classes":
-            return Decoding(batch_size=batch_size, precision=precision)
-        length = self.config.labeling.max_new_tokens
-        return Decoding(beams=beams, max_new_tokens=length, batch_size=batch_size, precision=precision)
+            return Decoding(batch_size=batch_size)
+        return Decoding(beams=beams, max_new_tokens=self.config.labeling.max_new_tokens, batch_size=batch_size)
+
+    def labeller(self, name: str, model: Model, section: Actors, precision: Precision) -> Labeller:
+        """`auto` becomes what it means on these actors, so that a GPU's bf16 and a CPU's fp32 share no key."""
+        actors = part(section, Actors)
+        resolved: Literal["fp32", "bf16"] = ("bf16" if actors.num_gpus else "fp32") if precision == "auto" else precision
+        return Labeller(name=name, model=model, precision=resolved, actors=actors)
 
     def test(self, name: str, labeller: Labeller) -> Test:
         evaluation = self.config.evaluation
@@ -130,7 +131,7 @@ class _Planner:
             labeller=labeller,
             task=self.task,
             metric=self.task.metric.name,
-            decoding=self._decoding(evaluation.beams, evaluation.batch_size, evaluation.precision),
+            decoding=self.decoding(evaluation.beams, evaluation.batch_size),
         )
 
     def trained(self, name: str, half: Literal["teacher", "student"], training: TrainingConfig, pretrained: str) -> Model:
@@ -166,7 +167,7 @@ class _Planner:
     def labellers(self) -> dict[str, Labeller]:
         """The teachers that are models."""
         return {
-            teacher.name: Labeller(name=teacher.name, model=self.teacher_model(teacher), actors=part(teacher, Actors))
+            teacher.name: self.labeller(teacher.name, self.teacher_model(teacher), teacher, self.config.labeling.precision)
             for teacher in self.config.models
         }
 
@@ -181,7 +182,7 @@ class _Planner:
             labeller=labeller,
             converted=converted,
             task=self.task,
-            decoding=self.decoding(self.config.labeling.beams),
+            decoding=self.decoding(self.config.labeling.beams, self.config.labeling.batch_size),
             tolerance=self.tolerance,
         )
 
@@ -205,7 +206,7 @@ class _Planner:
             answers={teacher.name: self.answered(teacher) for teacher in self.config.teachers},
             scorers=self.labellers if self.task.form == "text" else {},
             task=self.task,
-            decoding=Decoding(batch_size=self.config.labeling.batch_size, precision=self.config.labeling.precision),
+            batch_size=self.config.labeling.batch_size,
             tolerance=self.tolerance,
         )
 
@@ -256,13 +257,13 @@ class _Planner:
         pairs = Pairs(
             name=self.named(f"pairs/{index}"),
             split=self.split,
-            student=self.decoded(student),
+            student=self.decoded(student, self.config.labeling.precision),
             scorers=self.labellers,
             weights=scoring_weights(self.config, "preference"),
             score=preference.score,
             prompts=preference.prompts,
             task=self.task,
-            decoding=self.decoding(preference.beams),
+            decoding=self.decoding(preference.beams, self.config.labeling.batch_size),
             tolerance=self.tolerance,
         )
         return TrainPreference(
@@ -276,12 +277,13 @@ class _Planner:
             seed=self.seed,
         )
 
-    def decoded(self, model: Model) -> Labeller:
+    def decoded(self, model: Model, precision: Precision) -> Labeller:
         """A model of the student's kind on the student's actors."""
-        return Labeller(name="student", model=model, actors=part(self.config.student, Actors))
+        return self.labeller("student", model, self.config.student, precision)
 
     def plan(self) -> SeedPlan:
         students: list[PlannedStudent] = []
+        precision = self.config.evaluation.precision
         for index, method in enumerate(self.config.methods):
             made = self.student(index, method)
             # The same student, with cDPO, is one artifact.
@@ -291,17 +293,24 @@ class _Planner:
                 preferred = self.preference(index, made)
                 rows.append((f"{label_of(method)}+cdpo", f"{title_of(method)}, then cDPO", preferred))
             for name, title, stage in rows:
-                test = self.test(stage.name.partition("@")[0], self.decoded(stage))
+                test = self.test(stage.name.partition("@")[0], self.decoded(stage, precision))
                 students.append(PlannedStudent(method=method, name=name, title=title, stage=stage, test=test))
         training = self.config.ceiling_training or self.config.student_training
-        ceiling = self.test("ceiling", self.decoded(self.trained("ceiling", "student", training, self.config.student.model)))
+        model = self.trained("ceiling", "student", training, self.config.student.model)
+        ceiling = self.test("ceiling", self.decoded(model, precision))
         labelled = all(example["target"] is not None for example in self.split.drawn.parts["student"])
         return SeedPlan(
             seed=self.seed,
             testset=self.testset,
             validation=self.validation,
             label=self.label,
-            teachers={name: self.test(f"teacher/{name}", labeller) for name, labeller in self.labellers.items()},
+            teachers={
+                teacher.name: self.test(
+                    f"teacher/{teacher.name}",
+                    self.labeller(teacher.name, self.labellers[teacher.name].model, teacher, precision),
+                )
+                for teacher in self.config.models
+            },
             given=self.given,
             ceiling=ceiling if labelled else None,
             students=students,
