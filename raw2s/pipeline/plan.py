@@ -16,8 +16,7 @@ from functools import cached_property
 from typing import Literal
 
 from raw2s.config import Decoding, RunConfig, Tolerance, TrainingConfig
-from raw2s.methods import GivenWeights, MethodSection, label_of, method_of, title_of
-from raw2s.methods.method import Weights
+from raw2s.methods import MethodSection, label_of, method_of, title_of
 from raw2s.models import Precision
 from raw2s.models.load import model_fingerprint
 from raw2s.pipeline.combining_stages import Combine, FitOnDevel
@@ -28,6 +27,7 @@ from raw2s.pipeline.pair_stages import Pairs
 from raw2s.pipeline.stage import Stage, inputs_first
 from raw2s.pipeline.testing_stages import Test
 from raw2s.pipeline.training_stages import TrainOnGroundTruth, TrainPreference, TrainStudent
+from raw2s.pipeline.weights import given_weights, scoring_weights
 from raw2s.section import Actors, part
 from raw2s.tasks import Task, draw_halves, task_of
 from raw2s.teachers import ModelSection, TeacherSection, teacher_kind
@@ -315,23 +315,3 @@ class _Planner:
             ceiling=ceiling if labelled else None,
             students=students,
         )
-
-
-def named_weights(config: RunConfig, use: Literal["loss", "joint", "preference"]) -> dict[str, float]:
-    return dict(zip((t.name for t in config.teachers), config.teacher_weights(use), strict=True))
-
-
-def scoring_weights(config: RunConfig, use: Literal["joint", "preference"]) -> dict[str, float]:
-    """Of the teachers that score text, which those without a model do not; renormalised over them."""
-    weights, models = named_weights(config, use), [teacher.name for teacher in config.models]
-    scoring = {name: weights[name] for name in models}
-    if len(scoring) == len(weights):
-        return weights
-    return {name: weight / sum(scoring.values()) for name, weight in scoring.items()}
-
-
-def given_weights(config: RunConfig, task: Task) -> GivenWeights:
-    """What the methods may read; `joint` of the teachers that score, where labels are texts."""
-    loss: Weights = "devel" if config.weights.loss == "devel" else named_weights(config, "loss")
-    joint = scoring_weights(config, "joint") if task.form == "text" and config.models else named_weights(config, "joint")
-    return GivenWeights(names=tuple(teacher.name for teacher in config.teachers), loss=loss, joint=joint)

@@ -5,7 +5,8 @@ from hypothesis import strategies as st
 from raw2s.config import parse_config
 from raw2s.methods import method_of
 from raw2s.pipeline.jsonl import read_jsonl, write_jsonl
-from raw2s.pipeline.plan import given_weights, plan_stages
+from raw2s.pipeline.plan import plan_stages
+from raw2s.pipeline.weights import given_weights
 from raw2s.tasks import task_of
 
 GPT2, OPT, NEOX = ({"name": name, "model": f"tiny-{name}"} for name in ("gpt2", "opt", "gpt-neox"))
