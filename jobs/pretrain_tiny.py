@@ -29,7 +29,6 @@ from transformers import (
     LlamaConfig,
     OPTConfig,
     PretrainedConfig,
-    PreTrainedTokenizerBase,
     PreTrainedTokenizerFast,
 )
 
@@ -113,7 +112,7 @@ def learn(
     name: str,
     recipe: Recipe,
     model: torch.nn.Module,
-    tokenizer: PreTrainedTokenizerBase,
+    tokenizer: PreTrainedTokenizerFast,
     rows: list[Row],
     rng: random.Random,
 ) -> tuple[int, int]:
