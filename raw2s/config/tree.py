@@ -28,7 +28,6 @@ class Decoding(Section):
     max_new_tokens: int | None = None
     batch_size: int
     """Prompts in one unit of work."""
-    precision: Precision
 
 
 class LabelingConfig(Tolerance):

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from raw2s.decoding.heads import head_logits, hidden_at, layout_for, output_head, require_plain_head
+from raw2s.decoding.heads import hidden_at, layout_for, output_head, require_plain_head
+from raw2s.decoding.logits import head_logits
 from raw2s.decoding.packing import PackedRows, TokenTree, pack_rows, require_packable, token_tree
 from raw2s.decoding.tokens import check_context, encode_prompt, encode_target, pad_id
 from raw2s.losses import linear_log_probs
