@@ -7,7 +7,7 @@ import ray
 from hypothesis import settings
 
 from raw2s.config import RayConfig
-from raw2s.pipeline.execute import start_ray
+from raw2s.pipeline.local_ray import start_ray
 
 settings.register_profile("quick", max_examples=40, deadline=None)  # the shared machine's pauses are no failures
 settings.load_profile("quick")
