@@ -1,6 +1,6 @@
-"""Labelling under Ray: what Ray costs over the same functions in a plain process, and what more nodes bring.
+"""Labeling under Ray: what Ray costs over the same functions in a plain process, and what more nodes bring.
 
-python benchmarks/ray_labelling.py THREADS|ray PROMPTS FOLDER     (one labelling stage; `labelling.py` starts these and measures)
+python benchmarks/ray_labeling.py THREADS|ray PROMPTS FOLDER     (one labeling stage; `labeling.py` starts these and measures)
 """
 
 import json
@@ -30,7 +30,7 @@ UNITS = 200
 NODES = (1, 2, 4)
 
 
-# --- the labelling stage: three teachers' beams, cross scores, one table ---
+# --- the labeling stage: three teachers' beams, cross scores, one table ---
 
 
 def stage(variant: str, prompts: int, storage: Path) -> None:
@@ -43,7 +43,7 @@ def stage(variant: str, prompts: int, storage: Path) -> None:
     from raw2s.config import RayConfig, parse_config  # noqa: PLC0415
     from raw2s.labeling.units import UnitActor, gather, unit_name  # noqa: PLC0415
     from raw2s.models.load import TINY_FOLDER  # noqa: PLC0415
-    from raw2s.pipeline import labelling  # noqa: PLC0415
+    from raw2s.pipeline import labeling  # noqa: PLC0415
     from raw2s.pipeline.artifacts import Artifact  # noqa: PLC0415
     from raw2s.pipeline.execute import start_ray  # noqa: PLC0415
     from raw2s.pipeline.progress import Board  # noqa: PLC0415
@@ -70,7 +70,7 @@ def stage(variant: str, prompts: int, storage: Path) -> None:
 
     def answer(name: str) -> Artifact:
         at = context(f"beams-{name}", {"teacher": models[name]})
-        labelling.answer(at, config, 1, settings | {"teacher": name})
+        labeling.answer(at, config, 1, settings | {"teacher": name})
         return Artifact(at.out, {"key": f"beams-{name}"})
 
     in_turn = threading.Lock()
@@ -88,7 +88,7 @@ def stage(variant: str, prompts: int, storage: Path) -> None:
         with ThreadPoolExecutor(len(TEACHERS)) as threads:
             answers = dict(zip([f"answers:{name}" for name in TEACHERS], threads.map(answer, TEACHERS), strict=True))
         teachers = {f"teacher:{name}": models[name] for name in TEACHERS}
-        labelling.label(context("label", answers | teachers), config, 1, settings)
+        labeling.label(context("label", answers | teachers), config, 1, settings)
         return time.perf_counter() - start
 
     board: Any = None
@@ -99,7 +99,7 @@ def stage(variant: str, prompts: int, storage: Path) -> None:
         seconds = label()
     else:
         torch.set_num_threads(int(variant))
-        with patch("raw2s.pipeline.labelling.run_pass", loop), patch("raw2s.labeling.cross_scores.run_pass", loop):
+        with patch("raw2s.pipeline.labeling.run_pass", loop), patch("raw2s.labeling.cross_scores.run_pass", loop):
             seconds = label()
     print(json.dumps({"seconds": seconds}))
 

@@ -1,6 +1,6 @@
-"""Everything measured of labelling: scoring, beams, what Ray costs, and what more nodes bring.
+"""Everything measured of labeling: scoring, beams, what Ray costs, and what more nodes bring.
 
-    python benchmarks/labelling.py [scoring beams ray_tax scale ...] [--repeats 3] [--out benchmarks/results/labelling.json]
+    python benchmarks/labeling.py [scoring beams ray_tax scale ...] [--repeats 3] [--out benchmarks/results/labeling.json]
 
 Without names all parts run, about an hour on two cores. A part run alone replaces itself in the file, with its own date.
 """
@@ -18,7 +18,7 @@ from typing import Any
 os.environ["OMP_NUM_THREADS"] = "1"  # before torch and CTranslate2 read it
 
 import beams
-import ray_labelling
+import ray_labeling
 import scoring
 import torch
 
@@ -29,8 +29,8 @@ PARTS: dict[str, Callable[[argparse.Namespace], Any]] = {
     "scoring_by_architecture": lambda arguments: scoring.architectures(arguments.repeats),
     "scoring_demo": lambda arguments: scoring.demo(arguments.repeats),
     "beams": lambda arguments: beams.measure(arguments.repeats),
-    "ray_tax": lambda arguments: ray_labelling.ray_tax(arguments.prompts, arguments.repeats),
-    "scale": lambda arguments: ray_labelling.scale(),
+    "ray_tax": lambda arguments: ray_labeling.ray_tax(arguments.prompts, arguments.repeats),
+    "scale": lambda arguments: ray_labeling.scale(),
 }
 
 
@@ -39,7 +39,7 @@ def main() -> None:
     parser.add_argument("parts", nargs="*", metavar="part", help=f"of {', '.join(PARTS)}; all without a name")
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--prompts", type=int, nargs="+", default=[3600, 7200], help="sizes of the Ray tax")
-    parser.add_argument("--out", type=Path, default=ROOT / "benchmarks" / "results" / "labelling.json")
+    parser.add_argument("--out", type=Path, default=ROOT / "benchmarks" / "results" / "labeling.json")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     results: dict[str, Any] = json.loads(arguments.out.read_text()) if arguments.out.exists() else {}
