@@ -4,7 +4,6 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from raw2s.models.load import model_fingerprint
 from raw2s.section import Actors
 from raw2s.teachers.teacher import TeacherKind, TeacherSection
 
@@ -24,4 +23,10 @@ class ModelSection(Actors, TeacherSection):
     """What finds the teacher's beams: our own search, or CTranslate2 (GPT-2, OPT, GPT-NeoX, Llama; an extra)."""
 
 
-MODEL = TeacherKind(section=ModelSection, fingerprint=lambda section: model_fingerprint(section.model), annotate=None)
+def _fingerprint(section: ModelSection) -> str:
+    from raw2s.models.load import model_fingerprint  # transformers takes a second, which `--help` has no use for  # noqa: PLC0415
+
+    return model_fingerprint(section.model)
+
+
+MODEL = TeacherKind(section=ModelSection, fingerprint=_fingerprint, annotate=None)
