@@ -5,7 +5,10 @@ import re
 from statistics import median
 
 import pytest
-from tiny_runs import ROOT
+import yaml
+from tiny_runs import ROOT, tiny_run
+
+from raw2s.config import parse_config
 
 README = (ROOT / "README.md").read_text()
 LABELING = (ROOT / "docs" / "labeling.md").read_text()
@@ -24,6 +27,15 @@ def test_every_figure_of_the_readme_is_in_a_benchmark_file(name):
     for results in [found for key, found in measured.items() if key.startswith("results")]:
         for cell in cells(results):
             assert re.search(re.escape(cell), README), f"{cell} of {name} is not in README.md"
+
+
+PAGES = ["README.md", "docs/labeling.md", "docs/training.md", "docs/architecture.md"]
+EXAMPLES = [block for page in PAGES for block in re.findall(r"```yaml\n(.*?)```", (ROOT / page).read_text(), re.DOTALL)]
+
+
+@pytest.mark.parametrize("example", EXAMPLES, ids=lambda text: text.partition("\n")[0])
+def test_every_yaml_example_is_a_config_of_today(example):
+    parse_config({**tiny_run(ROOT), **yaml.safe_load(example)})
 
 
 SCIQ = json.loads((ROOT / "benchmarks" / "results" / "sciq.json").read_text())
