@@ -13,14 +13,15 @@ from raw2s.decoding.scoring import class_logits, target_logprobs
 from raw2s.form import FormName
 from raw2s.labeling.units import Pool, Unit
 from raw2s.labels.table import Answer
-from raw2s.models.load import load_model, load_model_config, load_tokenizer, quiet_transformers
+from raw2s.models.load import inference_dtype, load_model, load_model_config, load_tokenizer, quiet_transformers
 
 
 def load(pool: Pool, form: FormName, classes: tuple[str, ...] = ()) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-    """The pool's model on this actor's device, and its tokenizer."""
+    """The pool's model on this actor's device, in its precision, and its tokenizer."""
     quiet_transformers()
-    model: Any = load_model(pool.model, form, classes)
-    return model.to("cuda" if pool.actors.num_gpus else "cpu"), load_tokenizer(pool.model)
+    cuda = bool(pool.actors.num_gpus)
+    model: Any = load_model(pool.model, form, classes, inference_dtype(pool.precision, cuda))
+    return model.to("cuda" if cuda else "cpu"), load_tokenizer(pool.model)
 
 
 def convert_model(model: str, folder: Path) -> None:

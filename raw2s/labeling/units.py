@@ -24,6 +24,7 @@ import ray.data
 from ray.data import ActorPoolStrategy
 
 from raw2s.labels.table import Answer
+from raw2s.models import Precision
 from raw2s.section import Actors
 
 Unit = dict[str, list[Any]]
@@ -34,11 +35,12 @@ Teacher = Callable[[Unit], list[Answer]]
 
 @dataclass(frozen=True, kw_only=True)
 class Pool:
-    """One model and its actors; `model` is a folder or a hub id."""
+    """One model, the type of its weights, and its actors; `model` is a folder or a hub id."""
 
     name: str
     model: str
     actors: Actors
+    precision: Precision = "auto"
 
 
 @dataclass(frozen=True)

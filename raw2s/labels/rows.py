@@ -18,7 +18,10 @@ class TextTarget(TypedDict):
 
 
 class TrainingRow(TypedDict):
-    """`targets` for text, `probabilities` over the classes, or the pair for preference; see `RowKind`."""
+    """`targets` for text, `probabilities` over the classes, or the pair for preference; see `RowKind`.
+
+    `ref_chosen` and `ref_rejected` are as labeling scored them, for the record: training takes its own, in its own precision.
+    """
 
     id: int
     prompt: str

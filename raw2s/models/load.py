@@ -13,9 +13,11 @@ from transformers import (
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
+from transformers.activations import NewGELUActivation
 from transformers.utils import logging
 
 from raw2s.form import FormName
+from raw2s.models import Precision
 
 TINY_FOLDER = Path(__file__).parent / "weights"
 """The built-in models, made by `jobs/pretrain_tiny.py`."""
@@ -57,6 +59,11 @@ def load_tokenizer(name: str) -> PreTrainedTokenizerBase:
     return AutoTokenizer.from_pretrained(model_source(name), use_fast=True, trust_remote_code=False)
 
 
+def inference_dtype(precision: Precision, cuda: bool) -> torch.dtype:
+    """The type of the weights of a model that is not trained. Logits, softmax and sums over them are in fp32 whatever it is."""
+    return torch.bfloat16 if precision == "bf16" or (precision == "auto" and cuda) else torch.float32
+
+
 def load_model(name: str, form: FormName, classes: tuple[str, ...] = (), dtype: torch.dtype = torch.float32) -> PreTrainedModel:
     """A causal language model, or the same trunk with a linear head over `classes` (section 5.1), in eval mode.
 
@@ -64,12 +71,21 @@ def load_model(name: str, form: FormName, classes: tuple[str, ...] = (), dtype: 
     """
     options = {"dtype": dtype, "use_safetensors": True, "trust_remote_code": False}
     if form == "text":
-        return AutoModelForCausalLM.from_pretrained(model_source(name), **options).eval()
+        return fuse_gelu(AutoModelForCausalLM.from_pretrained(model_source(name), **options).eval())
     labels = dict(enumerate(classes))
     model = AutoModelForSequenceClassification.from_pretrained(
         model_source(name), num_labels=len(classes), id2label=labels, label2id={v: k for k, v in labels.items()}, **options
     )
-    return model.eval()
+    return fuse_gelu(model.eval())
+
+
+def fuse_gelu(model: PreTrainedModel) -> PreTrainedModel:
+    """GPT-2's GELU as one kernel: Hugging Face writes the same function as eight passes over the widest activations of the model."""
+    for module in model.modules():
+        for name, child in module.named_children():
+            if isinstance(child, NewGELUActivation):
+                setattr(module, name, torch.nn.GELU(approximate="tanh"))
+    return model
 
 
 def save_model(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: Path, state: dict[str, torch.Tensor]) -> None:

@@ -4,6 +4,9 @@ from functools import cache
 from typing import Annotated
 
 from raw2s.choices import Chosen, chosen
+from raw2s.tasks.cosmosqa import COSMOSQA
+from raw2s.tasks.own import OWN
+from raw2s.tasks.sciq import SCIQ
 from raw2s.tasks.slurp_scenario import SLURP_SCENARIO
 from raw2s.tasks.slurp_slots import SLURP_SLOTS
 from raw2s.tasks.task import Example, Halves, Part, Task, TaskKind, TaskSection
@@ -22,7 +25,13 @@ __all__ = [
     "task_of",
 ]
 
-TASKS: dict[str, TaskKind] = {"slurp_slots": SLURP_SLOTS, "slurp_scenario": SLURP_SCENARIO}
+TASKS: dict[str, TaskKind] = {
+    "slurp_slots": SLURP_SLOTS,
+    "slurp_scenario": SLURP_SCENARIO,
+    "sciq": SCIQ,
+    "cosmosqa": COSMOSQA,
+    "own": OWN,
+}
 
 AnyTask = Annotated[TaskSection, Chosen("name", TASKS, TaskKind, default="slurp_slots")]
 """The config's section `task`: that of the task it names."""

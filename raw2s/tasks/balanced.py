@@ -53,7 +53,7 @@ class BalancedSection(TaskSection):
     """Examples in B, which the teachers label: the first of openai's second half; null takes all of it."""
 
 
-def balanced_task(section: BalancedSection, questions: Questions, *, credit: str) -> Task:
+def balanced_task(section: BalancedSection, questions: Questions, credit: str) -> Task:
     """The binary task over a data set's questions."""
     return Task(
         name=section.name,

@@ -50,11 +50,7 @@ def _make(section: CosmosqaSection) -> Task:
     if section.n_validation >= len(official):
         raise ValueError(f"task.n_validation: {section.n_validation} leaves none of {len(official):,} to test on; lower it")
     test = official[: -section.n_validation]
-    return balanced_task(
-        section,
-        Questions(train=train, validation=official[len(test) :], test=test),
-        credit=CREDIT,
-    )
+    return balanced_task(section, Questions(train=train, validation=official[len(test) :], test=test), CREDIT)
 
 
 COSMOSQA = TaskKind(section=CosmosqaSection, make=_make)

@@ -34,11 +34,7 @@ def _question(row: SourceRow) -> Question:
 def _make(section: SciqSection) -> Task:
     parts = [read_part("task.data", section.data, *names) for names in (("train",), ("validation", "valid"), ("test",))]
     train, validation, test = ([_question(row) for row in rows] for rows in parts)
-    return balanced_task(
-        section,
-        Questions(train=train, validation=validation, test=test),
-        credit=CREDIT,
-    )
+    return balanced_task(section, Questions(train=train, validation=validation, test=test), CREDIT)
 
 
 SCIQ = TaskKind(section=SciqSection, make=_make)

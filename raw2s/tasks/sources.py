@@ -4,10 +4,9 @@ Every row knows its place, so that a mistake in it can be named in one line.
 """
 
 import csv
-import hashlib
 import json
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -75,15 +74,6 @@ def text_in(row: SourceRow, column: str) -> str:
     if not isinstance(value, str):
         raise ValueError(f"{row.place}: column {column!r} is {value!r} and no text; correct the row")
     return value
-
-
-def content_hash(rows: Iterable[SourceRow]) -> str:
-    """What identifies the content, wherever it lies: a SHA-256 of the rows."""
-    digest = hashlib.sha256()
-    for row in rows:
-        digest.update(json.dumps(row.values, ensure_ascii=False, sort_keys=True, default=str).encode())
-        digest.update(b"\n")
-    return digest.hexdigest()
 
 
 def _file_rows(key: str, file: Path) -> Iterator[SourceRow]:

@@ -8,7 +8,7 @@ import json
 import math
 import tempfile
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +26,7 @@ from raw2s.training.checkpoints import save_engine
 from raw2s.training.engine import learning_rate_at, optimizer_step, resume_engine
 from raw2s.training.export import export_model, load_trainable
 from raw2s.training.job import Job
-from raw2s.training.objectives import Objective, PackedModel, class_accuracy, objective_of, token_accuracy
+from raw2s.training.objectives import Objective, PackedModel, class_accuracy, objective_of, pair_references, token_accuracy
 from raw2s.training.progress import MODEL, Progress, read_progress, write_progress
 from raw2s.training.throughput import WORK, Meter
 
@@ -80,14 +80,14 @@ def train(job: Job, rank: int, workers: int, *, checkpoint: Path | None, report:
         job=job, rank=rank, workers=workers, total_steps=total_steps, engine=engine, tokenizer=tokenizer, rows=rows,
         validation=validation, progress=progress, meter=meter, report=report, publish=publish,
     )  # fmt: skip
+    if job.rows == "pair":
+        if progress.step == 0:
+            progress.references = _references(run)
+        rows[:] = [replace(row, reference=tuple(pair)) for row, pair in zip(rows, progress.references, strict=True)]
     plan: list[tuple[list[int], list[list[int]]]] = []
     for step in range(progress.step, total_steps):
         epoch, index = divmod(step, steps)
-        if not plan:
-            plan = list(plan_epoch(
-                [row.length for row in rows], batch_size=training.batch_size, workers=workers, rank=rank,
-                micro_batches=engine.gradient_accumulation_steps(), seed=job.seed * 100_003 + epoch,
-            ))  # fmt: skip
+        plan = plan or _plan(run, epoch)
         chosen, shares = plan[index]
         try:
             point = _step(run, step, chosen, shares)
@@ -115,6 +115,33 @@ def train(job: Job, rank: int, workers: int, *, checkpoint: Path | None, report:
 def read_rows(file: str, tokenizer: PreTrainedTokenizerBase, kind: RowKind) -> list[TokenRow]:
     with Path(file).open(encoding="utf-8") as lines:
         return [tokenize_row(json.loads(line), tokenizer, kind) for line in lines]
+
+
+def _plan(run: Run, epoch: int) -> list[tuple[list[int], list[list[int]]]]:
+    """The steps of an epoch, as `plan_epoch` gives them."""
+    return list(plan_epoch(
+        [row.length for row in run.rows], batch_size=run.job.training.batch_size, workers=run.workers, rank=run.rank,
+        micro_batches=run.engine.gradient_accumulation_steps(), seed=run.job.seed * 100_003 + epoch,
+    ))  # fmt: skip
+
+
+@torch.no_grad()
+def _references(run: Run) -> list[list[float]]:
+    """log P of every pair's texts, in the order of the rows, under the model as it is now, without dropout; all ranks must call.
+
+    In the micro-batches of the first epoch: then policy and reference are the same numbers at the first step, in any precision.
+    """
+    run.engine.eval()
+    found_R2 = torch.zeros(len(run.rows), 2, dtype=torch.float64, device=run.engine.device)
+    for _, shares in _plan(run, 0):
+        for share in shares:
+            _, logged = _forward(run, run.rows, share, pair_references)
+            if share:
+                found_R2[share] = logged["reference_P2"].double()
+    if run.workers > 1:
+        dist.all_reduce(found_R2)  # every row is one rank's
+    references: list[list[float]] = found_R2.tolist()
+    return references
 
 
 def _step(run: Run, step: int, chosen: list[int], shares: list[list[int]]) -> dict[str, float]:
@@ -156,7 +183,8 @@ def _forward(
     Of no rows: another row's forward pass and zeros, for all ranks make the same passes and log the same figures.
     """
     taken = [rows[i] for i in share] or rows[:1]
-    batch = collate(taken, run.tokenizer, run.engine.module.hidden_size).to(run.engine.device)
+    packed: PackedModel = run.engine.module
+    batch = collate(taken, run.tokenizer, packed.hidden_size, packed.layout).to(run.engine.device)
     loss, logged = run.engine(batch, objective)
     work = (sum(row.length for row in taken), batch.rows.input_ids_RT.numel(), len(batch.predictor_N))
     logged = {"loss": loss.detach(), **logged} | {

@@ -14,7 +14,8 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from raw2s.decoding import spread_word_scores
-from raw2s.decoding.heads import hidden_at, output_head
+from raw2s.decoding.heads import hidden_at, layout_for, output_head
+from raw2s.decoding.packing import Layout
 from raw2s.losses import FusedHead, linear_log_probs
 from raw2s.methods import LossSection, loss_of
 from raw2s.methods.loss import Coefficients, Outcome, OverClasses, OverPairs, OverTokens, PairTargets, TokenTargets
@@ -40,6 +41,11 @@ class PackedModel(nn.Module):
         head = output_head(model)
         self.head: nn.Module = head if hasattr(model, "score") else FusedHead(head)
         self.hidden_size: int = model.config.get_text_config().hidden_size
+
+    @property
+    def layout(self) -> Layout:
+        """How its batches are packed, in training or in evaluation as it is now."""
+        return layout_for(self.model)
 
     def forward(self, batch: Batch, objective: Objective) -> Outcome:
         return objective(self.head, hidden_at(self.model, batch.rows, batch.predictor_N), batch)
@@ -86,10 +92,21 @@ def _class_loss(
 
 def _pair_loss(head: nn.Module, hidden_NH: torch.Tensor, batch: Batch, *, formula: OverPairs, section: LossSection) -> Outcome:
     """Eq. 9 and 12 over pairs; sequences alternate chosen, rejected."""
+    policy_P2 = _pair_logprobs(head, hidden_NH, batch)
+    weight_P = policy_P2.new_ones(len(policy_P2))
+    return formula(PairTargets(policy_P2=policy_P2, reference_P2=batch.reference_P2, weight_P=weight_P), section)
+
+
+def pair_references(head: nn.Module, hidden_NH: torch.Tensor, batch: Batch) -> Outcome:
+    """No loss: log P of the chosen and of the rejected text of every pair, (P, 2), under the model before it is trained."""
+    return hidden_NH.new_zeros(()), {"reference_P2": _pair_logprobs(head, hidden_NH, batch)}
+
+
+def _pair_logprobs(head: nn.Module, hidden_NH: torch.Tensor, batch: Batch) -> torch.Tensor:
+    """Summed log P of every pair's texts, end included: (P, 2), fp32 at least."""
     logprob_N, _ = head(linear_log_probs, hidden_NH, batch.token_N)
     pairs = len(batch.reference_P2)
-    policy_P2 = logprob_N.new_zeros(2 * pairs).index_add(0, batch.sequence_N, logprob_N).view(pairs, 2)
-    return formula(PairTargets(policy_P2=policy_P2, reference_P2=batch.reference_P2, weight_P=policy_P2.new_ones(pairs)), section)
+    return logprob_N.new_zeros(2 * pairs).index_add(0, batch.sequence_N, logprob_N).view(pairs, 2)
 
 
 def token_accuracy(head: nn.Module, hidden_NH: torch.Tensor, batch: Batch) -> Outcome:

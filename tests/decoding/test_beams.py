@@ -85,7 +85,7 @@ def test_the_built_in_models_find_what_generate_finds_over_200_prompts(name, tok
 
 
 def assert_slurp_as_hugging_face(name, prompts, beams, max_new_tokens):
-    model, tokenizer = load_model(name, "generation").double(), load_tokenizer(name)
+    model, tokenizer = load_model(name, "text").double(), load_tokenizer(name)
     texts = [example["prompt"] for example in task_of(SlotsSection(n_test=prompts)).held_out("test")]
     assert_as_hugging_face(model, tokenizer, texts, beams, max_new_tokens)
 

@@ -26,7 +26,7 @@ def both(request, tmp_path_factory):
     ctranslate2_beams.convert(model_source(request.param), folder)
     generator = ctranslate2_beams.load_converted(folder, cuda=False)
     model, config, tokenizer = (
-        load_model(request.param, "generation"),
+        load_model(request.param, "text"),
         load_model_config(request.param),
         load_tokenizer(request.param),
     )

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from raw2s.tasks import draw, task_of
+from raw2s.tasks import draw_halves, task_of
 from raw2s.tasks.cosmosqa import NONE_OF_THEM, CosmosqaSection
 from raw2s.tasks.sciq import SciqSection
 
@@ -71,7 +71,7 @@ def as_openai(examples):
 
 @pytest.mark.parametrize("seed", [0, 1, 7])
 def test_sciq_is_sampled_and_ordered_as_by_openai(sciq, seed):
-    halves = draw(SciqSection(data=sciq, **FULL), seed)
+    halves = draw_halves(SciqSection(data=sciq, **FULL), seed)
     teacher, student = openai_sciq([sciq_row(i) for i in range(41)], seed)
     assert as_openai(halves.teacher) == teacher
     assert as_openai(halves.student) == student
@@ -82,15 +82,15 @@ def test_sciq_is_row_by_row_what_the_real_weak_labels_are_of(seed):
     files = sorted((SHARED / "sciq_weak_labels").glob(f"seed{seed}_*.jsonl.gz"))
     if not files or not (SHARED / "sciq").is_dir():
         pytest.skip("the shared data folder is not here")
-    student = draw(SciqSection(data=str(SHARED / "sciq"), **FULL), seed).student
+    student = draw_halves(SciqSection(data=str(SHARED / "sciq"), **FULL), seed).student
     for file in files:
-        rows = [json.loads(line) for line in gzip.open(file, "rt", encoding="utf-8")]
+        rows = [json.loads(line) for line in gzip.decompress(file.read_bytes()).splitlines()]
         assert len(rows) == 5840
         assert as_openai(student) == [{"txt": row["txt"], "hard_label": row["gt_label"]} for row in rows]
 
 
 def test_fewer_are_a_prefix_of_the_halves(sciq):
-    few, every = (draw(SciqSection(data=sciq, **FULL | sizes), 3) for sizes in ({"n_teacher": 6, "n_student": 7}, {}))
+    few, every = (draw_halves(SciqSection(data=sciq, **FULL | sizes), 3) for sizes in ({"n_teacher": 6, "n_student": 7}, {}))
     assert few.teacher == every.teacher[:6]
     assert few.student == every.student[:7]
     task = task_of(SciqSection(data=sciq, **FULL | {"n_test": 5}))
@@ -100,7 +100,7 @@ def test_fewer_are_a_prefix_of_the_halves(sciq):
 @given(st.integers(0, 2**31), st.integers(1, 20), st.integers(1, 20), st.sampled_from(["sampled", "exact"]))
 def test_a_and_b_share_no_question_and_an_id_is_a_question_with_its_answer(sciq, seed, n_teacher, n_student, balance):
     section = SciqSection(data=sciq, **FULL | {"n_teacher": n_teacher, "n_student": n_student, "balance": balance})
-    halves = draw(section, seed)
+    halves = draw_halves(section, seed)
     assert (len(halves.teacher), len(halves.student)) == (n_teacher, n_student)
     assert not {e["id"] // 4 for e in halves.teacher} & {e["id"] // 4 for e in halves.student}
     for example in [*halves.teacher, *halves.student]:
@@ -113,14 +113,21 @@ def test_a_and_b_share_no_question_and_an_id_is_a_question_with_its_answer(sciq,
             assert sum(example["target"] == "true" for example in half) == len(half) // 2
 
 
+@pytest.mark.parametrize("balance", ["sampled", "exact"])
+def test_a_split_seed_fixes_halves_and_answers_for_every_seed_of_a_run(sciq, balance):
+    moving, fixed = (SciqSection(data=sciq, balance=balance, split_seed=seed, **FULL) for seed in (None, 3))
+    assert draw_halves(fixed, 1) == draw_halves(fixed, 2) == draw_halves(moving, 3)
+    assert draw_halves(moving, 1) != draw_halves(moving, 2)
+
+
 def test_exact_balance_holds_for_the_test_set_too_and_the_seed_moves_the_answers(sciq):
     section = SciqSection(data=sciq, **FULL | {"balance": "exact"})
     assert [example["target"] for example in task_of(section).held_out("test")].count("true") == 6
-    assert [e["id"] for e in draw(section, 1).student] != [e["id"] for e in draw(section, 2).student]
+    assert [e["id"] for e in draw_halves(section, 1).student] != [e["id"] for e in draw_halves(section, 2).student]
 
 
 def test_cosmosqa_is_formatted_as_by_openai(cosmos):
-    halves = draw(CosmosqaSection(data=cosmos, n_validation=10, n_teacher=None, n_student=None), 5)
+    halves = draw_halves(CosmosqaSection(data=cosmos, n_validation=10, n_teacher=None, n_student=None), 5)
     rows = [cosmos_row(i) for i in range(40)]
     rng, shown = Random(5), []
     for row in rows:
@@ -139,7 +146,7 @@ def test_cosmosqa_tests_on_the_first_of_the_official_validation_set_and_validate
 
 
 def test_a_question_whose_right_answer_cannot_be_shown_is_never_true_however_balanced(cosmos):
-    halves = draw(CosmosqaSection(data=cosmos, n_validation=10, n_teacher=None, n_student=None, balance="exact"), 0)
+    halves = draw_halves(CosmosqaSection(data=cosmos, n_validation=10, n_teacher=None, n_student=None, balance="exact"), 0)
     for half in (halves.teacher, halves.student):
         assert sum(example["target"] == "true" for example in half) == len(half) // 2
         assert not any(NONE_OF_THEM in example["prompt"] and example["target"] == "true" for example in half)
@@ -173,6 +180,6 @@ def test_what_is_not_there_is_named(sciq, cosmos, tmp_path):
             task_of(section)
         assert line in str(raised.value)
     with pytest.raises(ValueError, match=r"task\.n_student: 5000 is more than the 21 examples of its half"):
-        draw(SciqSection(data=sciq, n_teacher=5), 0)
+        draw_halves(SciqSection(data=sciq, n_teacher=5), 0)
     with pytest.raises(ValueError, match=r"task\.n_test: 1000 is more than the 12"):
         task_of(SciqSection(data=sciq)).held_out("test")

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from raw2s.tasks import draw, task_of
+from raw2s.tasks import draw_halves, task_of
 from raw2s.tasks.slurp import POOL, load_slurp, normalised, pool_rows, pretraining_rows, train_rows
 from raw2s.tasks.slurp_scenario import ScenarioSection
 from raw2s.tasks.slurp_slots import SlotsSection
@@ -21,7 +21,7 @@ def held_out(part):
 
 @functools.cache
 def halves(draw_from, n_teacher, n_student, seed):
-    parts = draw(SlotsSection(draw_from=draw_from, n_teacher=n_teacher, n_student=n_student), seed)
+    parts = draw_halves(SlotsSection(draw_from=draw_from, n_teacher=n_teacher, n_student=n_student), seed)
     return {"teacher": parts.teacher, "student": parts.student}
 
 
@@ -71,6 +71,13 @@ def test_a_seed_moves_a_and_b_within_the_pool():
         assert set(ids(first[part])) != set(ids(second[part]))
         assert set(ids(second[part])) <= set(ids(pool_rows()))
     assert halves.__wrapped__("pool", 2000, 2000, 1) == first
+
+
+def test_a_split_seed_fixes_a_and_b_for_every_seed_of_a_run():
+    sizes = {"n_teacher": 20, "n_student": 20}
+    fixed = SlotsSection(split_seed=2, **sizes)
+    assert draw_halves(fixed, 1) == draw_halves(fixed, 7) == draw_halves(SlotsSection(**sizes), 2)
+    assert draw_halves(fixed, 1) != draw_halves(SlotsSection(**sizes), 1)
 
 
 @pytest.mark.parametrize(("part", "source"), [("validation", "devel"), ("test", "test")])

@@ -32,7 +32,7 @@ LOSSES = {
 def training_row(i: int, time: str, form: str) -> TrainingRow:
     prompt, text = f"wake me up at {time} am\n", f'{{ "time" : "{time} am" }}'
     if form == "preference":
-        return TrainingRow(id=i, prompt=prompt, chosen=text, rejected="{}", ref_chosen=-30.0 - i, ref_rejected=-9.0)
+        return TrainingRow(id=i, prompt=prompt, chosen=text, rejected="{}")
     targets = [
         TextTarget(text=answer, weights=[weight], word_logprobs=[[-0.1 * w for w in range(len(words(answer)) + 1)]])
         for answer, weight in ((text, 0.5), ("{}", 0.2))
