@@ -110,11 +110,12 @@ def checksums(folder: Path) -> list[str]:
 def prepare(folder: Path, rows: int) -> None:
     """The rows and a base model that draws dropout."""
     (folder / "out").mkdir(parents=True)
-    examples = draw_halves(SlotsSection(n_teacher=1, n_student=rows), 1).student
+    examples = draw_halves(SlotsSection(n_teacher=1, n_student=rows), seed=1).student
     with (folder / "rows.jsonl").open("w") as file:
         for example in examples:
-            scores = [[-0.1 * w for w in range(len(words(example["target"])) + 1)]]
-            target = TextTarget(text=example["target"], weights=[1.0], word_logprobs=scores)
+            text = str(example["target"])
+            scores = [[-0.1 * w for w in range(len(words(text)) + 1)]]
+            target = TextTarget(text=text, weights=[1.0], word_logprobs=scores)
             file.write(json.dumps(TrainingRow(id=example["id"], prompt=example["prompt"], targets=[target])) + "\n")
     model = load_model("tiny-gpt2", "text")
     model.config.resid_pdrop = model.config.attn_pdrop = model.config.embd_pdrop = 0.1

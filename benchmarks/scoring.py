@@ -115,7 +115,7 @@ def expanded(model: PreTrainedModel, prompts: list[Ids], candidates: list[list[I
 
 
 def packed(model: PreTrainedModel, prompts: list[Ids], candidates: list[list[Ids]]) -> Tensor:
-    scored = continuation_logprobs(model, prompts, candidates, filler=0)
+    scored = continuation_logprobs(model, prompts, candidates, padding=0)
     return torch.tensor([sum(score) for scores in scored for score in scores])
 
 

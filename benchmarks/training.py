@@ -112,7 +112,7 @@ def row_kind(case: str) -> RowKind:
     return "pair" if case in PAIRS else "targets"
 
 
-def loss(case: str) -> LossSection:
+def loss_section(case: str) -> LossSection:
     if case in PAIRS:
         return PreferenceSection(beta=BETA, label_smoothing=0)
     if case == "edl":  # unchecked: no config may leave out the annealing, and the trainer beside it has none
@@ -181,7 +181,7 @@ def raw2s(case: str, folder: Path) -> tuple[list[float], list[float]]:
         train_file=str(folder / "rows.jsonl"),
         validation_file=str(folder / "none.jsonl"),
         training=training,
-        loss=loss(case),
+        loss=loss_section(case),
         seed=SEED,
     )
     train(job, 0, 1, checkpoint=None, report=lambda _, made: shutil.rmtree(made), publish=publish)
