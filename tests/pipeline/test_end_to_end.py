@@ -8,8 +8,10 @@ from pathlib import Path
 
 import mlflow
 import pytest
+from datasets import load_from_disk
 from tiny_runs import finish, kill_when, start_pipeline, tiny_run, write_config
 
+from raw2s.cli import main
 from raw2s.decoding.bridge import words
 from raw2s.results import Results
 
@@ -116,6 +118,18 @@ def test_a_second_run_reuses_every_stage(finished):
     assert contents(storage) == before
     assert not started(output)
     assert all(stage.cached for stage in Results.read(storage / "tiny").stages)
+
+
+def test_its_label_table_is_found_and_exported(finished, tmp_path, capsys):
+    storage, _ = finished
+    (table,) = storage.glob("artifacts/label/*/labels.parquet")
+    assert main(["label", str(storage.parent / "config.yaml")]) == 0
+    assert f"labels   {table.resolve()}" in capsys.readouterr().out.splitlines()
+    assert main(["labels", "export", str(storage / "tiny"), "--to", str(tmp_path / "made")]) == 0
+    exported = load_from_disk(str(tmp_path / "made"))
+    assert set(exported["teacher"]) == {"gpt2", "opt"}
+    assert len(exported) == 2 * len(set(exported["id"]))
+    assert max(exported["logprob"]) < 0
 
 
 def test_another_teacher_is_the_only_one_to_generate(finished):
