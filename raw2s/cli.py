@@ -137,7 +137,7 @@ def _parser() -> argparse.ArgumentParser:
 
 def main(argv: Sequence[str] | None = None) -> int:
     arguments = _parser().parse_args(argv)
-    work = {
+    work: dict[str, Callable[[], None]] = {
         "run": lambda: run_command(load_config(arguments.config, arguments.set)),
         "plan": lambda: plan_command(load_config(arguments.config, arguments.set)),
         "sweep": lambda: sweep_command(arguments.config, arguments.set),
