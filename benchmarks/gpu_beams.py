@@ -177,7 +177,7 @@ def agreement(single: PreTrainedModel, half: PreTrainedModel, prompts: tuple[Ten
     errors = {}
     for name in named:
         targets = [[list(ids) for ids in own] for own in named[name]]
-        scores = continuation_logprobs(single, texts, targets, filler=0)
+        scores = continuation_logprobs(single, texts, targets, padding=0)
         off = [
             abs(mean - sum(score) / len(score))
             for own, scored in zip(named[name], scores, strict=True)
@@ -229,7 +229,7 @@ def labelling(single: PreTrainedModel, half: PreTrainedModel, prompts: tuple[Ten
     spent: dict[str, dict[str, float]] = {}
     sums: dict[str, Tensor] = {}
     for name, model in models.items():
-        score = lambda model=model: continuation_logprobs(model, texts, targets, filler=0)  # noqa: E731
+        score = lambda model=model: continuation_logprobs(model, texts, targets, padding=0)  # noqa: E731
         sums[name] = torch.tensor([sum(scored) / len(scored) for own in score() for scored in own])
         spent[name] = {"beams": seconds(lambda model=model: replayed(model, prompts, case), 1), "scores": seconds(score, 1)}
     rate = {name: len(texts) / sum(parts.values()) for name, parts in spent.items()}

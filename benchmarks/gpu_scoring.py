@@ -19,7 +19,7 @@ Score = Callable[[PreTrainedModel, list[Ids], list[list[Ids]]], Tensor]
 
 def packed_score(model: PreTrainedModel, prompts: list[Ids], candidates: list[list[Ids]]) -> Tensor:
     """Summed log P of every candidate."""
-    scored = scoring.continuation_logprobs(model, prompts, candidates, filler=0)
+    scored = scoring.continuation_logprobs(model, prompts, candidates, padding=0)
     return torch.tensor([sum(score) for scores in scored for score in scores])
 
 

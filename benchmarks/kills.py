@@ -9,19 +9,17 @@ its Ray. Two workers, ZeRO 2, EDL with soft labels and dropout, checkpoints ever
 import hashlib
 import json
 import os
-import platform
 import random
 import signal
 import subprocess
 import sys
 import tempfile
 import time
-from argparse import ArgumentParser
 from collections.abc import Callable
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import harness
 import psutil
 
 from raw2s.config import RayConfig, TrainingConfig
@@ -29,7 +27,7 @@ from raw2s.decoding.bridge import words
 from raw2s.labels.rows import TextTarget, TrainingRow
 from raw2s.methods.evidential import EvidentialSection
 from raw2s.models.load import load_model, load_tokenizer
-from raw2s.pipeline.artifacts import versions
+from raw2s.pipeline.artifacts import LIBRARIES
 from raw2s.pipeline.local_ray import start_ray
 from raw2s.tasks import draw_halves
 from raw2s.tasks.slurp_slots import SlotsSection
@@ -41,7 +39,7 @@ KINDS = ("worker", "mid-checkpoint", "driver")
 
 
 def main() -> None:
-    parser = ArgumentParser(description=__doc__, usage="%(prog)s [--kills N] [--seed N]")
+    parser = harness.parser(__doc__, "kills.json")
     parser.add_argument("--kills", type=int, default=10)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--train", type=Path, help="(the driver that is killed) train in this folder")
@@ -60,10 +58,7 @@ def main() -> None:
         killed = run(Path(folder) / "killed", kinds, draw)
         seconds_killed = time.perf_counter() - start
     result = {
-        "date": datetime.now(UTC).date().isoformat(),
-        "machine": f"{platform.processor() or platform.machine()}, {os.cpu_count()} hyperthreads",
-        "versions": versions(),
-        "seed": arguments.seed,
+        "environment": harness.environment(*LIBRARIES, seed=arguments.seed),
         "steps": EPOCHS * ROWS // BATCH,
         "checkpoint_every": EVERY,
         "kills": killed["kills"],
@@ -72,8 +67,7 @@ def main() -> None:
         "seconds": {"alone": round(seconds_alone, 1), "killed": round(seconds_killed, 1)},
     }
     print(json.dumps(result, indent=1))
-    file = Path(__file__).parent / "results" / "kills.json"
-    file.write_text(json.dumps(result, indent=1) + "\n")
+    harness.write(arguments.out, result)
     sys.exit(0 if result["weights_identical"] and result["curve_identical"] else 1)
 
 

@@ -8,24 +8,20 @@ first: collation, logging and optimizer included, imports and tokenisation not. 
 TRL must be importable (put it on PYTHONPATH; it is no dependency).
 """
 
-import argparse
-import importlib.metadata
 import json
 import os
 import random
 import shutil
-import statistics
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import harness
 import torch
-from cpu import cpu_name
 from datasets import Dataset
 from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
@@ -64,7 +60,7 @@ PAIRS = {"cdpo P192/C32": (192, 32), "cdpo P64/C64": (64, 64)}
 N_PAIRS, PAIR_BATCH = 24, 4
 UTTERANCES, UTTERANCE_BATCH = 256, 16
 GROUPED = "HF Trainer, grouped by length"
-"""Its best: rows of like length share a batch, which spares filler; other batches than raw2s's, so another curve, and no bar."""
+"""Its best: rows of like length share a batch, which spares padding; other batches than raw2s's, so another curve, and no bar."""
 VARIANTS = {
     **dict.fromkeys(PAIRS, ("raw2s", "TRL DPOTrainer")),
     "supervised": ("raw2s", "HF Trainer", "TRL SFTTrainer", GROUPED),
@@ -118,9 +114,9 @@ def row_kind(case: str) -> RowKind:
 
 def loss_section(case: str) -> LossSection:
     if case in PAIRS:
-        return PreferenceSection(beta=BETA, label_smoothing=0.0)
-    if case == "edl":  # without annealing, as the peer has it; a config has some
-        return EvidentialSection(kl_weight=KL_WEIGHT).model_copy(update={"kl_anneal_fraction": 0.0})
+        return PreferenceSection(beta=BETA, label_smoothing=0)
+    if case == "edl":  # unchecked: no config may leave out the annealing, and the trainer beside it has none
+        return EvidentialSection.model_construct(kl_weight=KL_WEIGHT, kl_anneal_fraction=0.0)
     return CrossEntropySection()
 
 
@@ -150,14 +146,12 @@ def preference_rows(case: str, base: str) -> list[TrainingRow]:
 
 def supervised_rows() -> list[TrainingRow]:
     """SLURP's utterances and annotated slots."""
-    examples = draw_halves(SlotsSection(n_teacher=1, n_student=UTTERANCES), seed=SEED).student
-    return [
-        TrainingRow(id=e["id"], prompt=e["prompt"], targets=[TextTarget(text=str(e["target"]), weights=[1.0])]) for e in examples
-    ]
+    examples = draw_halves(SlotsSection(n_teacher=1, n_student=UTTERANCES), SEED).student
+    return [TrainingRow(id=e["id"], prompt=e["prompt"], targets=[TextTarget(text=e["target"], weights=[1.0])]) for e in examples]
 
 
 def raw2s(case: str, folder: Path) -> tuple[list[float], list[float]]:
-    """The loop itself, as a Ray Train worker runs it. It publishes every step."""
+    """The loop itself, as a Ray Train worker runs it. What it publishes of every step is kept."""
     os.environ |= {
         "DS_ACCELERATOR": "cpu", "RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29500",
     }  # fmt: skip
@@ -167,7 +161,7 @@ def raw2s(case: str, folder: Path) -> tuple[list[float], list[float]]:
     clock: list[float] = []
     losses: list[float] = []
 
-    def publish(step: int, total_steps: int, note: str, point: dict[str, float] | None) -> None:
+    def publish(done: int, total: int, note: str, point: dict[str, float] | None) -> None:
         clock.append(time.process_time())
         if point is not None:
             losses.append(point["loss"])
@@ -176,8 +170,7 @@ def raw2s(case: str, folder: Path) -> tuple[list[float], list[float]]:
         epochs=1, batch_size=batch_size(case), micro_batch_size=batch_size(case), learning_rate=LEARNING_RATE, schedule="constant",
         zero_stage=0, checkpoint_every=None,
     )  # fmt: skip
-    none = folder / "none.jsonl"
-    none.touch()
+    (folder / "none.jsonl").touch()
     job = Job(
         name=case,
         model=str(folder / "base"),
@@ -186,7 +179,7 @@ def raw2s(case: str, folder: Path) -> tuple[list[float], list[float]]:
         classes=(),
         rows=row_kind(case),
         train_file=str(folder / "rows.jsonl"),
-        validation_file=str(none),
+        validation_file=str(folder / "none.jsonl"),
         training=training,
         loss=loss_section(case),
         seed=SEED,
@@ -298,8 +291,7 @@ def run_alone(case: str, variant: str, folder: Path) -> None:
     """What a variant's process does: train, and write curve, CPU seconds of the steps after the first, and peak memory."""
     torch.set_num_threads(1)
     losses, clock = RUNS[variant](case, folder)
-    peak = int(Path("/proc/self/status").read_text().split("VmHWM:")[1].split()[0]) / 1024
-    found = {"losses": losses, "cpu_seconds": clock[-1] - clock[0], "steps": len(clock) - 1, "peak_mib": peak}
+    found = {"losses": losses, "cpu_seconds": clock[-1] - clock[0], "steps": len(clock) - 1, "peak_mib": harness.peak_mib()}
     (folder / "found.json").write_text(json.dumps(found))
 
 
@@ -323,7 +315,7 @@ def measure(case: str, repeats: int) -> dict[str, Any]:
     for variant, found in runs.items():
         seconds = [run["cpu_seconds"] / run["steps"] for run in found]
         result["variants"][variant] = {
-            "cpu_seconds_per_step": {"min": min(seconds), "median": statistics.median(seconds)},
+            "cpu_seconds_per_step": harness.summary(seconds),
             "real_tokens_per_cpu_second": tokens_a_step / min(seconds),
             "peak_mib": min(run["peak_mib"] for run in found),
         }
@@ -351,31 +343,20 @@ def environment_of_a_run(folder: Path) -> dict[str, str]:
     }  # fmt: skip
 
 
-def environment() -> dict[str, Any]:
-    packages = ("torch", "transformers", "trl", "accelerate", "deepspeed", "datasets")
-    return {
-        "date": datetime.now(UTC).date().isoformat(), "machine": cpu_name(), "threads": 1, "seed": SEED,
-        "versions": {name: importlib.metadata.version(name) for name in packages},
-    }  # fmt: skip
-
-
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("cases", nargs="*", metavar="CASE", help=f"of {', '.join(VARIANTS)}; all if none is given")
-    parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "training.json")
+    parser = harness.parser(__doc__, "training.json", parts=VARIANTS, repeats=3)
     parser.add_argument("--alone", nargs=3, metavar=("CASE", "VARIANT", "FOLDER"), help="what the process of a variant runs")
     arguments = parser.parse_args()
     if arguments.alone:
         case, variant, folder = arguments.alone
         return run_alone(case, variant, Path(folder))
-    results = json.loads(arguments.out.read_text()) if arguments.out.exists() else {}
-    for case in arguments.cases or VARIANTS:
-        results[case] = {"environment": environment(), **measure(case, arguments.repeats)}
-        for variant, found in results[case]["against"].items():
+    libraries = ("torch", "transformers", "trl", "accelerate", "deepspeed", "datasets")
+    environment = harness.environment(*libraries, threads=1, seed=SEED)
+    for case in arguments.parts or VARIANTS:
+        measured = measure(case, arguments.repeats)
+        harness.write_part(arguments.out, case, measured, environment)
+        for variant, found in measured["against"].items():
             print(f"{case}: {found['times_faster']:.2f}x {variant} (bar {found.get('bar')}), memory {found['memory']:.2f}x")
-        arguments.out.parent.mkdir(parents=True, exist_ok=True)
-        arguments.out.write_text(json.dumps(results, indent=1) + "\n")
 
 
 if __name__ == "__main__":

@@ -30,7 +30,7 @@ class TokenTree:
 def token_tree(prompt: list[int], continuations: Sequence[list[int]]) -> TokenTree:
     """The tree of a prompt of one token or more and its continuations, of which what they share is there once.
 
-    A continuation's last token is predicted and never read, so it is no node. Without continuations: the prompt alone.
+    A continuation's last token is predicted and never read, so it gets no node. Without continuations: the prompt alone.
     """
     ids, positions, ends = list(prompt), list(range(len(prompt))), [0] * len(prompt)
     predictors: list[list[int]] = [[] for _ in continuations]
@@ -60,7 +60,7 @@ def _shared_tokens(one: list[int], other: list[int]) -> int:
 
 @dataclass
 class PackedRows:
-    """R rows of T tokens, each a run of trees and then filler; token q of a row sees token k where `k <= q < end[k]`."""
+    """R rows of T tokens, each a run of trees and then padding; token q of a row sees token k where `k <= q < end[k]`."""
 
     input_ids_RT: Tensor
     position_ids_RT: Tensor
@@ -73,15 +73,15 @@ class PackedRows:
 def row_layout(lengths: Sequence[int], hidden_size: int) -> list[list[int]]:
     """Indices in rows as wide as makes the whole cheapest for a model of this hidden size.
 
-    A layer costs a token some 24 H^2 operations in its matrices and 4 H T in attention over a row of T, filler included:
-    narrow rows waste on filler, wide ones on attention.
+    A layer costs a token some 24 H^2 operations in its matrices and 4 H T in attention over a row of T, padding included:
+    narrow rows waste on padding, wide ones on attention.
     """
     total, longest = sum(lengths), max(lengths)
     best, best_cost = _first_fit(lengths, longest), float("inf")
     for rows in range(total // longest, 0, -1):  # wider and wider
         width = max(longest, -(-total // rows))
         if total * (6 * hidden_size + width) >= best_cost:
-            break  # no filler at all would not make up for such a width
+            break  # no padding at all would not make up for such a width
         layout = _first_fit(lengths, width)
         filled = max(sum(lengths[i] for i in row) for row in layout)
         cost = len(layout) * filled * (6 * hidden_size + filled)
@@ -112,11 +112,11 @@ BUCKET_STEP: dict[Layout, int] = {"bucketed_rows": 16, "one_row": 128}
 
 
 def pack_rows(
-    trees: Sequence[TokenTree], *, filler: int, hidden_size: int, layout: Layout = "rows"
+    trees: Sequence[TokenTree], *, padding: int, hidden_size: int, layout: Layout = "rows"
 ) -> tuple[PackedRows, list[int]]:
     """The trees in rows, and the flat index, row * T + column, at which each tree begins.
 
-    Rows are filled on the right with the id `filler`; a filling token sees itself only.
+    Rows are padded on the right with the id `padding`; a padding token sees itself only.
     """
     lengths = [len(tree.ids) for tree in trees]
     placed = [list(range(len(trees)))] if layout == "one_row" else row_layout(lengths, hidden_size)
@@ -124,7 +124,7 @@ def pack_rows(
     if layout != "rows":
         width = bucket(width, BUCKET_STEP[layout])
         placed = _first_fit(lengths, width)
-    ids = torch.full((len(placed), width), filler)
+    ids = torch.full((len(placed), width), padding)
     positions = torch.zeros_like(ids)
     ends = torch.arange(1, width + 1).repeat(len(placed), 1)
     starts = [0] * len(trees)
@@ -143,7 +143,7 @@ def pack_rows(
 def bucket(tokens: int, least: int) -> int:
     """The next of a few widths: multiples of `least`, a power of two, and at most sixteen from a power of two to the next.
 
-    A new width costs a GPU a compiled kernel or a plan; these cost at most a sixteenth of filler, beside the least.
+    A new width costs a GPU a compiled kernel or a plan; these cost at most a sixteenth of padding, beside the least.
     """
     step = max(least, 1 << max(0, (tokens - 1).bit_length() - 5))
     return -(-tokens // step) * step

@@ -120,7 +120,7 @@ def plan_epoch(
 
 def collate(rows: Sequence[TokenRow], tokenizer: PreTrainedTokenizerBase, hidden_size: int, layout: Layout = "rows") -> Batch:
     """Pack a micro-batch for a model of that hidden size. Classification rows are their prompts alone."""
-    packed, starts = pack_rows([row.tree for row in rows], filler=pad_id(tokenizer), hidden_size=hidden_size, layout=layout)
+    packed, starts = pack_rows([row.tree for row in rows], padding=pad_id(tokenizer), hidden_size=hidden_size, layout=layout)
     # A classification row is a sequence of no tokens that its prompt's last token predicts.
     flat = [
         (s, [start + node for node in nodes])

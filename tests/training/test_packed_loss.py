@@ -149,7 +149,7 @@ def test_preference_loss(config, tokenizer):
 @pytest.mark.parametrize("blocks", [False, True], ids=["dense", "blocks"])
 @pytest.mark.parametrize("layout", ["bucketed_rows", "one_row"])
 @pytest.mark.filterwarnings("ignore:flex_attention called without")
-def test_neither_layout_nor_filler_nor_block_masks_change_a_loss(config, tokenizer, layout, blocks, uncompiled_flex):
+def test_neither_layout_nor_padding_nor_block_masks_change_a_loss(config, tokenizer, layout, blocks, uncompiled_flex):
     """Against narrow rows under the dense mask, with the gradients of every weight."""
     model = AutoModelForCausalLM.from_config(config).train()
     rows = [

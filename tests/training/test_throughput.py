@@ -14,7 +14,7 @@ from raw2s.training.objectives import PackedModel
 @pytest.mark.parametrize("name", ["tiny-gpt2", "tiny-opt", "tiny-gpt-neox", "tiny-llama"])
 def test_operations_are_those_of_a_training_step(name):
     model = PackedModel(load_model(name, "text").train())
-    rows, _ = pack_rows([token_tree(list(range(10, 26)), []) for _ in range(4)], filler=0, hidden_size=model.hidden_size)
+    rows, _ = pack_rows([token_tree(list(range(10, 26)), []) for _ in range(4)], padding=0, hidden_size=model.hidden_size)
     meter = throughput.Meter(model, torch.device("cpu"), workers=1)
     with FlopCounterMode(display=False) as counter:
         hidden_at(model.model, rows, torch.arange(rows.input_ids_RT.numel())).sum().backward()
