@@ -29,8 +29,8 @@ def test_the_exact_gelu_stays():
 
 
 def test_a_loaded_model_has_it():
-    assert not any(isinstance(module, NewGELUActivation) for module in load_model("tiny-gpt2", "generation").modules())
-    classifier = load_model("tiny-gpt2", "classification", ("a", "b"))
+    assert not any(isinstance(module, NewGELUActivation) for module in load_model("tiny-gpt2", "text").modules())
+    classifier = load_model("tiny-gpt2", "classes", ("a", "b"))
     assert not any(isinstance(module, NewGELUActivation) for module in classifier.modules())
 
 
