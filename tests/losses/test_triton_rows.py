@@ -25,6 +25,8 @@ from raw2s.losses.cuda.edl_rows import edl_rows as edl_in_triton
 
 CUDA = torch.cuda.is_available()
 DEVICE = "cuda" if CUDA else "cpu"
+ERROR = 2e-5 if CUDA else 3e-6
+"""A GPU's exp(z) is some |z| units off in its last place."""
 pytestmark = [
     pytest.mark.gpu,
     pytest.mark.skipif(not CUDA and os.environ.get("TRITON_INTERPRET") != "1", reason="no GPU, and no interpreter: make triton"),
@@ -86,7 +88,7 @@ def test_edl_rows(of_rows: EDLSettings, soft: bool) -> None:
     for seed, (scale, classes) in enumerate(((0.1, 33), (3.0, 70), (12.0, 50))):
         logits, token, prob, weight = rows(seed, scale, classes)
         in_triton, in_torch = (lambda *a, f=f, **o: f(*a, settings=of_rows, **o) for f in (edl_in_triton, edl_rows))
-        compare(in_triton, in_torch, logits, (token, prob if soft else None, weight), 3e-6)
+        compare(in_triton, in_torch, logits, (token, prob if soft else None, weight), ERROR)
 
 
 @pytest.mark.parametrize("gamma, soft", product((0.0, 0.3), (False, True)))
@@ -96,7 +98,7 @@ def test_cross_entropy_rows(gamma: float, soft: bool) -> None:
         in_triton, in_torch = (
             lambda *a, f=f, **o: f(*a, gamma=gamma, **o) for f in (cross_entropy_in_triton, cross_entropy_rows)
         )
-        compare(in_triton, in_torch, logits, (token, prob if soft else None, weight), 3e-6)
+        compare(in_triton, in_torch, logits, (token, prob if soft else None, weight), ERROR)
 
 
 @pytest.mark.parametrize("of_rows", [s for s in EDL if s.evidence == "exp"], ids=lambda s: "-".join(map(str, s)))
@@ -111,7 +113,7 @@ def test_logits_beyond_sixty(of_rows: EDLSettings, where: list[int]) -> None:
     logits[:, where] = torch.tensor([85.0, 79.0, 78.0], device=DEVICE)[: len(where)]
     in_triton, in_torch = (lambda *a, f=f, **o: f(*a, settings=of_rows, **o) for f in (edl_in_triton, edl_rows))
     for target_prob in (None, prob):
-        compare(in_triton, in_torch, logits, (token, target_prob, weight), 3e-5)
+        compare(in_triton, in_torch, logits, (token, target_prob, weight), 10 * ERROR)
 
 
 @quick
@@ -124,7 +126,7 @@ def test_any_rows(seed: int, classes: int, scale: float, offset: float, of_rows:
         (cross_entropy_in_triton, cross_entropy_rows, {"gamma": of_rows.gamma}),
     ):
         both = (lambda *a, f=f, options=options, **o: f(*a, **options, **o) for f in (in_triton, in_torch))
-        compare(*both, logits, (token, prob if seed % 2 else None, weight), 3e-5)
+        compare(*both, logits, (token, prob if seed % 2 else None, weight), 10 * ERROR)
 
 
 def test_a_real_vocabulary(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -135,7 +137,7 @@ def test_a_real_vocabulary(monkeypatch: pytest.MonkeyPatch) -> None:
     for form, target_prob in product(get_args(EDLForm), (None, prob[:3])):
         of_rows = EDLSettings(1e-2, "exp", form, math.inf, math.inf, 0.2)
         in_triton, in_torch = (lambda *a, f=f, of=of_rows, **o: f(*a, settings=of, **o) for f in (edl_in_triton, edl_rows))
-        compare(in_triton, in_torch, logits, (token, target_prob, weight), 3e-6)
+        compare(in_triton, in_torch, logits, (token, target_prob, weight), ERROR)
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])

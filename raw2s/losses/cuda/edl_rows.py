@@ -90,7 +90,7 @@ def _first_pass(logits: Tensor, token: Tensor, settings: EDLSettings) -> _Rows:
     apart = settings.evidence != "exp" or constants["CLAMPED"]
     launch(
         kernels.sums, logits, token, found, finite(settings.logit_clamp),
-        G=_coefficients()[0], APART=apart, **constants,
+        G=coefficients()[0], APART=apart, **constants,
     )  # fmt: skip
     points = points_of(token, found[:, 2].long(), found[:, :2])
     one = torch.exp2(-found[:, 3:4])
@@ -116,7 +116,7 @@ def _target_pass(logits: Tensor, token: Tensor, rows: _Rows, values: Tensor, set
     weighted = logits.new_empty(len(logits), 4, dtype=torch.float64)
     launch(
         kernels.target_sums, logits, token, rows.found, values, weighted, finite(settings.logit_clamp),
-        G=_coefficients()[0], FORM=settings.form, **_constants(settings),
+        G=coefficients()[0], FORM=settings.form, **_constants(settings),
     )  # fmt: skip
     return weighted
 
@@ -126,7 +126,7 @@ def _gradient_pass(
 ) -> None:
     launch(
         kernels.gradient, logits, token, found, values, grad, grad.stride(0), finite(settings.logit_clamp),
-        Q=_coefficients()[1], SOFT=soft, FORM=settings.form, **_constants(settings),
+        Q=coefficients()[1], SOFT=soft, FORM=settings.form, **_constants(settings),
     )  # fmt: skip
 
 
@@ -160,7 +160,7 @@ def _constants(settings: EDLSettings) -> dict[str, Any]:
 
 
 @cache
-def _coefficients() -> tuple[tuple[float, ...], tuple[float, ...]]:
+def coefficients() -> tuple[tuple[float, ...], tuple[float, ...]]:
     """Of G and Q, lowest first."""
     g, q = unit_polynomials(torch.float32, torch.device("cpu"))
     return tuple(g.tolist()), tuple(q.tolist())

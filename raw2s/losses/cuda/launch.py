@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-BLOCK = 2048
+BLOCK = 1024
 """Logits a program reads at once."""
 WARPS = 8
 LINE = 16
