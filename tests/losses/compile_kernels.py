@@ -16,9 +16,8 @@ from raw2s.losses.cuda.edl_rows import coefficients
 from raw2s.losses.edl import EDLForm, Evidence
 
 LOGITS, SUMS, TOKEN = MockTensor(torch.float32), MockTensor(torch.float64), MockTensor(torch.int64)
-GRADS = {"bf16": MockTensor(torch.bfloat16), "fp16": MockTensor(torch.float16)}
-WIDTHS = {32_000: 32_000, 50_257: 50_272}
-"""Vocabularies, and how far their rows lie apart."""
+CASES = [(32_000, 32_000, MockTensor(torch.bfloat16)), (50_257, 50_272, MockTensor(torch.float16))]
+"""Vocabularies, how far their rows lie apart, and gradients."""
 
 
 class Hopper:
@@ -44,7 +43,7 @@ def main() -> None:
         count += 1
 
     g, q = coefficients()
-    for (vocabulary, width), grad in product(WIDTHS.items(), GRADS.values()):
+    for vocabulary, width, grad in CASES:
         rows, padded = (LOGITS, width, vocabulary, width, TOKEN), {"PADDED": width != vocabulary}
         compile_one(cross_entropy_kernels.gradient, *rows, SUMS, grad, 2 * width, **padded)
         for soft in (False, True):

@@ -85,7 +85,7 @@ def compare(in_triton: RowPass, in_torch: RowPass, logits: Tensor, arguments: tu
 @pytest.mark.parametrize("of_rows", EDL, ids=lambda s: "-".join(map(str, s)))
 @pytest.mark.parametrize("soft", [False, True], ids=["one-hot", "soft"])
 def test_edl_rows(of_rows: EDLSettings, soft: bool) -> None:
-    for seed, (scale, classes) in enumerate(((0.1, 33), (3.0, 70), (12.0, 50))):
+    for seed, (scale, classes) in enumerate(((0.1, 33), (8.0, 70))):
         logits, token, prob, weight = rows(seed, scale, classes)
         in_triton, in_torch = (lambda *a, f=f, **o: f(*a, settings=of_rows, **o) for f in (edl_in_triton, edl_rows))
         compare(in_triton, in_torch, logits, (token, prob if soft else None, weight), ERROR)
@@ -101,8 +101,8 @@ def test_cross_entropy_rows(gamma: float, soft: bool) -> None:
         compare(in_triton, in_torch, logits, (token, prob if soft else None, weight), ERROR)
 
 
-@pytest.mark.parametrize("of_rows", [s for s in EDL if s.evidence == "exp"], ids=lambda s: "-".join(map(str, s)))
-@pytest.mark.parametrize("where", [[0], [1], [0, 1], [1, 2], [0, 1, 2]], ids=str)
+@pytest.mark.parametrize("of_rows", [s for s in EDL if s.evidence == "exp" and s.gamma], ids=lambda s: "-".join(map(str, s)))
+@pytest.mark.parametrize("where", [[0], [0, 1], [1, 2]], ids=str)
 def test_logits_beyond_sixty(of_rows: EDLSettings, where: list[int]) -> None:
     """Of the target (piece 0), of the best, of both, of two that are no target.
 
