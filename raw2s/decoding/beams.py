@@ -6,7 +6,8 @@ import torch
 from torch.nn.utils.rnn import pad_sequence
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from raw2s.decoding.search import NEVER, beam_search
+from raw2s.decoding.beam_rules import NEVER
+from raw2s.decoding.search import beam_search
 from raw2s.decoding.tokens import check_context, decode_target, encode_prompt, pad_id
 
 

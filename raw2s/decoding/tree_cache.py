@@ -4,6 +4,7 @@ Every beam's new token takes one column of its prompt's row, and a beam sees the
 So the prompt is stored once, and choosing beams moves no keys or values: only the mask follows the beams.
 """
 
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -75,6 +76,46 @@ class TreeCache(Cache):
                 fresh[:, :, :kept] = buffer[row_B1, :, columns_BC].transpose(1, 2)
                 setattr(layer, name, fresh)
             layer.columns = kept
+
+
+@dataclass
+class Place:
+    """Where the next tokens go, the same in every layer: M columns; None: they are a prompt, from column 0 on."""
+
+    column_M: Tensor | None = None
+
+
+class StaticTreeLayer(TreeLayer):
+    """A layer whose buffers are allocated once, for all columns, and stay where they are."""
+
+    def __init__(self, columns: int, place: Place) -> None:
+        super().__init__(room=columns)
+        self.place = place
+
+    def lazy_initialization(self, key_states: Tensor, value_states: Tensor) -> None:
+        # Zeros: a column that no beam sees yet has no weight, but what is there must be numbers.
+        self.keys, self.values = (_buffer(states, self.room).zero_() for states in (key_states, value_states))
+        self.is_initialized = True
+
+    def update(self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
+        if not self.is_initialized:
+            self.lazy_initialization(key_states, value_states)
+        assert self.keys is not None and self.values is not None
+        if self.place.column_M is None:
+            self.keys[:, :, : key_states.shape[2]] = key_states
+            self.values[:, :, : key_states.shape[2]] = value_states
+            return key_states, value_states
+        self.keys.index_copy_(2, self.place.column_M, key_states)
+        self.values.index_copy_(2, self.place.column_M, value_states)
+        return self.keys, self.values
+
+
+class StaticTreeCache(Cache):
+    """After a prompt, every step attends to all `columns`, used or not, under the search's mask."""
+
+    def __init__(self, layers: int, columns: int) -> None:
+        self.place = Place()
+        super().__init__(layers=[StaticTreeLayer(columns, self.place) for _ in range(layers)])
 
 
 def _buffer(states_BHTD: Tensor, columns: int) -> Tensor:

@@ -13,16 +13,20 @@ from transformers import (
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
+from transformers.activations import NewGELUActivation
 from transformers.utils import logging
 
-from raw2s.models import Kind
+from raw2s.form import FormName
+from raw2s.models import Precision
 
 TINY_FOLDER = Path(__file__).parent / "weights"
 """The built-in models, made by `jobs/pretrain_tiny.py`."""
 
-# Weight-loading bars of models that load in a blink would bury our own progress.
-logging.disable_progress_bar()
-logging.set_verbosity_error()
+
+def quiet_transformers() -> None:
+    """Its bars of models that load in a blink would bury our own; called once in every process of ours, never at import."""
+    logging.disable_progress_bar()
+    logging.set_verbosity_error()
 
 
 def model_source(name: str) -> str:
@@ -55,19 +59,33 @@ def load_tokenizer(name: str) -> PreTrainedTokenizerBase:
     return AutoTokenizer.from_pretrained(model_source(name), use_fast=True, trust_remote_code=False)
 
 
-def load_model(name: str, kind: Kind, classes: tuple[str, ...] = (), dtype: torch.dtype = torch.float32) -> PreTrainedModel:
+def inference_dtype(precision: Precision, cuda: bool) -> torch.dtype:
+    """The type of the weights of a model that is not trained. Logits, softmax and sums over them are in fp32 whatever it is."""
+    return torch.bfloat16 if precision == "bf16" or (precision == "auto" and cuda) else torch.float32
+
+
+def load_model(name: str, form: FormName, classes: tuple[str, ...] = (), dtype: torch.dtype = torch.float32) -> PreTrainedModel:
     """A causal language model, or the same trunk with a linear head over `classes` (section 5.1), in eval mode.
 
     A head that the checkpoint lacks is drawn from torch's global generator: seed it before.
     """
     options = {"dtype": dtype, "use_safetensors": True, "trust_remote_code": False}
-    if kind == "generation":
-        return AutoModelForCausalLM.from_pretrained(model_source(name), **options).eval()
+    if form == "text":
+        return fuse_gelu(AutoModelForCausalLM.from_pretrained(model_source(name), **options).eval())
     labels = dict(enumerate(classes))
     model = AutoModelForSequenceClassification.from_pretrained(
         model_source(name), num_labels=len(classes), id2label=labels, label2id={v: k for k, v in labels.items()}, **options
     )
-    return model.eval()
+    return fuse_gelu(model.eval())
+
+
+def fuse_gelu(model: PreTrainedModel) -> PreTrainedModel:
+    """GPT-2's GELU as one kernel: Hugging Face writes the same function as eight passes over the widest activations of the model."""
+    for module in model.modules():
+        for name, child in module.named_children():
+            if isinstance(child, NewGELUActivation):
+                setattr(module, name, torch.nn.GELU(approximate="tanh"))
+    return model
 
 
 def save_model(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: Path, state: dict[str, torch.Tensor]) -> None:

@@ -1,0 +1,68 @@
+"""The main job under Ray on one GPU, all its processes sharing it: the demo's models on a few utterances, labelling in bf16.
+
+Run by `benchmarks/gpu.py pipeline`, where Ray, DeepSpeed and MLflow are installed or on PYTHONPATH. About four minutes, nearly all
+of them the start of processes.
+"""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import torch
+
+ROOT = Path(__file__).resolve().parents[1]
+SHARE = 0.2
+"""Of the GPU, for each of at most five processes side by side."""
+SIZES = (
+    "task.n_teacher=96", "task.n_student=48", "task.n_validation=16", "task.n_test=48", "teacher_training.epochs=1",
+    "labeling.batch_size=24", "student_training.epochs=1", "student_training.workers=1", "ceiling_training.epochs=1",
+    "preference.prompts=24", "evaluation.resamples=50",
+)  # fmt: skip
+TRAININGS = ("teacher_training", "student_training", "ceiling_training", "preference.training")
+
+
+def run(out: Path, tiny: bool = False) -> dict[str, Any]:
+    """Scores and stage times, also in `out`. `tiny` asks for no GPU. Raises RuntimeError with the end of the job's output."""
+    on_gpu = [f"{training}.gpus_per_worker={SHARE}" for training in TRAININGS]
+    on_gpu += [f"{training}.precision=bf16" for training in TRAININGS]
+    on_gpu += [f"{model}.num_gpus={SHARE}" for model in ("teachers.0", "teachers.1", "teachers.2", "student")]
+    if not tiny:
+        assert torch.cuda.is_available(), "this part wants a GPU, or --tiny"
+    with tempfile.TemporaryDirectory() as storage:
+        output = job([*SIZES, f"storage={storage}", *([] if tiny else on_gpu)])
+        results = json.loads((Path(storage) / "demo" / "results.json").read_text())
+    systems = [(system.get("name") or system["method"], system["score"]) for system in
+               (*results["teachers"], results["ceiling"], *results["students"])]  # fmt: skip
+    found = {
+        "scores": systems, "pgr": [student["pgr"] for student in results["students"]],
+        "stage_seconds": {stage["name"]: round(stage["seconds"], 1) for stage in results["stages"]},
+        "last_line": output.splitlines()[-1],
+    }  # fmt: skip
+    print(json.dumps({"part": "pipeline", **found}), flush=True)
+    out.write_text(json.dumps(found, indent=1) + "\n")
+    return found
+
+
+def job(overrides: list[str]) -> str:
+    """The main job's output. Its processes end with this one, also when the time is over."""
+    command = [sys.executable, str(ROOT / "jobs" / "full_pipeline.py"), "--config", str(ROOT / "configs" / "demo.yaml")]
+    command += [part for override in overrides for part in ("--set", override)]
+    path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
+    process = subprocess.Popen(
+        command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True,
+        env=os.environ | {"PYTHONPATH": path},
+    )  # fmt: skip
+    try:
+        output, _ = process.communicate()
+    finally:
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGTERM)
+            process.wait()
+    if process.returncode:
+        raise RuntimeError(f"the main job ended with {process.returncode}:\n" + "\n".join(output.splitlines()[-40:]))
+    return output

@@ -1,0 +1,39 @@
+"""The teachers in half precision: what they answer is what they answer in single, to bf16's rounding."""
+
+import pytest
+import torch
+
+from raw2s.labeling.actors import ClassActor, ScoreActor, load
+from raw2s.labeling.units import Pool
+from raw2s.tasks.slurp import held_out_slurp
+
+ROWS = held_out_slurp("test", 4)
+PROMPTS = [row["text"] + "\n" for row in ROWS]
+
+
+def pool(precision, model="tiny-gpt2"):
+    return Pool("teacher", model, precision=precision)
+
+
+@pytest.mark.parametrize(("precision", "dtype"), [("auto", torch.float32), ("fp32", torch.float32), ("bf16", torch.bfloat16)])
+def test_the_model_has_the_pools_precision(precision, dtype):
+    model, _ = load(pool(precision), "generation")
+    assert {weight.dtype for weight in model.parameters()} == {dtype}
+
+
+@pytest.mark.parametrize("model", ["tiny-gpt2", "tiny-opt", "tiny-gpt-neox", "tiny-llama"])
+def test_scores_in_half_precision_are_near(model):
+    unit = {"ids": list(range(4)), "prompts": PROMPTS, "candidates": [["set alarm", "alarm"], ["play"], ["is it", ""], ["who"]]}
+    half, single = (ScoreActor(pool(precision, model))(unit) for precision in ("bf16", "fp32"))
+    for a, b in zip(half, single, strict=True):
+        assert a["tokens"] == b["tokens"]
+        for words, expected in zip(a["words"], b["words"], strict=True):
+            assert words == pytest.approx(expected, rel=0.03, abs=0.1)
+            assert words != expected, "bf16 changes something, or nothing ran in it"
+
+
+def test_a_half_precision_classifiers_logits_are_not_rounded():
+    torch.manual_seed(0)
+    actor = ClassActor(pool("bf16"), ("a", "b", "c"))
+    logits = torch.tensor([row["logits"] for row in actor({"ids": list(range(4)), "prompts": PROMPTS})])
+    assert (logits != logits.bfloat16().float()).any()

@@ -1,0 +1,45 @@
+import copy
+
+import pytest
+import torch
+from transformers import AutoModelForCausalLM, GPT2Config, GPTNeoXConfig
+from transformers.activations import NewGELUActivation
+
+from raw2s.models.load import fuse_gelu, inference_dtype, load_model
+
+
+def test_the_fused_gelu_is_the_same_function():
+    torch.manual_seed(0)
+    written_out = AutoModelForCausalLM.from_config(GPT2Config(vocab_size=50, n_embd=32, n_layer=2, n_head=2)).eval()
+    fused = fuse_gelu(copy.deepcopy(written_out))
+    assert sum(isinstance(module, NewGELUActivation) for module in written_out.modules()) == 2
+    assert not any(isinstance(module, NewGELUActivation) for module in fused.modules())
+    assert fused.state_dict().keys() == written_out.state_dict().keys()
+    ids_BT = torch.arange(20).view(2, 10)
+    with torch.no_grad():
+        torch.testing.assert_close(fused(ids_BT).logits, written_out(ids_BT).logits, rtol=1e-5, atol=1e-6)
+
+
+def test_the_exact_gelu_stays():
+    model = AutoModelForCausalLM.from_config(
+        GPTNeoXConfig(vocab_size=50, hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=32)
+    )
+    before = [type(module) for module in model.modules()]
+    assert [type(module) for module in fuse_gelu(model).modules()] == before
+
+
+def test_a_loaded_model_has_it():
+    assert not any(isinstance(module, NewGELUActivation) for module in load_model("tiny-gpt2", "generation").modules())
+    classifier = load_model("tiny-gpt2", "classification", ("a", "b"))
+    assert not any(isinstance(module, NewGELUActivation) for module in classifier.modules())
+
+
+@pytest.mark.parametrize(
+    ("precision", "cuda", "dtype"),
+    [
+        ("auto", True, torch.bfloat16), ("auto", False, torch.float32), ("fp32", True, torch.float32),
+        ("fp32", False, torch.float32), ("bf16", True, torch.bfloat16), ("bf16", False, torch.bfloat16),
+    ],
+)  # fmt: skip
+def test_auto_is_half_on_a_gpu_only(precision, cuda, dtype):
+    assert inference_dtype(precision, cuda) == dtype
