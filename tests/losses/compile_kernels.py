@@ -11,7 +11,7 @@ from triton.backends.compiler import GPUTarget
 from triton.runtime import driver
 from triton.runtime.jit import MockTensor
 
-from raw2s.losses.cuda import cross_entropy_kernels, edl_kernels, launch
+from raw2s.losses.cuda import cross_entropy_kernels, edl_kernels, edl_row_kernels, launch
 from raw2s.losses.cuda.edl_rows import coefficients
 from raw2s.losses.edl import EDLForm, Evidence
 
@@ -42,6 +42,11 @@ def main() -> None:
         kernel.warmup(*args, **constants, BLOCK=launch.BLOCK, num_warps=launch.WARPS, grid=(1,))
         count += 1
 
+    def compile_rows(kernel: Any, *args: Any, **constants: Any) -> None:
+        nonlocal count
+        kernel.warmup(*args, **constants, ROWS=launch.ROWS, num_warps=1, grid=(1,))
+        count += 1
+
     g, q = coefficients()
     for vocabulary, width, grad in CASES:
         rows, padded = (LOGITS, width, vocabulary, width, TOKEN), {"PADDED": width != vocabulary}
@@ -52,6 +57,11 @@ def main() -> None:
             if clamped and evidence != "exp":
                 continue
             options = {"EVIDENCE": evidence, "CLAMPED": clamped, "KL": kl, **padded}
+            figures = {"EVIDENCE": evidence, "CLAMPED": clamped, "APART": clamped or evidence != "exp"}
+            compile_rows(edl_row_kernels.shares, SUMS, LOGITS, SUMS, 4096, 0.2, 1.5, **figures)
+            for form, prob in product(get_args(EDLForm), (None, LOGITS)):
+                arguments = (SUMS, prob, prob, prob and SUMS, SUMS, SUMS, 4096, vocabulary, 0.2, 1e-4, 20.0, 1.5)
+                compile_rows(edl_row_kernels.figures, *arguments, G=g, Q=q, FORM=form, KL=kl, **figures)
             compile_one(edl_kernels.sums, *rows, SUMS, 1.5, G=g, APART=clamped or evidence != "exp", **options)
             for form in get_args(EDLForm):
                 compile_one(edl_kernels.target_sums, *rows, SUMS, SUMS, SUMS, 1.5, G=g, FORM=form, **options)

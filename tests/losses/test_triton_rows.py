@@ -229,7 +229,10 @@ HEADS: dict[str, Callable[..., Tensor]] = {
 
 @pytest.mark.parametrize("name, compact", [*product(HEADS, [False]), ("ce", True), ("edl", True), ("bridge", True)])
 def test_heads(name: str, compact: bool, on_kernels: None) -> None:
-    """Against float64 from the same operands: gradients within their own rounding, once for every chunk where it is compact."""
+    """Against float64 from the same operands. Two roundings: the logits' gradient's before its products, and the result's; where
+
+    it is compact one more.
+    """
     operands, token, prob, weight = half_head(1)
     exact = [x.double().requires_grad_() for x in operands]
     half = [x.requires_grad_() for x in operands]
@@ -241,7 +244,7 @@ def test_heads(name: str, compact: bool, on_kernels: None) -> None:
         exact_grads = torch.autograd.grad(exact_loss, exact, retain_graph=True)
         for grad, reference in zip(grads, exact_grads, strict=True):
             assert grad.dtype == HALF
-            assert (grad - reference).abs().max() <= (2 if compact else 1) * ROUNDING * reference.abs().max()
+            assert (grad - reference).abs().max() <= (3 if compact else 2) * ROUNDING * reference.abs().max()
 
 
 def test_no_rows(on_kernels: None) -> None:

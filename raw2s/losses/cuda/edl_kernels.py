@@ -27,10 +27,10 @@ def _evidence(z: tl.tensor, k: tl.tensor, limit: tl.tensor, EVIDENCE: tl.constex
     if EVIDENCE == "exp":
         if CLAMPED:
             inside = tl.where(z > limit, limit, tl.where(z < -limit, -limit, z))
-            e = tl.exp(inside - k.to(tl.float32) * LOG2)
+            e = tl.exp(inside - k.to(z.dtype) * LOG2)
             slope = tl.where(tl.abs(z) > limit, 0.0, e)
         else:
-            e = tl.exp(z - k.to(tl.float32) * LOG2)
+            e = tl.exp(z - k.to(z.dtype) * LOG2)
             slope = e
     elif EVIDENCE == "softplus":
         small = tl.exp(-tl.abs(z))
@@ -47,7 +47,7 @@ def _evidence(z: tl.tensor, k: tl.tensor, limit: tl.tensor, EVIDENCE: tl.constex
 def _log_alpha(e: tl.tensor, v: tl.tensor, k: tl.tensor) -> Any:
     """log(1 + 2ᵏ e), with what rounding the sum lost; v is 1 / (e + one)."""
     w = e + _one(k)
-    return tl.log(w) + (e - (w - _one(k))) * v + k.to(tl.float32) * LOG2
+    return tl.log(w) + (e - (w - _one(k))) * v + k.to(e.dtype) * LOG2
 
 
 @triton.jit
