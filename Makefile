@@ -3,7 +3,7 @@ PYTHON ?= python3.11
 VENV ?= .venv
 BIN = $(VENV)/bin
 
-.PHONY: env demo test lint
+.PHONY: env demo test fast triton lint
 
 env: $(VENV)/.installed
 
@@ -16,9 +16,21 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 demo: env
 	$(BIN)/python jobs/full_pipeline.py --config configs/demo.yaml
 
-test: env
-	OMP_NUM_THREADS=1 $(BIN)/pytest -m "not slow" --numprocesses 2
+test: fast
 	OMP_NUM_THREADS=1 $(BIN)/pytest -m slow --numprocesses 2 --dist loadfile --no-loadscope-reorder
+
+fast: env  # the tests that need no Ray
+	OMP_NUM_THREADS=1 $(BIN)/pytest -m "not slow" --numprocesses 2
+
+# The GPU kernels on a CPU, by Triton's interpreter: in an environment of its own, for it fails with NumPy 2.4, and demo and test need no Triton.
+triton: .venv-triton/.installed
+	TRITON_INTERPRET=1 OMP_NUM_THREADS=1 .venv-triton/bin/python -m pytest --confcutdir tests/losses tests/losses/test_triton_rows.py
+
+.venv-triton/.installed: requirements-triton.txt
+	$(PYTHON) -m venv .venv-triton
+	.venv-triton/bin/pip install --quiet --upgrade pip
+	.venv-triton/bin/pip install --quiet -r requirements-triton.txt
+	touch $@
 
 lint: env
 	$(BIN)/ruff check .

@@ -1,7 +1,6 @@
 """The command line: `raw2s run|plan|sweep|report`, and the jobs that call it."""
 
 import argparse
-import json
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -11,16 +10,18 @@ from raw2s.errors import ConfigError, StageFailed
 
 
 def run_command(config: RunConfig) -> None:
-    from raw2s.pipeline.run import run_pipeline  # Ray and torch take seconds; --help and mistakes do not wait  # noqa: PLC0415
+    from raw2s.models.load import quiet_transformers  # torch takes seconds; --help and mistakes do not wait  # noqa: PLC0415
+    from raw2s.pipeline.run import run_pipeline  # noqa: PLC0415
 
+    quiet_transformers()
     run_pipeline(config)
 
 
 def plan_command(config: RunConfig) -> None:
     """Print the stages in order, their keys, and which of them are finished."""
     from raw2s.pipeline.artifacts import ArtifactStore  # noqa: PLC0415
+    from raw2s.pipeline.plan import plan_stages  # noqa: PLC0415
     from raw2s.pipeline.preflight import check  # noqa: PLC0415
-    from raw2s.pipeline.stages import plan_stages  # noqa: PLC0415
 
     check(config)
     store = ArtifactStore(config.storage / "artifacts")
@@ -41,11 +42,15 @@ def report_command(folder: Path) -> None:
     from rich.console import Console  # noqa: PLC0415
 
     from raw2s.report import closing_table  # noqa: PLC0415
+    from raw2s.results import Results  # noqa: PLC0415
 
-    file = folder / "results.json"
-    if not file.is_file():
-        raise ConfigError(f"{folder}: no results.json here; give the folder of a finished run, <storage>/<name>")
-    Console().print(closing_table(json.loads(file.read_text())))
+    try:
+        results = Results.read(folder)
+    except OSError:
+        raise ConfigError(f"{folder}: no results.json here; give the folder of a finished run, <storage>/<name>") from None
+    except ValueError:
+        raise ConfigError(f"{folder}: its results.json was written by another version of raw2s; run the config again") from None
+    Console().print(closing_table(results))
     print(f"report   {folder / 'report.html'}")
 
 

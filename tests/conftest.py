@@ -5,9 +5,11 @@ from collections.abc import Iterator
 import pytest
 import ray
 from hypothesis import settings
+from torch.nn.attention import flex_attention
 
 from raw2s.config import RayConfig
-from raw2s.pipeline.execute import start_ray
+from raw2s.decoding import block_masks
+from raw2s.pipeline.local_ray import start_ray
 
 settings.register_profile("quick", max_examples=40, deadline=None)  # the shared machine's pauses are no failures
 settings.load_profile("quick")
@@ -19,3 +21,10 @@ def local_ray() -> Iterator[None]:
     start_ray(RayConfig(num_cpus=8))
     yield
     ray.shutdown()
+
+
+@pytest.fixture
+def uncompiled_flex(monkeypatch: pytest.MonkeyPatch) -> None:
+    """FlexAttention in plain torch operations, with gradients: compiled it has none on a CPU."""
+    monkeypatch.setattr(block_masks, "_compiled_attention", lambda: flex_attention.flex_attention)
+    monkeypatch.setattr(flex_attention, "_validate_device", lambda *_: None)

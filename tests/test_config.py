@@ -142,6 +142,11 @@ MISTAKES = {
         "student_training: offload all needs zero_stage 3",
         "raise zero_stage",
     ),
+    "compiled layers whose weights are taken apart": (
+        {"student_training": {"zero_stage": 3, "compile": "layers"}},
+        "student_training: compile: layers does not go with zero_stage 3",
+        "compile: auto",
+    ),
     "DeepSpeed's word for a key of ours": (
         {"teacher_training": {"deepspeed": {"zero_optimization": {"stage": 2}}}},
         "teacher_training: deepspeed.zero_optimization.stage is set by zero_stage",

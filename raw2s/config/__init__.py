@@ -1,11 +1,20 @@
-"""The typed config (`tree`, `training`) and how it is read and explained (`reading`)."""
+"""The typed config (`tree`, `training`), how it fits together (`rules`), how it is read and explained (`reading`)."""
 
 from raw2s.config.reading import describe_keys, load_config, parse_config, read_yaml
-from raw2s.config.section import Positive, Section
 from raw2s.config.training import LoraConfig, TrainingConfig
-from raw2s.config.tree import RayConfig, RunConfig, StudentConfig
+from raw2s.config.tree import Decoding, LabelingConfig, RayConfig, RunConfig, StudentConfig, Tolerance
 
 __all__ = [
-    "LoraConfig", "Positive", "RayConfig", "RunConfig", "Section", "StudentConfig", "TrainingConfig",
-    "describe_keys", "load_config", "parse_config", "read_yaml",
-]  # fmt: skip
+    "Decoding",
+    "LabelingConfig",
+    "LoraConfig",
+    "RayConfig",
+    "RunConfig",
+    "StudentConfig",
+    "Tolerance",
+    "TrainingConfig",
+    "describe_keys",
+    "load_config",
+    "parse_config",
+    "read_yaml",
+]

@@ -7,9 +7,10 @@ from typing import Any, get_args
 import yaml
 from pydantic import ValidationError
 
-from raw2s.config.section import Section
+from raw2s.choices import Chosen
 from raw2s.config.tree import RunConfig
 from raw2s.errors import ConfigError
+from raw2s.section import Section
 
 
 def load_config(path: Path, overrides: list[str] | None = None) -> RunConfig:
@@ -40,7 +41,7 @@ def parse_config(tree: dict[str, Any]) -> RunConfig:
     try:
         return RunConfig.model_validate(tree)
     except ValidationError as error:
-        raise ConfigError("; ".join(_explain(dict(e), RunConfig) for e in error.errors())) from None
+        raise ConfigError("; ".join(explain(dict(e), RunConfig, tree) for e in error.errors())) from None
 
 
 def _apply(tree: dict[str, Any], override: str) -> None:
@@ -58,50 +59,125 @@ def _apply(tree: dict[str, Any], override: str) -> None:
         raise ConfigError(f"--set {override}: there is no such place in the config; see --help for the keys") from None
 
 
-def _explain(error: dict[str, Any], root: type[Section]) -> str:
-    key = ".".join(str(part) for part in error["loc"] if not str(part).startswith(("list[", "literal[")))
+MOVED = {"students": "methods", "labeling.score": "score of a joint method, and preference.score"}
+"""Keys of earlier versions, and where they are now."""
+
+
+def explain(error: dict[str, Any], root: type[Section], tree: dict[str, Any]) -> str:
+    """One of pydantic's errors as a line: the key, what is wrong, what to do."""
+    path = [part for part in error["loc"] if not str(part).startswith(("list[", "literal["))]
+    key = ".".join(map(str, path))
     if error["type"] == "extra_forbidden":
-        close = difflib.get_close_matches(str(error["loc"][-1]), _field_names(root, error["loc"][:-1]), n=1)
-        return f"{key}: unknown key; " + (f"did you mean {close[0]}?" if close else "see --help for the keys")
+        return f"{key}: unknown key; {_advice(str(path[-1]), key, _place(root, tree, path[:-1]))}"
     if error["type"] == "missing":
-        return f"{key}: missing; add it to the config"
+        choice = _place(root, tree, path[:-1])[1]
+        others = "" if choice is None else f", or set another {choice.key} ({', '.join(choice.registry)})"
+        return f"{key}: missing; add it to the config{others}"
     if error["type"] == "value_error":
         return ": ".join(part for part in (key, str(error["ctx"]["error"])) if part)
     return f"{key}: {error['msg'].lower()}, not {error['input']!r}; correct the value"
 
 
-def _field_names(section: type[Section], path: tuple[Any, ...]) -> list[str]:
+def _advice(name: str, key: str, place: tuple[type[Section], Chosen | None]) -> str:
+    """What to do about a key that its section does not have."""
+    section, choice = place
+    if key in MOVED:
+        return f"it is now {MOVED[key]}"
+    for inner, (nested, _) in {field: _inside(section, field) for field in section.model_fields}.items():
+        known = {option for s in nested for option in s.model_fields}
+        if name in known:
+            return f"it belongs to {inner}: write {inner}.{name}"
+    for option, value in choice.registry.items() if choice else ():
+        if name in value.section.model_fields:
+            return f"it goes with {choice.key}: {option}; remove it, or set that" if choice else ""
+    close = difflib.get_close_matches(name, section.model_fields, n=1)
+    return f"did you mean {close[0]}?" if close else "see --help for the keys"
+
+
+def _place(root: type[Section], tree: Any, path: list[Any]) -> tuple[type[Section], Chosen | None]:
+    """The section at a path, and what chose it."""
+    section, choice, node = root, None, tree
     for part in path:
         if isinstance(part, str) and part in section.model_fields:
-            section = next((s for s in _sections(section.model_fields[part].annotation)), section)
-    return list(section.model_fields)
+            sections, choice = _inside(section, part)
+            section = sections[0] if sections else section
+        try:
+            node = node[part]
+        except (KeyError, IndexError, TypeError):
+            node = {}
+        if choice is not None and isinstance(node, dict):
+            section = choice.section(_named(choice, node, section))
+    return section, choice
+
+
+def _named(choice: Chosen, node: dict[str, Any], section: type[Section]) -> dict[str, Any]:
+    """The tree with its choice's name: a method's loss without one is the method's usual."""
+    field = section.model_fields.get(choice.key)
+    known = choice.key in node or choice.default is not None or field is None
+    return node if known else {**node, choice.key: next(iter(choice.registry))}
+
+
+def _inside(section: type[Section], name: str) -> tuple[list[type[Section]], Chosen | None]:
+    """The sections that a field may hold: all that its registry has where the field is a choice."""
+    field = section.model_fields[name]
+    choice = next((mark for mark in (*field.metadata, *_marks(field.annotation)) if isinstance(mark, Chosen)), None)
+    if choice is not None:
+        return list({option.section: None for option in choice.registry.values()}), choice
+    return _sections(field.annotation), None
+
+
+def _marks(annotation: Any) -> list[Any]:
+    """The marks of all `Annotated` inside a type."""
+    return [*getattr(annotation, "__metadata__", ()), *(m for argument in get_args(annotation) for m in _marks(argument))]
 
 
 def _sections(annotation: Any) -> list[type[Section]]:
-    """The config sections inside a type such as `list[TeacherConfig]` or `TrainingConfig | None`."""
+    """The config sections inside a type such as `TrainingConfig | None`."""
     if isinstance(annotation, type) and issubclass(annotation, Section):
         return [annotation]
     return [found for argument in get_args(annotation) for found in _sections(argument)]
 
 
 def describe_keys(section: type[Section] = RunConfig, prefix: str = "") -> list[str]:
-    """One line per key of the tree: name, default, meaning; what `--help` prints."""
+    """One line per key of the tree: name, default, meaning; what `--help` prints. What varies has the keys of every choice."""
     lines = []
     for name, field in section.model_fields.items():
-        inner = _sections(field.annotation)
-        if inner:
-            mark = ".0." if "list" in str(field.annotation).lower() else "."
-            if field.description:
-                lines.append(f"{prefix}{name}: {field.description}")
-            lines += describe_keys(inner[0], f"{prefix}{name}{mark}")
-        else:
-            default = (
-                "required"
-                if field.is_required()
-                else yaml.safe_dump(_plain(field.default), default_flow_style=True).split("\n")[0]
-            )
+        inner, choice = _inside(section, name)
+        mark = ".0." if "list" in str(field.annotation).lower() else "."
+        if not inner:
+            required = field.is_required()
+            default = "required" if required else yaml.safe_dump(_plain(field.default), default_flow_style=True).split("\n")[0]
             lines.append(f"{prefix}{name} [{default}]: {field.description}")
+            continue
+        if field.description:
+            lines.append(f"{prefix}{name}: {field.description}")
+        shown: set[str] = set()
+        if choice is not None:
+            default = choice.default or "the method's own"
+            lines.append(f"{prefix}{name}{mark}{choice.key} [{default}]: {', '.join(choice.registry)}, or module:name")
+            shown = {
+                line for option in inner for line in describe_keys(option, f"{prefix}{name}{mark}") if _key(line) == choice.key
+            }
+        for option in inner:
+            for line in describe_keys(option, f"{prefix}{name}{mark}"):
+                if line not in shown:  # what the choices share is said once
+                    lines.append(_with_choice(line, choice, option, inner))
+                    shown.add(line)
     return lines
+
+
+def _key(line: str) -> str:
+    """The last part of the key that a line of `describe_keys` is about."""
+    return line.partition(" [")[0].rpartition(".")[2]
+
+
+def _with_choice(line: str, choice: Chosen | None, option: type[Section], inner: list[type[Section]]) -> str:
+    """A key that not all choices have says with which ones it goes."""
+    key = _key(line)
+    if choice is None or all(key in section.model_fields for section in inner):
+        return line
+    names = [name for name, value in choice.registry.items() if key in value.section.model_fields]
+    return f"{line} ({choice.key}: {', '.join(names)})" if names else line
 
 
 def _plain(value: Any) -> Any:

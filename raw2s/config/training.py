@@ -4,7 +4,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
-from raw2s.config.section import Fraction, Positive, Rate, Section
+from raw2s.section import Fraction, Placement, Positive, Rate, Section
 
 TYPED_DEEPSPEED = {
     "train_batch_size": "batch_size",
@@ -33,7 +33,26 @@ class LoraConfig(Section):
     """Names of the adapted modules, such as [q_proj, v_proj]; `all-linear` takes every linear layer but the output head."""
 
 
-class TrainingConfig(Section):
+class Workers(Placement):
+    """The Ray Train workers of a training run, where they keep what they hold, and how safely they run."""
+
+    workers: Positive = 1
+    """Ray Train workers, one process and (with gpus_per_worker) one GPU each."""
+    cpus_per_worker: Annotated[float, Field(gt=0)] = 1
+    """Ray CPUs a worker reserves, and the threads it runs."""
+    gpus_per_worker: Rate = 0
+    """Ray GPUs a worker reserves."""
+    offload: Literal["none", "optimizer", "all"] = "none"
+    """What is kept in host memory: nothing, the optimizer's state (zero_stage 1 or more), or the weights too (zero_stage 3)."""
+    activation_checkpointing: Fraction = 0.0
+    """Share of the layers (true: all) that are computed again in the backward pass: a third more work, far less memory."""
+    checkpoint_every: Positive | None = 500
+    """Optimizer steps between checkpoints from which a run that was cut off goes on; null writes them at validations only."""
+    max_failures: Annotated[int, Field(ge=0)] = 3
+    """How often lost workers are replaced before the stage fails."""
+
+
+class TrainingConfig(Workers):
     epochs: Positive = 3
     """Passes over the rows."""
     learning_rate: Annotated[float, Field(gt=0)] = 1e-3
@@ -54,28 +73,16 @@ class TrainingConfig(Section):
     """Prompts per forward pass of one worker, with all their targets; packed in rows with little padding, so more is faster."""
     zero_stage: Literal[0, 1, 2, 3] = 1
     """DeepSpeed ZeRO stage: 1 splits the optimizer's state over the workers, 2 the gradients too, 3 the weights too."""
-    offload: Literal["none", "optimizer", "all"] = "none"
-    """What is kept in host memory: nothing, the optimizer's state (zero_stage 1 or more), or the weights too (zero_stage 3)."""
-    activation_checkpointing: bool = False
-    """Compute activations again in the backward pass instead of keeping them: a third more work, far less memory."""
+    compile: Literal["auto", "none", "layers"] = "auto"
+    """Compile every decoder layer, seconds at the start and a quarter less time a step; auto: on GPUs, below zero_stage 3."""
     lora: LoraConfig | None = None
     """Train low-rank adapters only (extra `raw2s[lora]`); the kept model has them merged, `adapter/` beside it has them alone."""
     deepspeed: dict[str, Any] = {}
     """More of DeepSpeed's own settings, such as {zero_optimization: {reduce_bucket_size: 5.0e+8}}; none that has a key here."""
     precision: Literal["fp32", "bf16"] = "fp32"
     """Number format of the forward and backward pass; the master weights stay fp32."""
-    workers: Positive = 1
-    """Ray Train workers, one process and (with gpus_per_worker) one GPU each."""
-    cpus_per_worker: Annotated[float, Field(gt=0)] = 1
-    """Ray CPUs a worker reserves, and the threads it runs."""
-    gpus_per_worker: Rate = 0
-    """Ray GPUs a worker reserves."""
     keep: Literal["best", "last"] = "last"
     """Which epoch's weights are kept: the lowest validation loss (ground truth), or the last."""
-    checkpoint_every: Positive | None = 500
-    """Optimizer steps between checkpoints from which a run that was cut off goes on; null writes them at validations only."""
-    max_failures: Annotated[int, Field(ge=0)] = 3
-    """How often lost workers are replaced before the stage fails."""
 
     @model_validator(mode="after")
     def _batch_divides(self) -> "TrainingConfig":
@@ -91,6 +98,10 @@ class TrainingConfig(Section):
         needed = {"none": 0, "optimizer": 1, "all": 3}[self.offload]
         if self.zero_stage < needed:
             raise ValueError(f"offload {self.offload} needs zero_stage {needed} or more; raise zero_stage, or set offload: none")
+        if self.compile == "layers" and self.zero_stage == 3:
+            raise ValueError(
+                "compile: layers does not go with zero_stage 3, which takes weights apart; lower it, or compile: auto"
+            )
         for path, key in TYPED_DEEPSPEED.items():
             found: Any = self.deepspeed
             for name in path.split("."):

@@ -1,24 +1,37 @@
 """The output head at chosen positions only: what training, scoring and classification have in common."""
 
+from functools import partial
 from typing import Any
 
 from torch import Tensor, nn
 from transformers import PreTrainedConfig, PreTrainedModel
 
-from raw2s.decoding.packing import PackedRows, attention_mask
+from raw2s.decoding.block_masks import block_mask, takes_block_masks
+from raw2s.decoding.packing import Layout, PackedRows, attention_mask, by_layer_type
 
 _LOGIT_TRANSFORMS = ("final_logit_softcapping", "logit_scale", "logits_scaling", "lm_head_multiplier")
 
 
 def hidden_at(model: PreTrainedModel, rows: PackedRows, index_N: Tensor) -> Tensor:
     """The last hidden states at N flat indices (row * T + column) of packed rows: (N, H)."""
+    if takes_block_masks(model):
+        mask = by_layer_type(rows, model.config, partial(block_mask, rows))
+    else:
+        mask = attention_mask(rows, model.config, model.dtype)
     hidden_RTH = model.get_decoder()(
         input_ids=rows.input_ids_RT,
-        attention_mask=attention_mask(rows, model.config, model.dtype),
+        attention_mask=mask,
         position_ids=rows.position_ids_RT,
         use_cache=False,
     ).last_hidden_state
     return hidden_RTH.flatten(0, 1)[index_N]
+
+
+def layout_for(model: PreTrainedModel) -> Layout:
+    """How rows for `hidden_at` are best laid out: on CUDA in few shapes, for a new one costs a plan or a kernel."""
+    if takes_block_masks(model):
+        return "one_row"
+    return "bucketed_rows" if model.device.type == "cuda" else "rows"
 
 
 def output_head(model: PreTrainedModel) -> nn.Module:

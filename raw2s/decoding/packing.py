@@ -5,9 +5,9 @@ attention mask: token q sees token k where `k <= q < end[k]`, for the tokens fro
 """
 
 import inspect
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -42,11 +42,11 @@ def token_tree(prompt: list[int], continuations: Sequence[list[int]]) -> TokenTr
         for node in path[branch:]:
             ends[node] = len(ids)
         del path[branch:]
-        for token in read[branch - len(prompt) :]:
-            positions.append(len(path))
-            path.append(len(ids))
-            ids.append(token)
-            ends.append(0)
+        own = read[branch - len(prompt) :]
+        positions.extend(range(branch, branch + len(own)))
+        path.extend(range(len(ids), len(ids) + len(own)))
+        ids.extend(own)
+        ends.extend([0] * len(own))
         predictors[c] = path[len(prompt) - 1 :]
         previous = read
     for node in path:
@@ -104,18 +104,31 @@ def _first_fit(lengths: Sequence[int], width: int) -> list[list[int]]:
     return rows
 
 
-def pack_rows(trees: Sequence[TokenTree], *, filler: int, hidden_size: int) -> tuple[PackedRows, list[int]]:
-    """The trees in rows (`row_layout`), and the flat index, row * T + column, at which each tree begins.
+Layout = Literal["rows", "bucketed_rows", "one_row"]
+"""Rows as `row_layout` has them; the same in a `bucket`'s width; all trees in one row of a `bucket`'s width, for attention that
+skips what no token sees."""
+BUCKET_STEP: dict[Layout, int] = {"bucketed_rows": 16, "one_row": 128}
+"""The narrowest step between widths: every row of many pays for it, and one row is in blocks of 128 anyway."""
+
+
+def pack_rows(
+    trees: Sequence[TokenTree], *, filler: int, hidden_size: int, layout: Layout = "rows"
+) -> tuple[PackedRows, list[int]]:
+    """The trees in rows, and the flat index, row * T + column, at which each tree begins.
 
     Rows are filled on the right with the id `filler`; a filling token sees itself only.
     """
-    layout = row_layout([len(tree.ids) for tree in trees], hidden_size)
-    width = max(sum(len(trees[i].ids) for i in row) for row in layout)
-    ids = torch.full((len(layout), width), filler)
+    lengths = [len(tree.ids) for tree in trees]
+    placed = [list(range(len(trees)))] if layout == "one_row" else row_layout(lengths, hidden_size)
+    width = max(sum(lengths[i] for i in row) for row in placed)
+    if layout != "rows":
+        width = bucket(width, BUCKET_STEP[layout])
+        placed = _first_fit(lengths, width)
+    ids = torch.full((len(placed), width), filler)
     positions = torch.zeros_like(ids)
-    ends = torch.arange(1, width + 1).repeat(len(layout), 1)
+    ends = torch.arange(1, width + 1).repeat(len(placed), 1)
     starts = [0] * len(trees)
-    for r, row in enumerate(layout):
+    for r, row in enumerate(placed):
         column = 0
         for i in row:
             tree, here = trees[i], slice(column, column + len(trees[i].ids))
@@ -127,26 +140,42 @@ def pack_rows(trees: Sequence[TokenTree], *, filler: int, hidden_size: int) -> t
     return PackedRows(ids, positions, ends), starts
 
 
+def bucket(tokens: int, least: int) -> int:
+    """The next of a few widths: multiples of `least`, a power of two, and at most sixteen from a power of two to the next.
+
+    A new width costs a GPU a compiled kernel or a plan; these cost at most a sixteenth of filler, beside the least.
+    """
+    step = max(least, 1 << max(0, (tokens - 1).bit_length() - 5))
+    return -(-tokens // step) * step
+
+
 def attention_mask(rows: PackedRows, config: PreTrainedConfig, dtype: torch.dtype) -> Tensor | dict[str, Tensor]:
     """What the decoder takes as `attention_mask`: (R, 1, T, T), 0 where a token is seen and -inf where not.
 
     Additive, for "eager" attention adds what it is given, and SDPA takes either. With sliding windows (Mistral, Qwen2) a token
     sees that many positions back; a dict of masks by layer type where only some layers slide.
     """
-    config = config.get_text_config()
     index_T = torch.arange(rows.end_RT.shape[1], device=rows.end_RT.device)
     sees_RTT = (index_T <= index_T[:, None]) & (index_T[:, None] < rows.end_RT[:, None, :])
-    full = _additive(sees_RTT, dtype)
+
+    def within(window: int | None) -> Tensor:
+        seen_RTT = sees_RTT
+        if window is not None:
+            seen_RTT = sees_RTT & (rows.position_ids_RT[:, :, None] - rows.position_ids_RT[:, None, :] < window)
+        return torch.zeros(seen_RTT.shape, dtype=dtype, device=seen_RTT.device).masked_fill_(~seen_RTT, -torch.inf)[:, None]
+
+    return by_layer_type(rows, config, within)
+
+
+def by_layer_type(rows: PackedRows, config: PreTrainedConfig, within: Callable[[int | None], Any]) -> Any | dict[str, Any]:
+    """`within(window)`, the mask of a sliding window in positions (None: no window), as the model's layers want it."""
+    config = config.get_text_config()
     window = getattr(config, "sliding_window", None)
     if window is None or rows.position_ids_RT.max() < window:
-        return full
-    sliding = _additive(sees_RTT & (rows.position_ids_RT[:, :, None] - rows.position_ids_RT[:, None, :] < window), dtype)
-    layer_types = getattr(config, "layer_types", None)
-    return sliding if layer_types is None else {"full_attention": full, "sliding_attention": sliding}
-
-
-def _additive(sees_RTT: Tensor, dtype: torch.dtype) -> Tensor:
-    return torch.zeros(sees_RTT.shape, dtype=dtype, device=sees_RTT.device).masked_fill_(~sees_RTT, -torch.inf)[:, None]
+        return within(None)
+    if getattr(config, "layer_types", None) is None:
+        return within(window)
+    return {"full_attention": within(None), "sliding_attention": within(window)}
 
 
 def require_packable(model: PreTrainedModel) -> None:

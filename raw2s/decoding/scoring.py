@@ -9,15 +9,16 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from raw2s.decoding.heads import hidden_at, output_head, require_plain_head
+from raw2s.decoding.heads import hidden_at, layout_for, output_head, require_plain_head
 from raw2s.decoding.logits import head_logits
 from raw2s.decoding.packing import PackedRows, TokenTree, pack_rows, require_packable, token_tree
 from raw2s.decoding.tokens import check_context, encode_prompt, encode_target, pad_id
+from raw2s.losses import linear_log_probs
 
 SHARING_TOKENS = 2048
 """Target tokens that share one forward of their prompt, or as many as it has itself: attention costs the square of a row."""
-HEAD_ELEMENTS = {"cpu": 2**20, "cuda": 2**26}
-"""Logits held at a time: 4 MB in fp32 on a CPU, 256 MB on an accelerator."""
+HEAD_ELEMENTS = 2**20
+"""Logits that a CPU holds at a time: 4 MB in fp32."""
 MIN_HEAD_COLUMNS = 256
 """Fewer columns of the vocabulary at a time make the product slow."""
 BATCH_TOKENS = {"cpu": 2048, "cuda": 16384}
@@ -83,32 +84,41 @@ def continuation_logprobs(
         for part in _runs([len(text) for text in texts], range(len(texts)), max(SHARING_TOKENS, len(prompts[p])))
     ]  # fmt: skip
     trees = [token_tree(prompts[p], [continuations[p][c] for c in part]) for p, part in parts]
-    logprobs: list[list[list[float]]] = [[[] for _ in texts] for texts in continuations]
+    scored: list[tuple[list[tuple[int, int]], Tensor]] = []
     for batch in _batches(trees, max_tokens_per_batch or BATCH_TOKENS[model.device.type]):
         rows, starts = _packed(model, [trees[i] for i in batch], filler)
         predictors = [
             start + node for i, start in zip(batch, starts, strict=True) for text in trees[i].predictors for node in text
         ]
-        scored = [(p, c) for p, part in (parts[i] for i in batch) for c in part]
-        tokens = [token for p, c in scored for token in continuations[p][c]]
+        texts = [(p, c) for p, part in (parts[i] for i in batch) for c in part]
+        tokens = [token for p, c in texts for token in continuations[p][c]]
         predictor_N, token_N = (torch.tensor(ids, device=model.device) for ids in (predictors, tokens))
-        values = iter(_token_logprobs(model, rows, predictor_N, token_N).tolist())
-        for p, c in scored:
+        scored.append((texts, _token_logprobs(model, rows, predictor_N, token_N)))
+    logprobs: list[list[list[float]]] = [[[] for _ in texts] for texts in continuations]
+    for texts, logprob_N in scored:  # once all are under way: a device waits for no batch to be packed
+        values = iter(logprob_N.tolist())
+        for p, c in texts:
             logprobs[p][c] = list(islice(values, len(continuations[p][c])))
     return logprobs
 
 
 def _token_logprobs(model: PreTrainedModel, rows: PackedRows, predictor_N: Tensor, token_N: Tensor) -> Tensor:
-    """Log-probability of N tokens, each under the logits at its flat index in the rows: (N,), fp32 at least.
+    """Log-probability of N tokens, each under the logits at its flat index in the rows: (N,), fp32 at least."""
+    if model.device.type == "cpu":
+        return _logprobs_by_columns(model, rows, predictor_N, token_N)
+    head = output_head(model)
+    hidden_NH = hidden_at(model, rows, predictor_N)
+    return linear_log_probs(hidden_NH, head.get_parameter("weight"), token_N, bias_V=getattr(head, "bias", None))[0]
 
-    The head a block of the vocabulary at a time, for all rows at once: its weights are read once, the block stays in the cache,
-    and the softmax's sum runs along.
-    """
+
+def _logprobs_by_columns(model: PreTrainedModel, rows: PackedRows, predictor_N: Tensor, token_N: Tensor) -> Tensor:
+    """The head a block of the vocabulary at a time, for all rows at once: its weights are read once, the block stays in the
+    cache, and the softmax's sum runs along."""
     index_U, which_N = predictor_N.unique(return_inverse=True)  # U tokens predict; where texts part, one predicts several
     hidden_UH, head = hidden_at(model, rows, index_U), output_head(model)
     weight_VH, bias_V = head.get_parameter("weight"), getattr(head, "bias", None)
     dtype = torch.promote_types(weight_VH.dtype, torch.float32)
-    columns = max(MIN_HEAD_COLUMNS, HEAD_ELEMENTS[weight_VH.device.type] // len(index_U))
+    columns = max(MIN_HEAD_COLUMNS, HEAD_ELEMENTS // len(index_U))
     memory_UC = hidden_UH.new_empty(len(index_U), columns)  # fresh memory for every block would cost its page faults
     logit_N = torch.empty(len(token_N), dtype=dtype, device=token_N.device)
     normaliser_U = torch.full((len(index_U),), -torch.inf, dtype=dtype, device=token_N.device)
@@ -151,7 +161,8 @@ def class_logits(
 
 
 def _packed(model: PreTrainedModel, trees: list[TokenTree], filler: int) -> tuple[PackedRows, list[int]]:
-    rows, starts = pack_rows(trees, filler=filler, hidden_size=model.config.get_text_config().hidden_size)
+    hidden_size = model.config.get_text_config().hidden_size
+    rows, starts = pack_rows(trees, filler=filler, hidden_size=hidden_size, layout=layout_for(model))
     return rows.to(model.device), starts
 
 

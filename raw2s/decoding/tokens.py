@@ -4,15 +4,21 @@ A sequence is `encode_prompt(prompt) + encode_target(target)`: the two parts are
 depend on the prompt before it.
 """
 
+from typing import Any
+
 from transformers import PreTrainedConfig, PreTrainedTokenizerBase
 
 
-def encode_prompt(tokenizer: PreTrainedTokenizerBase, prompt: str) -> list[int]:
+def encode_prompt(tokenizer: PreTrainedTokenizerBase, prompt: str, *, chat: bool = False) -> list[int]:
     """Ids of `prompt` after the special tokens the tokenizer prepends (BOS for OPT and Llama), never an end marker.
 
-    Raises ValueError for a slow tokenizer, and for a prompt of no tokens: the first target token would have nothing before it.
+    With `chat` the prompt is a user's message, and the ids are those of the tokenizer's chat template up to where the assistant
+    begins to answer. Raises ValueError for a slow tokenizer, for one without a chat template where it is asked for, and for a
+    prompt of no tokens: the first target token would have nothing before it.
     """
     _require_fast(tokenizer)
+    if chat:
+        return _encode_message(tokenizer, prompt)
     encoding = tokenizer(prompt)
     ids: list[int] = encoding["input_ids"]
     # sequence_ids is None for what the tokenizer added around the text: keep what it added before, drop what it added after.
@@ -61,6 +67,17 @@ def check_context(config: PreTrainedConfig, tokens: int, what: str) -> None:
             f"{what}: {tokens} tokens do not fit the {limit} positions (max_position_embeddings) of "
             f"{config.name_or_path or config.model_type}; shorten the text or the number of new tokens"
         )
+
+
+def _encode_message(tokenizer: PreTrainedTokenizerBase, message: str) -> list[int]:
+    if tokenizer.chat_template is None:
+        raise ValueError(
+            f"tokenizer {tokenizer.name_or_path!r} has no chat template; set task.chat: false, or give a model that was made for chat"
+        )
+    ids: Any = tokenizer.apply_chat_template(
+        [{"role": "user", "content": message}], add_generation_prompt=True, return_dict=False
+    )
+    return list(ids)
 
 
 def _require_fast(tokenizer: PreTrainedTokenizerBase) -> None:

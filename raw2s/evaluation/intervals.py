@@ -8,7 +8,6 @@ from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.stats import binomtest
 
 from raw2s.evaluation.gap import gap_recovered
 
@@ -84,5 +83,7 @@ def sign_test(correct_a: ArrayLike, correct_b: ArrayLike) -> float:
     a_U, b_U = np.asarray(correct_a, dtype=np.float64), np.asarray(correct_b, dtype=np.float64)
     if a_U.shape != b_U.shape:
         raise ValueError(f"The systems' scores have shapes {a_U.shape} and {b_U.shape}. Score both on the same utterances.")
+    from scipy.stats import binomtest  # most of a second, which a config has no use for  # noqa: PLC0415
+
     wins, losses = int((a_U > b_U).sum()), int((a_U < b_U).sum())
     return float(binomtest(wins, wins + losses, alternative="greater").pvalue) if wins + losses else 1.0

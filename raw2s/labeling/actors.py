@@ -10,15 +10,17 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from raw2s.decoding import word_scores
 from raw2s.decoding.beams import Candidate, generate_beams
 from raw2s.decoding.scoring import class_logits, target_logprobs
-from raw2s.labeling.units import Pool, Row, Unit
-from raw2s.models import Kind
-from raw2s.models.load import inference_dtype, load_model, load_model_config, load_tokenizer
+from raw2s.form import FormName
+from raw2s.labeling.units import Pool, Unit
+from raw2s.labels.table import Answer
+from raw2s.models.load import inference_dtype, load_model, load_model_config, load_tokenizer, quiet_transformers
 
 
-def load(pool: Pool, kind: Kind, classes: tuple[str, ...] = ()) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+def load(pool: Pool, form: FormName, classes: tuple[str, ...] = ()) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     """The pool's model on this actor's device, in its precision, and its tokenizer."""
-    cuda = bool(pool.num_gpus)
-    model: Any = load_model(pool.model, kind, classes, inference_dtype(pool.precision, cuda))
+    quiet_transformers()
+    cuda = bool(pool.actors.num_gpus)
+    model: Any = load_model(pool.model, form, classes, inference_dtype(pool.precision, cuda))
     return model.to("cuda" if cuda else "cpu"), load_tokenizer(pool.model)
 
 
@@ -35,16 +37,16 @@ class BeamActor:
     def __init__(self, pool: Pool, beams: int, max_new_tokens: int, converted: Path | None = None) -> None:
         self.generate: Callable[..., list[list[Candidate]]]
         if converted is None:
-            self.generate = partial(generate_beams, *load(pool, "generation"))
+            self.generate = partial(generate_beams, *load(pool, "text"))
         else:
             from raw2s.decoding import ctranslate2_beams  # an optional package  # noqa: PLC0415
 
-            generator = ctranslate2_beams.load_converted(converted, cuda=bool(pool.num_gpus))
+            generator = ctranslate2_beams.load_converted(converted, cuda=bool(pool.actors.num_gpus))
             model = load_model_config(pool.model), load_tokenizer(pool.model)
             self.generate = partial(ctranslate2_beams.generate_beams, generator, *model)
         self.generate = partial(self.generate, beams=beams, max_new_tokens=max_new_tokens)
 
-    def __call__(self, unit: Unit) -> list[Row]:
+    def __call__(self, unit: Unit) -> list[Answer]:
         return [
             {
                 "texts": [c.text for c in candidates],
@@ -60,9 +62,9 @@ class ScoreActor:
     """`table.SCORES`: per prompt and candidate text the word log-probabilities (end marker last) and the token count."""
 
     def __init__(self, pool: Pool) -> None:
-        self.model, self.tokenizer = load(pool, "generation")
+        self.model, self.tokenizer = load(pool, "text")
 
-    def __call__(self, unit: Unit) -> list[Row]:
+    def __call__(self, unit: Unit) -> list[Answer]:
         scored = target_logprobs(self.model, self.tokenizer, unit["prompts"], unit["candidates"])
         return [
             {
@@ -77,7 +79,19 @@ class ClassActor:
     """`table.CLASSES`: per prompt the classifier's logits."""
 
     def __init__(self, pool: Pool, classes: tuple[str, ...]) -> None:
-        self.model, self.tokenizer = load(pool, "classification", classes)
+        self.model, self.tokenizer = load(pool, "classes", classes)
 
-    def __call__(self, unit: Unit) -> list[Row]:
+    def __call__(self, unit: Unit) -> list[Answer]:
         return [{"logits": row.tolist()} for row in class_logits(self.model, self.tokenizer, unit["prompts"])]
+
+
+class NameActor:
+    """`table.CLASSES` of a model without a classifier's head: the log-probability of every class's name after the prompt."""
+
+    def __init__(self, pool: Pool, classes: tuple[str, ...]) -> None:
+        self.model, self.tokenizer = load(pool, "text")
+        self.classes = list(classes)
+
+    def __call__(self, unit: Unit) -> list[Answer]:
+        scored = target_logprobs(self.model, self.tokenizer, unit["prompts"], [self.classes] * len(unit["prompts"]))
+        return [{"logits": [sum(score.logprobs) for score in scores]} for scores in scored]

@@ -1,16 +1,16 @@
 """Cross-scoring (section 4.1, Eq. 6): every teacher that is a model scores the candidates of all."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
 from raw2s.labeling.actors import ScoreActor
-from raw2s.labeling.table import SCORES, row_by_id
-from raw2s.labeling.units import Answered, Pool, Progress, Row, prompt_units, run_pass
+from raw2s.labeling.units import Answered, Pool, PromptProgress, prompt_units, run_pass
+from raw2s.labels.table import SCORES, ScoreRow, row_by_id
 
-Known = Mapping[tuple[int, str], Row]
+Known = Mapping[tuple[int, str], ScoreRow]
 """Scores that a teacher gave before, by id and text."""
 
 
@@ -18,23 +18,26 @@ Known = Mapping[tuple[int, str], Row]
 class Scores:
     """One teacher's scores: `of(id)` gives {"words", "tokens"} for each of the id's candidates, in order."""
 
-    of: Callable[[int], list[Row]]
+    of: Callable[[int], list[ScoreRow]]
     answered: Answered
 
 
 def cross_score(
-    prompts: Mapping[int, str],
+    asked: Sequence[tuple[Pool, Mapping[int, str]]],
     candidates: Mapping[int, list[str]],
-    pools: list[Pool],
     *,
     known: Mapping[str, Known],
     batch_size: int,
     folder: Path,
-    progress: Progress,
+    progress: PromptProgress,
 ) -> dict[str, Scores]:
-    """By teacher's name. All teachers side by side, each on its own actors; a text in `known[name]` is not scored again."""
+    """By teacher's name, from each one's actors and the prompts as it is asked them.
 
-    def score(pool: Pool) -> Scores:
+    All teachers side by side; a text in `known[name]` is not scored again.
+    """
+
+    def score(one: tuple[Pool, Mapping[int, str]]) -> Scores:
+        pool, prompts = one
         before = known.get(pool.name, {})
         new = {i: [text for text in candidates[i] if (i, text) not in before] for i in prompts}
         ids = [i for i in prompts if new[i]]
@@ -46,15 +49,15 @@ def cross_score(
         )
         row = row_by_id(answered.answers)
 
-        def of(i: int) -> list[Row]:
+        def of(i: int) -> list[ScoreRow]:
             scored = row(i) if new[i] else {"words": [], "tokens": []}
             pairs = zip(scored["words"], scored["tokens"], strict=True)
-            fresh = {text: {"words": words, "tokens": tokens} for text, (words, tokens) in zip(new[i], pairs, strict=True)}
+            fresh = {text: ScoreRow(words=words, tokens=tokens) for text, (words, tokens) in zip(new[i], pairs, strict=True)}
             return [fresh[text] if text in fresh else before[i, text] for text in candidates[i]]
 
         return Scores(of, answered)
 
-    if not pools:
+    if not asked:
         return {}
-    with ThreadPoolExecutor(len(pools)) as threads:
-        return dict(zip([pool.name for pool in pools], threads.map(score, pools), strict=True))
+    with ThreadPoolExecutor(len(asked)) as threads:
+        return dict(zip([pool.name for pool, _ in asked], threads.map(score, asked), strict=True))

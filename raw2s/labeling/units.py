@@ -13,47 +13,38 @@ import os
 import time
 import uuid
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+import ray
 import ray.data
 from ray.data import ActorPoolStrategy
 
+from raw2s.labels.table import Answer
 from raw2s.models import Precision
-
-# An actor imports next what its teacher needs: half a million objects, all of which stay. Python's default thresholds look through
-# them so often that the start takes a fifth longer.
-gc.set_threshold(50_000, 20, 100)
+from raw2s.section import Actors
 
 Unit = dict[str, list[Any]]
 """`ids` and `prompts`, and for scoring `candidates`, one list of texts a prompt."""
-Row = dict[str, Any]
-Teacher = Callable[[Unit], list[Row]]
+Teacher = Callable[[Unit], list[Answer]]
 """Answers a unit: one row a prompt, in order. Raises ValueError for a prompt that it cannot answer."""
 
-ANSWER = [("id", pa.int64()), ("reason", pa.string())]
-"""What every answer has: the prompt's id and, where the teacher could not answer, why."""
 
-
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Pool:
-    """The actors of one model: its folder, how many, what each reserves, and the type of its weights."""
+    """One model, the type of its weights, and its actors; `model` is a folder or a hub id."""
 
     name: str
-    model: str = ""
-    replicas: tuple[int, int] = (1, 1)
-    num_cpus: float = 1
-    num_gpus: float = 0
-    resources: dict[str, float] = field(default_factory=dict)
-    label_selector: dict[str, str] = field(default_factory=dict)
+    model: str
+    actors: Actors
     precision: Precision = "auto"
 
 
 @dataclass(frozen=True)
-class Progress:
+class PromptProgress:
     """Counts finished prompts on a `Board` actor."""
 
     board: Any
@@ -94,11 +85,11 @@ def prompt_units(
 
 
 def run_pass(
-    make: Callable[[], Teacher], units: list[Unit], pool: Pool, *, schema: pa.Schema, folder: Path, progress: Progress
+    make: Callable[[], Teacher], units: list[Unit], pool: Pool, *, schema: pa.Schema, folder: Path, progress: PromptProgress
 ) -> Answered:
     """Let `make()`, called once in every actor of `pool`, answer the units that `folder` does not hold yet.
 
-    `schema` describes an answer and begins with `ANSWER`. A prompt on which the teacher raises ValueError is rejected with
+    `schema` describes an answer and begins with `raw2s.labels.table.ANSWER`. A prompt on which the teacher raises ValueError is rejected with
     that message. Every id comes back once, answered or rejected.
     """
     folder.mkdir(parents=True, exist_ok=True)
@@ -108,13 +99,14 @@ def run_pass(
     progress.add(found, f"{pool.name}: {found} found" if found else pool.name)
     if missing:
         rows = [{"unit": json.dumps(unit), "file": str(file)} for unit, file in missing]
-        low, high = pool.replicas
+        actors = pool.actors
+        low, high = actors.replicas
         # One block a unit, so that every replica finds work; the answers are in the files, only their names come back.
         ray.data.from_items(rows, override_num_blocks=len(rows)).map(
             UnitActor,  # type: ignore[arg-type]  # Ray types functions only
-            fn_constructor_kwargs={"make": make, "schema": schema, "progress": progress, "note": pool.name},
-            num_cpus=pool.num_cpus, num_gpus=pool.num_gpus, resources=pool.resources or None,
-            label_selector=pool.label_selector or None, compute=ActorPoolStrategy(min_size=low, max_size=high),
+            fn_constructor_kwargs={"make": ray.cloudpickle.dumps(make), "schema": schema, "progress": progress, "note": pool.name},
+            num_cpus=actors.num_cpus, num_gpus=actors.num_gpus, resources=actors.resources or None,
+            label_selector=actors.label_selector or None, compute=ActorPoolStrategy(min_size=low, max_size=high),
         ).take_all()  # fmt: skip
     return gather(units, files, schema)
 
@@ -122,11 +114,15 @@ def run_pass(
 class UnitActor:
     """The Ray Data actor: a teacher made once, and a file for every unit it answers."""
 
-    def __init__(self, make: Callable[[], Teacher], schema: pa.Schema, progress: Progress, note: str) -> None:
-        self.teacher, self.schema, self.progress, self.note = make(), schema, progress, note
+    def __init__(self, make: bytes, schema: pa.Schema, progress: PromptProgress, note: str) -> None:
+        # Unpickling `make` imports what the teacher needs: half a million objects, all of which stay. Python's default thresholds
+        # look through them so often that the start takes a fifth longer.
+        gc.set_threshold(50_000, 20, 100)
+        self.teacher: Teacher = ray.cloudpickle.loads(make)()
+        self.schema, self.progress, self.note = schema, progress, note
         gc.freeze()  # going once more through what is loaded by now takes a second when the process ends
 
-    def __call__(self, row: Row) -> Row:
+    def __call__(self, row: dict[str, str]) -> dict[str, str]:
         unit, file = json.loads(row["unit"]), Path(row["file"])
         if not file.exists():  # else an actor was lost between leaving the file and saying so
             start = time.perf_counter()
@@ -141,7 +137,7 @@ class UnitActor:
         return {"file": row["file"]}
 
 
-def answer(teacher: Teacher, unit: Unit) -> list[Row]:
+def answer(teacher: Teacher, unit: Unit) -> list[Answer]:
     """The teacher's answers to a unit. Where it refuses the unit, each prompt alone: those it still refuses get the reason."""
     try:
         rows = teacher(unit)

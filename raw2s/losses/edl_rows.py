@@ -31,7 +31,7 @@ class EDLSettings(NamedTuple):
     gamma: float
 
 
-class _Entries(NamedTuple):
+class Entries(NamedTuple):
     """A row's two points, or the others; evidence and slope times `one`."""
 
     evidence: Tensor
@@ -66,7 +66,7 @@ def edl_rows(
     if evidence_name == "exp":
         shift = (z_p.clamp(-logit_clamp, logit_clamp).amax(1, keepdim=True) - 60.0).clamp(min=0.0)
     one = (-shift).exp()
-    evidence_p, slope_p = _evidence(z_p, evidence_name, logit_clamp, shift)
+    evidence_p, slope_p = evidence_of(z_p, evidence_name, logit_clamp, shift)
     if evidence_name == "exp" and logit_clamp == torch.inf:
         evidence = slope = softmax = logits.sub_(shift.to(dtype)).exp_()
         softmax_p = evidence_p
@@ -74,7 +74,7 @@ def edl_rows(
         softmax = torch.sub(logits, z_p[:, 1:].to(dtype), out=next(scratch))
         softmax = exp_of_shifted(softmax, out=softmax)
         softmax_p = (z_p - z_p[:, 1:]).clamp(max=600.0).exp()
-        evidence, slope = _evidence(logits, evidence_name, logit_clamp, shift.to(dtype))
+        evidence, slope = evidence_of(logits, evidence_name, logit_clamp, shift.to(dtype))
         evidence.scatter_(1, points.position, 0.0)
 
     others = (_sum(softmax) + softmax_p[:, 1:]).clamp(min=torch.finfo(dtype).tiny)
@@ -90,17 +90,17 @@ def edl_rows(
 
     rest_sum = _sum(evidence)
     strength = rest_sum + evidence_p.sum(1, keepdim=True) + classes * one
-    pair = _entries(evidence_p, slope_p, target_p, one, FRESH)
+    pair = entries_of(evidence_p, slope_p, target_p, one, FRESH)
     nll = strength.log() + shift - (target_p * pair.log_alpha).sum(1, keepdim=True)
     kl, grad = torch.zeros_like(nll), None
     if target is not None or kl_weight:
-        rest = _entries(evidence, slope, target, one.to(dtype), scratch)
+        rest = entries_of(evidence, slope, target, one.to(dtype), scratch)
     if target is not None:
         nll -= _dot(target, rest.log_alpha)
     if kl_weight and form == "expected":
         kl, grad, kl_grad_p = _kl(rest, pair, one, scratch)
     elif kl_weight:
-        kl, grad, kl_grad_p = _kl(_without_target(rest, one.to(dtype), scratch), _without_target(pair, one, FRESH), one, scratch)
+        kl, grad, kl_grad_p = _kl(without_target(rest, one.to(dtype), scratch), without_target(pair, one, FRESH), one, scratch)
     if with_grad:
         weight = torch.ones_like(nll) if row_weight is None else row_weight.unsqueeze(1).double()
         others_alpha_p = rest_sum + evidence_p.flip(1) + (classes - 1) * one  # S - α, never by the difference
@@ -122,7 +122,7 @@ def edl_rows(
     return (nll + kl_weight * kl).squeeze(1), nll.squeeze(1), kl.squeeze(1), max_prob.squeeze(1)
 
 
-def _evidence(logits: Tensor, evidence: Evidence, clamp: float, shift: Tensor) -> tuple[Tensor, Tensor]:
+def evidence_of(logits: Tensor, evidence: Evidence, clamp: float, shift: Tensor) -> tuple[Tensor, Tensor]:
     """Evidence times exp(-shift), and its derivative by the logit."""
     match evidence:
         case "exp":
@@ -134,28 +134,28 @@ def _evidence(logits: Tensor, evidence: Evidence, clamp: float, shift: Tensor) -
             return logits.relu(), (logits > 0).to(logits.dtype)
 
 
-def _entries(evidence: Tensor, slope: Tensor, target: Tensor | None, one: Tensor, scratch: Scratch) -> _Entries:
+def entries_of(evidence: Tensor, slope: Tensor, target: Tensor | None, one: Tensor, scratch: Scratch) -> Entries:
     inverse = torch.add(evidence, one, out=next(scratch)).reciprocal_()
     log_alpha = torch.div(evidence, one, out=next(scratch)).log1p_()
     if slope is evidence:
         u = slope_over_alpha = inverse.mul_(evidence)
     else:
         u, slope_over_alpha = torch.mul(evidence, inverse, out=next(scratch)), inverse.mul_(slope)
-    return _Entries(evidence, slope, target, u, slope_over_alpha, log_alpha)
+    return Entries(evidence, slope, target, u, slope_over_alpha, log_alpha)
 
 
-def _without_target(entries: _Entries, one: Tensor, scratch: Scratch) -> _Entries:
+def without_target(entries: Entries, one: Tensor, scratch: Scratch) -> Entries:
     """Form `soft`: the evidence (1 - target) e."""
     evidence, slope, target, *_ = entries
     if target is None:
         return entries
     of_others = torch.addcmul(evidence, evidence, target, value=-1, out=next(scratch))
     if slope is evidence:
-        return _entries(of_others, of_others, None, one, scratch)
-    return _entries(of_others, slope * (1 - target), None, one, scratch)
+        return entries_of(of_others, of_others, None, one, scratch)
+    return entries_of(of_others, slope * (1 - target), None, one, scratch)
 
 
-def _kl(rest: _Entries, pair: _Entries, one: Tensor, scratch: Scratch) -> tuple[Tensor, Tensor, Tensor]:
+def _kl(rest: Entries, pair: Entries, one: Tensor, scratch: Scratch) -> tuple[Tensor, Tensor, Tensor]:
     """The KL (n, 1), and its derivatives by the logits of the others and of the points; expected over the target if there is one."""
     dtype, classes = rest.evidence.dtype, rest.evidence.shape[1]
     g, q = unit_polynomials(dtype, rest.evidence.device)
@@ -182,11 +182,11 @@ def _kl(rest: _Entries, pair: _Entries, one: Tensor, scratch: Scratch) -> tuple[
             sums = [_sum(x.mul_(rest.target)) for x in weighted]
             slopes_p = [x + y for x, y in zip(slopes_p, sums, strict=True)]
             slopes = [torch.sub((x + y).to(dtype), own, out=own) for x, y, own in zip(slopes, sums, weighted, strict=True)]
-    grad = _kl_by_logit(rest, q, [x.to(dtype) for x in slopes], one.to(dtype), scratch)
-    return kl, grad, _kl_by_logit(pair, q.double(), slopes_p, one, FRESH)
+    grad = kl_by_logit(rest, q, [x.to(dtype) for x in slopes], one.to(dtype), scratch)
+    return kl, grad, kl_by_logit(pair, q.double(), slopes_p, one, FRESH)
 
 
-def _kl_by_logit(entries: _Entries, q: Tensor, slopes: Sequence[Tensor], one: Tensor, scratch: Scratch) -> Tensor:
+def kl_by_logit(entries: Entries, q: Tensor, slopes: Sequence[Tensor], one: Tensor, scratch: Scratch) -> Tensor:
     """(h_1' - slope) d e/d z, with 1 - h_1' and 1 - slope where the plain difference would cancel."""
     slope, slope_less_1 = slopes
     value = in_powers(q, entries.u, out=next(scratch)).mul_(entries.u)

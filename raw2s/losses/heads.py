@@ -10,7 +10,6 @@ logits' gradient is rounded to theirs before its two products, as in any half-pr
 """
 
 from collections.abc import Callable
-from functools import partial
 from typing import Any, NamedTuple, get_args
 
 import torch
@@ -18,11 +17,12 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from raw2s.losses import linear_rows
-from raw2s.losses.cross_entropy_rows import cross_entropy_rows
-from raw2s.losses.dirichlet import Scratch
+from raw2s.losses.dirichlet import FRESH, Scratch
 from raw2s.losses.edl import EDLForm, Evidence
-from raw2s.losses.edl_rows import MIN_CLASSES, EDLSettings, edl_rows
+from raw2s.losses.edl_rows import MIN_CLASSES, EDLSettings
+from raw2s.losses.linear_rows import Plan
 from raw2s.losses.points import exp_of_shifted
+from raw2s.losses.row_passes import RowPass, cross_entropy_pass, edl_pass, in_triton
 
 TokenProb = Tensor | Callable[[Tensor], Tensor]
 """P(s), the teachers' probability of every target piece (N,); or a function that gives it from the student's largest
@@ -51,18 +51,21 @@ def linear_cross_entropy(
     bias_V: Tensor | None = None,
     row_weight_N: Tensor | None = None,
     gamma: float = 0.0,
+    half_precision_weight_grad: bool = False,
 ) -> HeadLoss:
     """Σ_n w_n [(1 - γ) CE(y_n) + γ CE(own prediction)] (Eq. 1, 2; section 4.2): cross entropy, soft labels, auxiliary confidence.
 
     y_n is onehot(token_n), or with `token_prob` the `soft_label` of token_n and P(s_n). N teachers who labelled one sequence
     are one call: the mean of their P (`mix_targets`), and the sum of their weights as the row's.
     Where the logits of all rows fit one chunk, a function `token_prob` costs nothing; else it costs one more product with
-    the weight. Raises ValueError for shapes that do not fit together.
+    the weight. `half_precision_weight_grad`: for half-precision operands on CUDA, small chunks of rows and the weight's
+    gradient summed over them in the operands' type: less memory, and one more rounding a chunk (1,024 rows).
+    Raises ValueError for shapes that do not fit together.
     """
-    rows = partial(cross_entropy_rows, gamma=gamma)
-    loss, nll_N, max_prob_N = _fused(
-        hidden_NH, weight_VH, bias_V, token_N, token_prob, row_weight_N, rows, in_place=token_prob is None
-    )
+    hidden_NH, weight_VH = _operands(hidden_NH, weight_VH, bias_V, token_N, token_prob, row_weight_N)
+    plan = Plan(token_prob is None, in_triton(hidden_NH), half_precision_weight_grad)
+    rows = cross_entropy_pass(hidden_NH, gamma)
+    loss, nll_N, max_prob_N = _fused(hidden_NH, weight_VH, bias_V, token_N, token_prob, row_weight_N, rows, plan)
     return HeadLoss(loss, nll_N, None, max_prob_N)
 
 
@@ -80,10 +83,11 @@ def linear_edl_loss(
     form: EDLForm = "expected",
     logit_clamp: float | None = None,
     kl_clamp: float | None = None,
+    half_precision_weight_grad: bool = False,
 ) -> HeadLoss:
     """Σ_n w_n [NLL_n + kl_weight · KL_n] (Eq. 3-5, App. B) against the target (1 - γ) y_n + γ onehot(own prediction).
 
-    y_n, teachers and `token_prob` as in `linear_cross_entropy`; the rest as in `edl_loss`. For 16 classes at least.
+    y_n, teachers, `token_prob`, `half_precision_weight_grad` as in `linear_cross_entropy`; the rest as in `edl_loss`. For 16 classes at least.
     Raises ValueError for an unknown evidence or form and for shapes that do not fit together.
     """
     for name, value, known in (("evidence", evidence, get_args(Evidence)), ("form", form, get_args(EDLForm))):
@@ -93,8 +97,10 @@ def linear_edl_loss(
         raise ValueError(f"{len(weight_VH)} classes are no vocabulary: use edl_loss on the logits for fewer than {MIN_CLASSES}")
     logit_limit, kl_limit = (torch.inf if clamp is None else clamp for clamp in (logit_clamp, kl_clamp))
     settings = EDLSettings(kl_weight, evidence, form, logit_limit, kl_limit, gamma)
-    rows = partial(edl_rows, settings=settings)
-    loss, _, nll_N, kl_N, max_prob_N = _fused(hidden_NH, weight_VH, bias_V, token_N, token_prob, row_weight_N, rows)
+    hidden_NH, weight_VH = _operands(hidden_NH, weight_VH, bias_V, token_N, token_prob, row_weight_N)
+    plan = Plan(False, in_triton(hidden_NH), half_precision_weight_grad)
+    rows = edl_pass(hidden_NH, settings)
+    loss, _, nll_N, kl_N, max_prob_N = _fused(hidden_NH, weight_VH, bias_V, token_N, token_prob, row_weight_N, rows, plan)
     return HeadLoss(loss, nll_N, kl_N if kl_weight else None, max_prob_N)
 
 
@@ -129,23 +135,10 @@ class FusedHead(nn.Module):
         return function(hidden_NH, self.weight, *args, bias_V=self.bias, **options)
 
 
-def _fused(
-    hidden_NH: Tensor,
-    weight_VH: Tensor,
-    bias_V: Tensor | None,
-    token_N: Tensor,
-    token_prob: TokenProb | None,
-    row_weight_N: Tensor | None,
-    rows: Callable[..., tuple[Tensor, ...]],
-    *,
-    in_place: bool = False,
-) -> tuple[Tensor, ...]:
-    """The weighted sum of the rows' losses, and every figure that `rows` gives, in the precision of the logits."""
-    hidden_NH, weight_VH = _operands(hidden_NH, weight_VH, bias_V, token_N, token_prob, row_weight_N)
-    loss, *figures = _WeightedSum.apply(
-        hidden_NH, weight_VH, bias_V, token_N, token_prob, row_weight_N, rows, in_place, torch.is_grad_enabled()
-    )
-    return loss, *figures
+def _fused(*args: Any) -> tuple[Tensor, ...]:
+    """The weighted sum of the rows' losses, and every figure that the rows give, in the precision of the logits."""
+    found: tuple[Tensor, ...] = _WeightedSum.apply(*args, torch.is_grad_enabled())
+    return found
 
 
 def _operands(hidden_NH: Tensor, weight_VH: Tensor, bias_V: Tensor | None, *per_row: Any) -> tuple[Tensor, Tensor]:
@@ -174,14 +167,14 @@ class _WeightedSum(torch.autograd.Function):
         token_N: Tensor,
         token_prob: TokenProb | None,
         row_weight_N: Tensor | None,
-        rows: Callable[..., tuple[Tensor, ...]],
-        in_place: bool,
+        rows: RowPass,
+        plan: Plan,
         grad_enabled: bool,
     ) -> tuple[Tensor, ...]:
         with torch.autocast(hidden_NH.device.type, enabled=False):
             logits_NV = None
             if callable(token_prob):
-                max_prob_N, logits_NV = _max_probs(hidden_NH, weight_VH, bias_V)
+                max_prob_N, logits_NV = _max_probs(hidden_NH, weight_VH, bias_V, plan)
                 token_prob = token_prob(max_prob_N)
             wanted = tuple(grad_enabled and needed for needed in ctx.needs_input_grad[:3])
 
@@ -189,9 +182,7 @@ class _WeightedSum(torch.autograd.Function):
                 part = [None if x is None else x[where] for x in (token_prob, row_weight_N)]
                 return rows(logits_RV, token_N[where], *part, scratch, with_grad=any(wanted))
 
-            figures, grads = linear_rows.run(
-                hidden_NH, weight_VH, bias_V, of_rows, wanted=wanted, logits_NV=logits_NV, in_place=in_place
-            )
+            figures, grads = linear_rows.run(hidden_NH, weight_VH, bias_V, of_rows, wanted=wanted, logits_NV=logits_NV, plan=plan)
         ctx.save_for_backward(*grads)
         weighted_N = figures[0] if row_weight_N is None else figures[0] * row_weight_N
         dtype = linear_rows.product_dtype(hidden_NH)
@@ -209,16 +200,20 @@ class _WeightedSum(torch.autograd.Function):
 
 
 class _LogProbs(torch.autograd.Function):
-    """What comes back for a row only scales that row's gradient: where the logits may be kept, they are as that gradient."""
+    """What comes back for a row only scales that row's gradient: where the logits may be kept, they are as that gradient.
+
+    Not so with Triton's passes: these take the logits as they are, and the row's factor into the one rounding of its gradient.
+    """
 
     @staticmethod
     def forward(
         ctx: Any, hidden_NH: Tensor, weight_VH: Tensor, bias_V: Tensor | None, token_N: Tensor, grad_enabled: bool
     ) -> tuple[Tensor, Tensor]:
         keep = grad_enabled and linear_rows.may_be_kept(hidden_NH, weight_VH)
+        of_logits = cross_entropy_pass(hidden_NH)
 
         def of_rows(logits_RV: Tensor, where: slice, scratch: Scratch) -> tuple[Tensor, ...]:
-            return cross_entropy_rows(logits_RV, token_N[where], None, None, scratch, with_grad=keep)
+            return of_logits(logits_RV, token_N[where], None, None, scratch, with_grad=keep and not in_triton(hidden_NH))
 
         with torch.autocast(hidden_NH.device.type, enabled=False):
             logits_NV = linear_rows.all_logits(hidden_NH, weight_VH, bias_V) if keep else None
@@ -234,30 +229,36 @@ class _LogProbs(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad_N: Tensor, _: Any) -> tuple[Tensor | None, ...]:
-        hidden_NH, weight_VH, bias_V, token_N, row_grad_NV = ctx.saved_tensors
+        hidden_NH, weight_VH, bias_V, token_N, kept_NV = ctx.saved_tensors
+        of_logits, narrow = cross_entropy_pass(hidden_NH), in_triton(hidden_NH)
 
         def from_logits(logits_RV: Tensor, where: slice, scratch: Scratch) -> tuple[Tensor, ...]:
-            return cross_entropy_rows(logits_RV, token_N[where], None, -grad_N[where], scratch, with_grad=True)
+            return of_logits(logits_RV, token_N[where], None, -grad_N[where], scratch, with_grad=True)
 
         def from_kept(row_grad_RV: Tensor, where: slice, scratch: Scratch) -> tuple[Tensor, ...]:
             row_grad_RV.mul_(-grad_N[where, None])
             return (grad_N[where],)
 
-        if row_grad_NV is not None and torch._C._autograd._get_current_graph_task_keep_graph():
-            row_grad_NV = row_grad_NV.clone()
+        if kept_NV is not None and torch._C._autograd._get_current_graph_task_keep_graph():
+            kept_NV = kept_NV.clone()
         with torch.autocast(hidden_NH.device.type, enabled=False):
             _, grads = linear_rows.run(
-                hidden_NH, weight_VH, bias_V, from_logits if row_grad_NV is None else from_kept,
-                wanted=ctx.needs_input_grad[:3], logits_NV=row_grad_NV,
+                hidden_NH, weight_VH, bias_V, from_logits if narrow or kept_NV is None else from_kept,
+                wanted=ctx.needs_input_grad[:3], logits_NV=kept_NV, plan=Plan(narrow=narrow),
             )  # fmt: skip
         return *grads, None, None
 
 
-def _max_probs(hidden_NH: Tensor, weight_VH: Tensor, bias_V: Tensor | None) -> tuple[Tensor, Tensor | None]:
+def _max_probs(hidden_NH: Tensor, weight_VH: Tensor, bias_V: Tensor | None, plan: Plan) -> tuple[Tensor, Tensor | None]:
     """The largest probabilities (N,), and the logits if they are but one chunk."""
     found = []
-    for chunk, logits_CV in linear_rows.chunks_of_logits(*linear_rows.operands(hidden_NH, weight_VH), bias_V):
+    operands = linear_rows.operands(hidden_NH, weight_VH)
+    for chunk, logits_CV in linear_rows.chunks_of_logits(*operands, bias_V, compact=plan.compact):
         for _, block in linear_rows.blocks(logits_CV, chunk):
-            shifted = block - block.amax(1, keepdim=True)
-            found.append(exp_of_shifted(shifted, out=shifted).sum(1).reciprocal_())
+            if in_triton(hidden_NH):
+                any_token = torch.zeros(len(block), dtype=torch.long, device=block.device)
+                found.append(cross_entropy_pass(hidden_NH)(block, any_token, None, None, FRESH, with_grad=False)[1].float())
+            else:
+                shifted = block - block.amax(1, keepdim=True)
+                found.append(exp_of_shifted(shifted, out=shifted).sum(1).reciprocal_())
     return torch.cat(found), logits_CV if chunk.start == 0 else None

@@ -2,6 +2,5 @@
 
 from typing import Literal
 
-Kind = Literal["generation", "classification"]
 Precision = Literal["auto", "fp32", "bf16"]
 """Of a model that labels, is tested or decodes: bf16 halves its memory and its time on a GPU; `auto` is bf16 there, fp32 on a CPU."""

@@ -16,14 +16,17 @@ from transformers import (
 from transformers.activations import NewGELUActivation
 from transformers.utils import logging
 
-from raw2s.models import Kind, Precision
+from raw2s.form import FormName
+from raw2s.models import Precision
 
 TINY_FOLDER = Path(__file__).parent / "weights"
 """The built-in models, made by `jobs/pretrain_tiny.py`."""
 
-# Weight-loading bars of models that load in a blink would bury our own progress.
-logging.disable_progress_bar()
-logging.set_verbosity_error()
+
+def quiet_transformers() -> None:
+    """Its bars of models that load in a blink would bury our own; called once in every process of ours, never at import."""
+    logging.disable_progress_bar()
+    logging.set_verbosity_error()
 
 
 def model_source(name: str) -> str:
@@ -61,13 +64,13 @@ def inference_dtype(precision: Precision, cuda: bool) -> torch.dtype:
     return torch.bfloat16 if precision == "bf16" or (precision == "auto" and cuda) else torch.float32
 
 
-def load_model(name: str, kind: Kind, classes: tuple[str, ...] = (), dtype: torch.dtype = torch.float32) -> PreTrainedModel:
+def load_model(name: str, form: FormName, classes: tuple[str, ...] = (), dtype: torch.dtype = torch.float32) -> PreTrainedModel:
     """A causal language model, or the same trunk with a linear head over `classes` (section 5.1), in eval mode.
 
     A head that the checkpoint lacks is drawn from torch's global generator: seed it before.
     """
     options = {"dtype": dtype, "use_safetensors": True, "trust_remote_code": False}
-    if kind == "generation":
+    if form == "text":
         return fuse_gelu(AutoModelForCausalLM.from_pretrained(model_source(name), **options).eval())
     labels = dict(enumerate(classes))
     model = AutoModelForSequenceClassification.from_pretrained(

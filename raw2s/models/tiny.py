@@ -6,12 +6,16 @@ Made by `jobs/pretrain_tiny.py`; each folder holds safetensors, tokenizer, card.
 import math
 import random
 import re
+from pathlib import Path
 
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from raw2s.tasks.slurp import Row
+from raw2s.models.load import TINY_FOLDER
+from raw2s.tasks import TaskSection
+from raw2s.tasks.slurp import Row, SlurpSection
 from raw2s.tasks.slurp import pretraining_rows as all_rows
+from raw2s.tasks.slurp_slots import SlotsSection
 
 HELD_OUT = 400
 """Rows of the pretraining text that no tiny model learns from: the perplexity on the card is theirs."""
@@ -22,6 +26,18 @@ FORMS = 3
 """In how many forms the student's text says what a sentence holds."""
 
 _SLOT = re.compile(r"\[(\w+) : ([^\]]*)\]")
+
+
+def builtin_refusal(task: TaskSection, source: str) -> str | None:
+    """Why the model at `source` cannot learn this task honestly or at all, if it is a built-in one; else None."""
+    name = Path(source).name
+    if Path(source).parent != TINY_FOLDER or not isinstance(task, SlurpSection):
+        return None
+    if task.draw_from != "pool":
+        return f"{name} was pretrained on SLURP's train split outside the pool; set task.draw_from: pool"
+    if isinstance(task, SlotsSection) and task.prompt == "paper":
+        return f"the paper's prompt is longer than the {name}'s 256 positions; set task.prompt: short"
+    return None
 
 
 def split_rows() -> tuple[list[Row], list[Row]]:

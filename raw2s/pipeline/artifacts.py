@@ -13,7 +13,7 @@ import os
 import shutil
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -39,9 +39,9 @@ class Artifact:
         return self.manifest["metrics"]
 
 
-def artifact_key(kind: str, settings: dict[str, Any], inputs: dict[str, str]) -> str:
-    """16 hex digits over the stage's kind, settings and inputs' keys."""
-    text = json.dumps([kind, settings, inputs], sort_keys=True, default=str)
+def artifact_key(kind: str, version: int, settings: Mapping[str, Any], inputs: Mapping[str, str]) -> str:
+    """16 hex digits over a stage's kind, version, settings and inputs' keys."""
+    text = json.dumps([kind, version, settings, inputs], sort_keys=True, default=str)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
@@ -62,10 +62,17 @@ class ArtifactStore:
         warn(f"{kind}/{key}: {problem}; building it again (the damaged folder is kept as {aside.name})")
         return None
 
-    def create(
-        self, kind: str, key: str, settings: dict[str, Any], inputs: dict[str, str], fill: Callable[[Path], dict[str, Any]]
-    ) -> Artifact:
-        """Let `fill` write into a temporary folder and return its metrics, then publish it in one rename."""
+    def finished(self, kind: str) -> Iterator[Artifact]:
+        """The undamaged artifacts of a kind, in the order of their keys."""
+        for folder in sorted((self.root / kind).glob("[!.]*")):
+            if damage(folder) is None:
+                yield Artifact(folder, json.loads((folder / MANIFEST).read_text()))
+
+    def create(self, kind: str, key: str, described: Mapping[str, Any], fill: Callable[[Path], dict[str, Any]]) -> Artifact:
+        """Let `fill` write into a temporary folder and return what the manifest says of it, then publish it in one rename.
+
+        `described` goes into the manifest too: the settings and the inputs' keys.
+        """
         parent = self.root / kind
         parent.mkdir(parents=True, exist_ok=True)
         _remove_abandoned(parent, key)
@@ -75,13 +82,12 @@ class ArtifactStore:
         try:
             work.chmod(0o755)  # mkdtemp makes it 0700; an artifact is read by other nodes' users too
             start = time.perf_counter()
-            metrics = fill(work)
+            filled = fill(work)
             manifest = {
                 "kind": kind,
                 "key": key,
-                "settings": settings,
-                "inputs": inputs,
-                "metrics": metrics,
+                **described,
+                **filled,
                 "seconds": round(time.perf_counter() - start, 3),
                 "versions": versions(),
                 "files": {

@@ -1,71 +1,86 @@
-"""What can be checked of a config before anything starts: that its models and label files exist and fit the task."""
+"""What can be checked of a config before anything starts: that its data, models and label files exist and fit each other."""
 
+from collections.abc import Mapping
 from importlib.util import find_spec
-from pathlib import Path
 
 from raw2s.config import RunConfig
 from raw2s.errors import ConfigError
-from raw2s.labeling.label_files import read_label_file
-from raw2s.models.load import TINY_FOLDER, load_model_config, model_source
-from raw2s.tasks import get_task
-from raw2s.tasks.slurp import draw_slurp, held_out_slurp
+from raw2s.methods import method_of
+from raw2s.models.load import load_model_config, model_source
+from raw2s.models.tiny import builtin_refusal
+from raw2s.pipeline.rules import check_rules
+from raw2s.tasks import Halves, Task, draw_halves, task_of
+from raw2s.teachers import Asked, teacher_kind
 
 CTRANSLATE2_MODELS = ("gpt2", "opt", "gpt_neox", "llama")
 
 
 def check(config: RunConfig) -> None:
     """Raise ConfigError, naming the key and what to do, for what the types cannot show."""
-    models = {f"teachers.{i}.model": teacher.model for i, teacher in enumerate(config.teachers) if teacher.kind == "model"} | {
-        "student.model": config.student.model
-    }
+    models = {f"teachers.{i}.model": t.model for i, t in enumerate(config.teachers) if t in config.models}
+    models["student.model"] = config.student.model
     for key, model in models.items():
-        _check_model(config, key, model)
+        _check_model_exists(key, model)
+        if refusal := builtin_refusal(config.task, model_source(model)):
+            raise ConfigError(f"{key}: {refusal}")
+    try:
+        task = task_of(config.task)
+        halves = {seed: draw_halves(config.task, seed) for seed in config.seeds}
+        task.held_out("validation")
+        task.held_out("test")
+    except ValueError as error:
+        raise ConfigError(str(error)) from None
+    check_rules(config, task)
+    for key, model in models.items():
+        _check_model_fits(config, task, key, model)
+    _check_packages(config)
+    _check_sizes(config, next(iter(halves.values())))
+    _check_given(config, task, halves)
+
+
+def _check_packages(config: RunConfig) -> None:
     trainings = {use: getattr(config, use) for use in ("teacher_training", "student_training", "ceiling_training")}
     for use, training in {**trainings, "preference.training": config.preference.training}.items():
         if training is not None and training.lora is not None and find_spec("peft") is None:
             raise ConfigError(f"{use}.lora: the package peft is not installed; run pip install 'raw2s[lora]', or remove the key")
-    for i, teacher in enumerate(config.teachers):
+    for i, teacher in enumerate(config.models):
         if teacher.backend == "ctranslate2":
             _check_ctranslate2(f"teachers.{i}.backend", teacher.model)
-    task = config.task
-    try:
-        draw_slurp(task.draw_from, task.n_teacher, task.n_student, seed=0)
-        held_out_slurp("validation", task.n_validation)
-        held_out_slurp("test", task.n_test)
-    except ValueError as error:
-        raise ConfigError(str(error)) from None
+    for i, method in enumerate(config.methods):
+        if method_of(method).crowd is not None and find_spec("crowdkit") is None:
+            raise ConfigError(f'methods.{i}.method: {method.method} needs crowd-kit; run pip install "raw2s[crowd]"')
+
+
+def _check_sizes(config: RunConfig, halves: Halves) -> None:
     for use in ("student_training", "ceiling_training"):
-        training = getattr(config, use)
-        if training is not None and training.batch_size > task.n_student:
-            raise ConfigError(f"{use}.batch_size: {training.batch_size} is more than the {task.n_student} rows of B; lower it")
-    crowd = next((i for i, student in enumerate(config.students) if student.is_crowd), None)
-    if crowd is not None and find_spec("crowdkit") is None:
-        raise ConfigError(
-            f'students.{crowd}.method: {config.students[crowd].method} needs crowd-kit; run pip install "raw2s[crowd]"'
-        )
-    _check_label_files(config)
-    if config.teacher_training.batch_size > task.n_teacher and len(models) > 1:
-        raise ConfigError(
-            f"teacher_training.batch_size: {config.teacher_training.batch_size} is more than the {task.n_teacher} rows of A; lower it"
-        )
+        training, rows = getattr(config, use), len(halves.student)
+        if training is not None and training.batch_size > rows:
+            raise ConfigError(f"{use}.batch_size: {training.batch_size} is more than the {rows} rows of B; lower it")
+    batch_size, rows = config.teacher_training.batch_size, len(halves.teacher)
+    fine_tuned = [teacher for teacher in config.models if teacher.fine_tune]
+    if fine_tuned and batch_size > rows:
+        raise ConfigError(f"teacher_training.batch_size: {batch_size} is more than the {rows} rows of A; lower it")
+    for i, teacher in enumerate(config.models):
+        if teacher.shots > rows:
+            raise ConfigError(f"teachers.{i}.shots: {teacher.shots} are more than the {rows} rows of A; lower it")
 
 
-def _check_label_files(config: RunConfig) -> None:
-    """Every row of every file, and that each seed's B has some of its ids."""
-    task = config.task
-    files = {f"teachers.{i}.file": teacher.file for i, teacher in enumerate(config.teachers) if teacher.file is not None}
-    drawn = {
-        seed: {row["id"] for row in draw_slurp(task.draw_from, task.n_teacher, task.n_student, seed)["student"]}
-        for seed in (config.seeds if files else [])
-    }
-    for key, file in files.items():
-        try:
-            ids = {annotation.id for annotation in read_label_file(file, get_task(task.name).classes)}
-        except ValueError as error:
-            raise ConfigError(f"{key}: {error}") from None
-        for seed, own in drawn.items():
-            if not ids & own:
-                raise ConfigError(f"{key}: {file} labels none of the items of B (seed {seed}); use the ids of its student.jsonl")
+def _check_given(config: RunConfig, task: Task, halves: Mapping[int, Halves]) -> None:
+    """Every label that needs no model, and that each seed's B has some of them."""
+    for i, teacher in enumerate(config.teachers):
+        kind = teacher_kind(teacher)
+        if kind.annotate is None:
+            continue
+        for seed, drawn in halves.items():
+            asked = Asked(prompts={example["id"]: example["prompt"] for example in drawn.student}, task=task)
+            try:
+                ids = {annotation.id for annotation in kind.annotate(teacher, asked)}
+            except ValueError as error:
+                raise ConfigError(f"teachers.{i}: {error}") from None
+            if not ids & asked.prompts.keys():
+                raise ConfigError(
+                    f"teachers.{i}: {teacher.name} labels none of the items of B (seed {seed}); use the ids of its student.jsonl"
+                )
 
 
 def _check_ctranslate2(key: str, model: str) -> None:
@@ -78,30 +93,29 @@ def _check_ctranslate2(key: str, model: str) -> None:
         )
 
 
-def _check_model(config: RunConfig, key: str, model: str) -> None:
-    source = model_source(model)
-    builtin = Path(source).parent == TINY_FOLDER
-    if builtin and config.task.draw_from != "pool":
-        raise ConfigError(f"{key}: {model} was pretrained on SLURP's train split outside the pool; set task.draw_from: pool")
-    if builtin and config.task.prompt == "paper":
-        raise ConfigError(f"{key}: the paper's prompt is longer than the {model}'s 256 positions; set task.prompt: short")
+def _check_model_exists(key: str, model: str) -> None:
     try:
-        sizes = load_model_config(model).get_text_config()
+        load_model_config(model)
     except (OSError, ValueError) as error:
         reason = str(error).strip().splitlines()[0]
         raise ConfigError(
             f"{key}: no model {model!r} ({reason}); name a built-in model, a folder or a reachable hub id"
         ) from None
-    if config.task.name == "slurp_slots":
-        own_beams = any(student.cdpo for student in config.students)
-        used = ["labeling"] if key.startswith("teachers") else ["preference"] if own_beams else []
-        for name in (*used, "evaluation"):
-            beams = getattr(config, name).beams
-            if beams > sizes.vocab_size:
-                raise ConfigError(f"{name}.beams: {beams} beams are more than the {sizes.vocab_size} pieces of {model}; lower it")
-        positions = getattr(sizes, "max_position_embeddings", None)
-        if positions is not None and config.labeling.max_new_tokens >= positions:
-            raise ConfigError(
-                f"labeling.max_new_tokens: {config.labeling.max_new_tokens} leaves no room for a prompt in the {positions} "
-                f"positions of {model}; lower it"
-            )
+
+
+def _check_model_fits(config: RunConfig, task: Task, key: str, model: str) -> None:
+    if task.form == "classes":
+        return
+    sizes = load_model_config(model).get_text_config()
+    own_beams = any(method.cdpo for method in config.methods)
+    used = ["labeling"] if key.startswith("teachers") else ["preference"] if own_beams else []
+    for name in (*used, "evaluation"):
+        beams = getattr(config, name).beams
+        if beams > sizes.vocab_size:
+            raise ConfigError(f"{name}.beams: {beams} beams are more than the {sizes.vocab_size} pieces of {model}; lower it")
+    positions = getattr(sizes, "max_position_embeddings", None)
+    if positions is not None and config.labeling.max_new_tokens >= positions:
+        raise ConfigError(
+            f"labeling.max_new_tokens: {config.labeling.max_new_tokens} leaves no room for a prompt in the {positions} "
+            f"positions of {model}; lower it"
+        )

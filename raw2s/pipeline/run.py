@@ -1,6 +1,5 @@
 """The main job: plan, execute, evaluate, report."""
 
-import json
 import sys
 from datetime import UTC, datetime
 from pathlib import Path
@@ -11,21 +10,24 @@ from rich.console import Console
 
 from raw2s.config import RunConfig
 from raw2s.pipeline.artifacts import ArtifactStore
+from raw2s.pipeline.collect import collect_results
 from raw2s.pipeline.execute import Done, execute
+from raw2s.pipeline.plan import SeedPlan, plan_stages
 from raw2s.pipeline.preflight import check
 from raw2s.pipeline.progress import StageDisplay
-from raw2s.pipeline.results import collect_results
-from raw2s.pipeline.stages import SeedPlan, Stage, plan_stages, read_jsonl
+from raw2s.pipeline.stage import Stage
+from raw2s.pipeline.training_stages import Trained
 from raw2s.report import closing_table, write_report
+from raw2s.results import Results
 from raw2s.tracking import tracked_run
 
 EXAMPLES_SHOWN = 8
 
 
-def run_pipeline(config: RunConfig, console: Console | None = None) -> dict[str, Any]:
+def run_pipeline(config: RunConfig, console: Console | None = None) -> Results:
     """Run every stage of `config` and write `<storage>/<name>/{config.yaml,results.json,report.html,figures/}`.
 
-    Returns the content of results.json. Raises ConfigError before anything starts, StageFailed after.
+    Raises ConfigError before anything starts, StageFailed after.
     """
     check(config)
     console = console or Console()
@@ -45,24 +47,14 @@ def run_pipeline(config: RunConfig, console: Console | None = None) -> dict[str,
             tracker.log_stage(stage.name, stage.settings, done.artifact.metrics, key=stage.key, cached=done.cached)
 
         done = execute(stages, store, display, config.ray, log, tracker.log_points)
-        when = {"finished": datetime.now(UTC).isoformat(timespec="seconds"), "command": " ".join(sys.argv)}
-        results = collect_results(config, plans, stages, done, when)
-        (folder / "results.json").write_text(json.dumps(results, indent=1) + "\n")
-        report = write_report(results, histories(done), examples(plans[0], done), folder)
-        scores = {"ceiling": results["ceiling"]["score"], **{f"teacher/{t['name']}": t["score"] for t in results["teachers"]}}
-        for index, student in enumerate(results["students"]):
-            method = student["method"].replace("+", "_").replace(":", "_")
-            scores[f"student/{index}_{method}"] = student["score"]
-            if student["pgr"] is not None:
-                scores[f"pgr/{index}_{method}"] = student["pgr"]
-        tracker.log_results(scores, [folder / "config.yaml", folder / "results.json", report])
+        finished = datetime.now(UTC).isoformat(timespec="seconds")
+        results = collect_results(config, plans, stages, done, finished=finished, command=" ".join(sys.argv))
+        file = results.write(folder)
+        report = write_report(results, histories(stages, done), examples(plans[0], done), folder)
+        tracker.log_results(scores(results), [folder / "config.yaml", file, report])
         where = tracker.where
     console.print(closing_table(results))
-    console.print(
-        f"report   {report}\nresults  {folder / 'results.json'}\nmlflow   {where}",
-        highlight=False,
-        soft_wrap=True,
-    )
+    console.print(f"report   {report}\nresults  {file}\nmlflow   {where}", highlight=False, soft_wrap=True)
     if passing:
         console.print(f"warning: {passing}", style="yellow", highlight=False, soft_wrap=True)
     return results
@@ -78,22 +70,31 @@ def passing_storage(storage: Path) -> str | None:
     )
 
 
-def histories(done: dict[str, Done]) -> dict[str, list[dict[str, Any]]]:
-    """The training curve of every stage that trained."""
-    files = {name: finished.artifact.folder / "history.jsonl" for name, finished in done.items()}
-    return {name: read_jsonl(file) for name, file in files.items() if file.is_file()}
+def scores(results: Results) -> dict[str, float]:
+    """What the run's MLflow entry shows of them."""
+    found = {f"teacher/{teacher.name}": teacher.score for teacher in results.tested}
+    if results.ceiling is not None:
+        found["ceiling"] = results.ceiling.score
+    for index, student in enumerate(results.students):
+        method = student.method.replace("+", "_").replace(":", "_")
+        found |= {f"student/{index}_{method}": student.score, f"pgr/{index}_{method}": student.pgr}
+    return {name: value for name, value in found.items() if value is not None}
+
+
+def histories(stages: list[Stage], done: dict[str, Done]) -> dict[str, list[dict[str, float]]]:
+    """The training curve of every stage that trained, in the order of the plan."""
+    return {stage.name: stage.history(done[stage.name].artifact.folder) for stage in stages if isinstance(stage, Trained)}
 
 
 def examples(plan: SeedPlan, done: dict[str, Done]) -> list[dict[str, Any]]:
-    """A few test utterances with every system's answer, those on which the systems differ most first."""
-    systems = {name: done[test.name].artifact.folder / "predictions.jsonl" for name, test in plan.tests.items()}
-    outputs = {name: read_jsonl(file) for name, file in systems.items()}
-    test = read_jsonl(done[plan.testset.name].artifact.folder / "test.jsonl")
-    order = sorted(range(len(test)), key=lambda u: (-len({rows[u]["output"] for rows in outputs.values()}), u))
+    """A few test examples with every system's answer, those on which the systems differ most first."""
+    outputs = {test.labeller.model.name: test.predictions(done[test.name].artifact.folder) for test in plan.tests}
+    tested = plan.testset.read(done[plan.testset.name].artifact.folder, "test")
+    order = sorted(range(len(tested)), key=lambda u: (-len({rows[u]["output"] for rows in outputs.values()}), u))
     return [
         {
-            "prompt": test[u]["prompt"].strip(),
-            "gold": test[u]["target"],
+            "prompt": tested[u]["prompt"].strip(),
+            "gold": tested[u]["target"],
             "outputs": {name: rows[u]["output"] for name, rows in outputs.items()},
         }
         for u in order[:EXAMPLES_SHOWN]

@@ -3,13 +3,15 @@
 import io
 import math
 import textwrap
+from dataclasses import dataclass
 from typing import Any
 
 import matplotlib as mpl
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from raw2s.report.systems import Results, list_systems, metric_name
+from raw2s.report.systems import list_systems
+from raw2s.results import Results
 
 History = list[dict[str, float]]
 """The points of one stage's training curve, as `raw2s.training.loop` keeps them."""
@@ -26,15 +28,68 @@ STYLE: Any = {
     "grid.color": GREY, "grid.alpha": 0.25, "lines.linewidth": 1.3, "svg.fonttype": "none", "svg.hashsalt": "raw2s",
 }  # fmt: skip
 """Text stays text in the SVG, for readers and search; the same data gives the same file."""
-ROLES = {"teacher": ("s", VERMILION), "ceiling": ("D", INK), "student": ("o", BLUE)}
+ROLES = {"baseline": ("x", GREY), "teacher": ("s", VERMILION), "ceiling": ("D", INK), "student": ("o", BLUE)}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Drawing:
+    """A figure with what the page says of it."""
+
+    name: str
+    """Of its file."""
+    section: str
+    """The heading it stands under."""
+    label: str
+    """For those who do not see it."""
+    caption: str
+    figure: Figure
+
+
+def draw_all(results: Results, histories: dict[str, History]) -> list[Drawing]:
+    """Every figure that these results have, in the page's order; `histories` by the models' titles."""
+    drawings = [
+        Drawing(
+            name="scores",
+            section="Scores",
+            label="Score of every model with its 95 percent interval; the table above holds the same numbers",
+            caption="Scores of all models. Squares: teachers; diamond: the ceiling, which is the student trained on ground truth; "
+            "circles: students; cross: the best constant answer. A student between the dotted and the dashed line recovered part "
+            "of the gap to the best teacher.",
+            figure=score_figure(results),
+        )
+    ]
+    if histories:
+        drawings.append(
+            Drawing(
+                name="training",
+                section="Training",
+                label="Loss against the optimizer step, a panel per trained model",
+                caption="Train is the loss that the stage minimises; validation, where measured, is cross entropy on ground truth. "
+                "Where the stage's loss is another one (EDL, cDPO), compare the shapes and not the heights. Seeds lie over each other.",
+                figure=training_figure(histories),
+            )
+        )
+    if edl := edl_figure(histories):
+        drawings.append(
+            Drawing(
+                name="edl",
+                section="Training",
+                label="Terms of the evidential loss against the optimizer step, a row per student",
+                caption="The evidential students. Left: the two terms of the loss (Eq. 3, 4), not weighted. Middle: what the "
+                "regulariser weighs in the loss. Right: the auxiliary weight γ (Eq. 5) and the regulariser's weight λ, each as a share "
+                "of its largest value.",
+                figure=edl,
+            )
+        )
+    return drawings
 
 
 def score_figure(results: Results) -> Figure:
     """Every system's score with its 95 % interval, each seed's score, and the ceiling and the best tested teacher as lines."""
     systems = list_systems(results)
     teacher = max((s for s in systems if s.role == "teacher"), key=lambda s: s.score, default=None)
-    ceiling = next(s for s in systems if s.role == "ceiling")
-    labels = ["\n".join(textwrap.wrap(s.name, 36) + ([s.settings] if s.settings else [])) for s in systems]
+    ceiling = next((s for s in systems if s.role == "ceiling"), None)
+    labels = ["\n".join(textwrap.wrap(s.name, 36) + ([s.student.settings] if s.student else [])) for s in systems]
     lines = sum(1.4 + label.count("\n") for label in labels)
     with mpl.rc_context(STYLE):
         figure = Figure(figsize=(WIDTH, 1.1 + 0.17 * lines), layout="constrained")
@@ -47,7 +102,7 @@ def score_figure(results: Results) -> Figure:
             if len(system.per_seed) > 1:
                 axes.plot(system.per_seed, [row] * len(system.per_seed), "|", color=color, markersize=9, markeredgewidth=1)
             axes.plot(system.score, row, marker, color=color, markersize=6.5)
-        references = [(ceiling.score, "ceiling", INK, "--")]
+        references = [] if ceiling is None else [(ceiling.score, "ceiling", INK, "--")]
         if teacher is not None:
             references = sorted([*references, (teacher.score, "best teacher", VERMILION, ":")])
         # Names point outwards, so that those of close lines do not meet.
@@ -58,8 +113,8 @@ def score_figure(results: Results) -> Figure:
         axes.set_ylim(len(systems) - 0.4, -0.6)
         axes.grid(axis="y", visible=False)
         axes.tick_params(axis="y", length=0)
-        seeds = "; ticks: single seeds" if len(results["seeds"]) > 1 else ""
-        axes.set_xlabel(f"{metric_name(results)} on {results['test_utterances']:,} test utterances (bar: 95 % interval{seeds})")
+        seeds = "; ticks: single seeds" if len(results.seeds) > 1 else ""
+        axes.set_xlabel(f"{results.metric_title} on {results.test_examples:,} test examples (bar: 95 % interval{seeds})")
     return figure
 
 

@@ -1,6 +1,7 @@
 """The outcome of a run in a few plain sentences, computed from its numbers."""
 
-from raw2s.report.systems import Results, System, bounds, fraction, label_files, list_systems, listed, metric_name, noisy_teachers
+from raw2s.report.systems import Shown, bounds, fraction, list_systems, listed
+from raw2s.results import Results, Student
 
 SENTENCES = {
     "recovered": "{} recovered a measurable share of the gap.",
@@ -13,7 +14,7 @@ SENTENCES = {
 """By verdict; the students it holds for are put in."""
 
 
-def verdict(student: System, noise: bool) -> str:
+def verdict(student: Student, noise: bool) -> str:
     """A key of `SENTENCES`. `noise`: the gap to some teacher is; then the interval of the PGR flatters and decides nothing."""
     low, high = student.pgr_ci95
     if student.pgr is None:
@@ -27,38 +28,43 @@ def verdict(student: System, noise: bool) -> str:
 
 def outcome(results: Results) -> str:
     """Who taught whom, the gap, and what was recovered of it."""
-    teachers, files, ceiling = results["teachers"], label_files(results), results["ceiling"]
-    every = [t["name"] for t in [*teachers, *files]]
-    who = f"{len(every)} weak teachers ({listed(every)})" if len(every) > 1 else f"One weak teacher ({listed(every)})"
-    learned = f"{who} labelled the training text, and one stronger student ({ceiling['name']}) learned from the labels."
-    if not teachers:
+    names, ceiling = [teacher.name for teacher in results.teachers], results.ceiling
+    who = f"{len(names)} weak teachers ({listed(names)})" if len(names) > 1 else f"One weak teacher ({listed(names)})"
+    student = f" ({ceiling.name})" if ceiling is not None else ""
+    learned = f"{who} labelled the training text, and one stronger student{student} learned from the labels."
+    on_test = f"On {results.test_examples:,} test examples"
+    scores = sorted(teacher.score for teacher in results.tested if teacher.score is not None)
+    taught = f"the {'tested ' if results.given else ''}{'teachers score' if len(scores) > 1 else 'teacher scores'}"
+    span = " to ".join(dict.fromkeys(fraction(score) for score in (scores[0], scores[-1]))) if scores else ""
+    if ceiling is None:
+        met = f"{on_test} {taught} {span} ({results.metric_title})." if scores else "No teacher answers test examples."
+        return f"{learned} {met} There is no ground truth of the training text, so there is no ceiling and no PGR."
+    if not scores:
         return (
-            f"{learned} On {results['test_utterances']:,} test utterances the same student trained on ground truth, the ceiling, "
-            f"scores {fraction(ceiling['score'])} ({metric_name(results)}). Label files answer no test utterance, so there is no PGR."
+            f"{learned} {on_test} the same student trained on ground truth, the ceiling, scores {fraction(ceiling.score)} "
+            f"({results.metric_title}). Label files answer no test example, so there is no PGR."
         )
-    scores = sorted(t["score"] for t in teachers)
-    several = len(teachers) > 1
-    gap = ceiling["score"] - scores[-1]
-    best = "the best teacher" if several else "the teacher"
+    gap = ceiling.score - scores[-1]
+    best = "the best teacher" if len(results.tested) > 1 else "the teacher"
     sentences = [
         learned,
-        f"On {results['test_utterances']:,} test utterances the {'tested ' if files else ''}{'teachers score' if several else 'teacher scores'} "
-        f"{' to '.join(dict.fromkeys([fraction(scores[0]), fraction(scores[-1])]))} ({metric_name(results)}); "
-        f"the same student trained on ground truth, the ceiling, scores {fraction(ceiling['score'])}, "
+        f"{on_test} {taught} {span} ({results.metric_title}); "
+        f"the same student trained on ground truth, the ceiling, scores {fraction(ceiling.score)}, "
         + (f"a gap of {fraction(gap)} to {best}." if gap > 0 else f"no more than {best}: there is no gap to recover."),
     ]
-    noisy = noisy_teachers(results)
-    if noisy and gap > 0:
-        sentences.append(f"The gap to {listed(noisy)} is within the noise of this test set, so no PGR here can be relied on.")
-    students = [s for s in list_systems(results) if s.role == "student"]
+    if results.noisy and gap > 0:
+        sentences.append(
+            f"The gap to {listed(results.noisy)} is within the noise of this test set, so no PGR here can be relied on."
+        )
+    shown = [(s, s.student) for s in list_systems(results) if s.student is not None]
     for key, sentence in SENTENCES.items():
-        if held := [_with_pgr(s) for s in students if verdict(s, bool(noisy)) == key]:
+        if held := [_with_pgr(s, student) for s, student in shown if verdict(student, bool(results.noisy)) == key]:
             text = sentence.format(listed(held, "; "))
             sentences.append(text[0].upper() + text[1:])
     return " ".join(sentences)
 
 
-def _with_pgr(student: System) -> str:
+def _with_pgr(shown: Shown, student: Student) -> str:
     if student.pgr is None:
-        return student.label
-    return f"{student.label} (PGR {fraction(student.pgr)}, 95 % interval {bounds(student.pgr_ci95)})"
+        return shown.label
+    return f"{shown.label} (PGR {fraction(student.pgr)}, 95 % interval {bounds(student.pgr_ci95)})"

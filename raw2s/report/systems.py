@@ -1,105 +1,70 @@
-"""What table, figures and page show of results.json: a `System` per tested model, readably named, and notes on the numbers."""
+"""What table, figures and page show of the results: a row per system, and notes on the numbers."""
 
 from collections import Counter
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Literal
 
-Results = dict[str, Any]
-"""The content of results.json."""
-Interval = tuple[float | None, float | None]
-
-METRICS = {"slu_f1": "SLU-F1", "accuracy": "accuracy"}
-METHODS = {
-    "bayesian": "Bayesian multi-weak", "naive": "naive multi-weak", "joint": "joint decoding", "single": "single teacher",
-    "majority": "majority vote", "dawid_skene": "Dawid-Skene", "mace": "MACE",
-}  # fmt: skip
-USUAL_LOSS = {"bayesian": "EDL", "naive": "CE"}
-"""The loss that a method's name carries when the config does not override it."""
+from raw2s.results import Baseline, Interval, Results, Student, System, Teacher
 
 
-@dataclass(frozen=True)
-class System:
-    """One tested model, its scores means over the seeds. `pgr` and what follows it are a student's."""
+@dataclass(frozen=True, kw_only=True)
+class Shown:
+    """One row: a tested model, or the trivial baseline, which has no stage."""
 
-    role: Literal["teacher", "ceiling", "student"]
+    role: Literal["baseline", "teacher", "ceiling", "student"]
     name: str
-    stage: str
-    """The stage that trained it, without the seed."""
+    label: str
+    """The name that tells this system from all others of the run."""
     score: float
-    ci95: Interval
-    per_seed: list[float]
+    stage: str = ""
+    ci95: Interval = (None, None)
+    per_seed: tuple[float, ...] = ()
     empty: float | None = None
     unparsable: float | None = None
-    aux: bool = False
-    confidence: bool = False
-    pgr: float | None = None
-    pgr_ci95: Interval = (None, None)
-    pgr_by_teacher: dict[str, float | None] | None = None
-
-    @property
-    def settings(self) -> str:
-        """`soft labels and auxiliary loss`; empty for teachers and ceiling."""
-        if self.role != "student":
-            return ""
-        return ("soft" if self.confidence else "hard") + " labels" + (" and auxiliary loss" if self.aux else "")
-
-    @property
-    def label(self) -> str:
-        """The name that tells this system from all others of the run."""
-        return f"{self.name} with {self.settings}" if self.settings else self.name
+    student: Student | None = None
+    """Where it is one: its settings and its PGR."""
 
 
-def method_name(method: str) -> str:
-    """`joint+edl+cdpo` -> `joint decoding (EDL), then cDPO`; see `StudentConfig.label` for what comes in."""
-    base, *suffixes = method.split("+")
-    kind, _, teacher = base.partition(":")
-    loss = next((s.upper() for s in suffixes if s in ("ce", "edl")), USUAL_LOSS.get(kind))
-    name = " ".join([METHODS.get(kind, kind), *filter(None, [teacher]), *([f"({loss})"] if loss else [])])
-    return f"{name}, then cDPO" if "cdpo" in suffixes else name
+def list_systems(results: Results) -> list[Shown]:
+    """Baseline, tested teachers, ceiling, students, in the order of the results."""
+    systems = [] if results.baseline is None else [_baseline(results.baseline)]
+    systems += [_tested("teacher", teacher, teacher.title) for teacher in results.tested]
+    systems += [] if results.ceiling is None else [_tested("ceiling", results.ceiling, results.ceiling.title)]
+    students = [replace(_tested("student", s, s.label), student=s) for s in results.students]
+    alike = Counter(student.label for student in students)
+    return systems + [_numbered(student) if alike[student.label] > 1 else student for student in students]
 
 
-def list_systems(results: Results) -> list[System]:
-    """Teachers, ceiling, students, in the order of results.json."""
-    systems = [System("teacher", f"teacher {t['name']}", f"teacher/{t['name']}", **_scores(t)) for t in results["teachers"]]
-    systems.append(System("ceiling", "ceiling (student on ground truth)", "ceiling", **_scores(results["ceiling"])))
-    index = -1
-    for student in results["students"]:
-        method = student["method"]
-        preferred = method.endswith("+cdpo")  # it follows the student it started from, and shares its number
-        index += not preferred
-        stage = f"cdpo/{index}" if preferred else f"student/{index}-{method.replace(':', '-')}"
-        own = {key: student[key] for key in ("aux", "confidence", "pgr", "pgr_by_teacher")}
-        systems.append(
-            System("student", method_name(method), stage, **_scores(student), **own, pgr_ci95=tuple(student["pgr_ci95"]))
-        )
-    alike = Counter(system.label for system in systems)
-    return [replace(s, name=f"{s.name} ({s.stage.partition('-')[0]})") if alike[s.label] > 1 else s for s in systems]
+def _baseline(baseline: Baseline) -> Shown:
+    name = f"always {baseline.answer}"
+    return Shown(role="baseline", name=name, label=name, score=baseline.score)
 
 
-def _scores(entry: dict[str, Any]) -> dict[str, Any]:
-    scores = {"score": entry["score"], "ci95": tuple(entry["ci95"]), "per_seed": entry["per_seed"]}
-    return scores | {key: entry[key] for key in ("empty", "unparsable") if key in entry}
+def _tested(role: Literal["teacher", "ceiling", "student"], system: System | Teacher, label: str) -> Shown:
+    assert system.score is not None, "only tested systems are shown"
+    return Shown(
+        role=role,
+        name=system.title,
+        label=label,
+        score=system.score,
+        stage=system.stage,
+        ci95=system.ci95,
+        per_seed=tuple(system.per_seed),
+        empty=system.empty,
+        unparsable=system.unparsable,
+    )
 
 
-def stage_title(stage: str, systems: list[System]) -> str:
+def _numbered(shown: Shown) -> Shown:
+    """Named apart from its like by the number in its stage's name."""
+    name = f"{shown.name} ({shown.stage.partition('-')[0]})"
+    return replace(shown, name=name, label=f"{name} with {shown.student.settings}" if shown.student else name)
+
+
+def stage_title(stage: str, systems: list[Shown]) -> str:
     """`cdpo/0@2` -> the label of that system and `@2`; a stage that trained none of them keeps its name."""
     base, at, seed = stage.partition("@")
     return next((s.label for s in systems if s.stage == base), base) + at + seed
-
-
-def metric_name(results: Results) -> str:
-    metric: str = results["metric"]
-    return METRICS.get(metric, metric)
-
-
-def label_files(results: Results) -> list[dict[str, Any]]:
-    """The teachers that are files: scored on B, not tested. Results written before there were any lack the key."""
-    return list(results.get("label_files", []))
-
-
-def noisy_teachers(results: Results) -> list[str]:
-    """The teachers whose gap to the ceiling is not distinguishable from none on this test set."""
-    return [name for name, noise in results["gap_is_noise"].items() if noise]
 
 
 def fraction(value: float | None) -> str:
@@ -124,35 +89,52 @@ def listed(parts: list[str], separator: str = ", ") -> str:
 def notes(results: Results) -> list[str]:
     """How to read the numbers, one sentence or two a line; what makes a PGR worthless comes first."""
     lines = []
-    if noisy := noisy_teachers(results):
+    ceiling, given = results.ceiling, results.given
+    if noisy := results.noisy:
         lines.append(
             f"* WITHIN THE NOISE: the gap between the ceiling and {_teachers(noisy)} is not distinguishable from none "
             "(its 95 % interval reaches 0). A PGR over such a gap means nothing."
         )
-    if high := [t["name"] for t in results["teachers"] if t["score"] >= results["ceiling"]["score"]]:
-        lines.append(f"PGR is undefined where a teacher scores at least as high as the ceiling; here {_teachers(high)}.")
-    lines.append(
-        "PGR, performance gap recovered (Eq. 13): (student - teacher) / (ceiling - teacher), the mean over the "
-        f"{'tested ' if label_files(results) else ''}teachers. "
-        "0 is the teachers' level, 1 the ceiling's."
-    )
-    for file in label_files(results):
-        items, all_items = sum(file["items"]), sum(file["items"]) + sum(file["missing"])
+    if ceiling is None:
+        lines.append("B has no ground truth: there is no ceiling, and so no PGR. Compare the students with the teachers.")
+    else:
+        if high := [t.name for t in results.tested if t.score is not None and t.score >= ceiling.score]:
+            lines.append(f"PGR is undefined where a teacher scores at least as high as the ceiling; here {_teachers(high)}.")
         lines.append(
-            f"teacher {file['name']}, a label file: {fraction(file['score_on_b'])} {bounds(tuple(file['ci95']))} against the ground "
-            f"truth of the {items:,} of {all_items:,} training items that it labels. It answers no test utterance and is in no PGR."
+            "PGR, performance gap recovered (Eq. 13): (student - teacher) / (ceiling - teacher), the mean over the "
+            f"{'tested ' if given else ''}teachers. "
+            "0 is the teachers' level, 1 the ceiling's."
         )
-    seeds = results["seeds"]
+    lines += [_given(teacher) for teacher in given]
+    seeds = results.seeds
     spread = f"of the means over seeds {listed([str(s) for s in seeds])}" if len(seeds) > 1 else f"of one seed ({seeds[0]})"
     lines.append(
-        f"Intervals in brackets: 95 %, paired bootstrap over the {results['test_utterances']:,} test utterances, {spread}; "
+        f"Intervals in brackets: 95 %, paired bootstrap over the {results.test_examples:,} test examples, {spread}; "
         "the spread from training again with other seeds comes on top."
     )
-    if "empty" in results["ceiling"]:
+    if results.baseline is not None:
+        lines.append(
+            "always ...: the constant answer that scores best on the validation examples; what knows nothing gets that much."
+        )
+    if results.form == "text":
         lines.append(
             "empty: answers that name nothing, which may be right; unparsable: not in the asked format, counted as empty."
         )
     return lines
+
+
+def _given(teacher: Teacher) -> str:
+    assert teacher.on_b is not None
+    on_b = teacher.on_b
+    items, all_items = sum(on_b.items), sum(on_b.items) + sum(on_b.missing)
+    if on_b.score is None:
+        said = f"it labels {items:,} of the {all_items:,} training items, whose ground truth is not known"
+    else:
+        said = (
+            f"{fraction(on_b.score)} {bounds(on_b.ci95)} against the ground truth of the {items:,} of {all_items:,} "
+            "training items that it labels"
+        )
+    return f"teacher {teacher.name}, labels without a model: {said}. It answers no test example and is in no PGR."
 
 
 def _teachers(names: list[str]) -> str:

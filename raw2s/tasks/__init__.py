@@ -1,80 +1,53 @@
-"""What is learned: the splits, the prompt, the target, the parser and the metric of each task, behind one `Task`."""
+"""What is learned: one file a task, and here the names a config knows them by."""
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from functools import cache
-from typing import Any, Literal, TypedDict
+from typing import Annotated
 
-import numpy as np
+from raw2s.choices import Chosen, chosen
+from raw2s.tasks.cosmosqa import COSMOSQA
+from raw2s.tasks.own import OWN
+from raw2s.tasks.sciq import SCIQ
+from raw2s.tasks.slurp_scenario import SLURP_SCENARIO
+from raw2s.tasks.slurp_slots import SLURP_SLOTS
+from raw2s.tasks.task import Example, Halves, Part, Task, TaskKind, TaskSection
 
-from raw2s.evaluation import f1_of_counts, slu_f1_counts
-from raw2s.tasks.slot_filling import PROMPTS, parse_slots, slot_target
-from raw2s.tasks.slurp import Row, train_rows
+__all__ = [
+    "TASKS",
+    "AnyTask",
+    "Example",
+    "Halves",
+    "Part",
+    "Task",
+    "TaskKind",
+    "TaskSection",
+    "draw_halves",
+    "task_kind",
+    "task_of",
+]
+
+TASKS: dict[str, TaskKind] = {
+    "slurp_slots": SLURP_SLOTS,
+    "slurp_scenario": SLURP_SCENARIO,
+    "sciq": SCIQ,
+    "cosmosqa": COSMOSQA,
+    "own": OWN,
+}
+
+AnyTask = Annotated[TaskSection, Chosen("name", TASKS, TaskKind, default="slurp_slots")]
+"""The config's section `task`: that of the task it names."""
 
 
-class Example(TypedDict):
-    """All that later stages see of a task: `target` is text, or the name of a class; `gold` is what the metric compares."""
-
-    id: int
-    prompt: str
-    target: str
-    gold: Any
-
-
-@dataclass(frozen=True)
-class Task:
-    """One task as plain functions.
-
-    `utterance_counts(gold, predicted)` gives one row an utterance, (U, 3) or (U, 1), and `score(mean_counts)` maps the
-    mean of such rows, (..., C), to the metric in [0, 1]: so a bootstrap over utterances is one matrix product.
-    """
-
-    name: str
-    kind: Literal["generation", "classification"]
-    metric: str
-    classes: tuple[str, ...]
-    prompts: dict[str, str]
-    target: Callable[[Row, str], str]
-    """(row, name of the prompt) to the text a model should write."""
-    gold: Callable[[Row], Any]
-    parse: Callable[[str], Any | None]
-    utterance_counts: Callable[[Sequence[Any], Sequence[Any]], np.ndarray]
-    score: Callable[[np.ndarray], np.ndarray]
-
-    def examples(self, rows: Sequence[Row], prompt: str) -> list[Example]:
-        """The rows as later stages see them, with the prompt called `prompt`."""
-        template = self.prompts[prompt]
-        return [
-            Example(id=row["id"], prompt=template.format(text=row["text"]), target=self.target(row, prompt), gold=self.gold(row))
-            for row in rows
-        ]
+def task_kind(section: TaskSection) -> TaskKind:
+    """What `TASKS`, or a module outside the package, holds under the section's name."""
+    return chosen(TASKS, section.name, TaskKind)
 
 
 @cache
-def _scenarios() -> tuple[str, ...]:
-    return tuple(sorted({row["scenario"] for row in train_rows()}))
+def task_of(section: TaskSection) -> Task:
+    """The task that a section describes; made once a process. Raises ValueError for data it cannot use."""
+    return task_kind(section).make(section)
 
 
-def _correct(gold: Sequence[str], predicted: Sequence[str]) -> np.ndarray:
-    return np.array([[float(g == p)] for g, p in zip(gold, predicted, strict=True)]).reshape(-1, 1)
-
-
-def get_task(name: str) -> Task:
-    """The task called `name`: `slurp_slots` (SLU-F1) or `slurp_scenario` (accuracy over 18 classes)."""
-    if name == "slurp_slots":
-        return Task(
-            name,
-            "generation",
-            "slu_f1",
-            (),
-            PROMPTS,
-            slot_target,
-            lambda row: row["entities"],
-            parse_slots,
-            slu_f1_counts,
-            f1_of_counts,
-        )
-    return Task(
-        name, "classification", "accuracy", _scenarios(), {"short": "{text}\n"}, lambda row, prompt: row["scenario"],
-        lambda row: row["scenario"], lambda text: text, _correct, lambda counts: counts[..., 0],
-    )  # fmt: skip
+def draw_halves(section: TaskSection, seed: int) -> Halves:
+    """A and B of a run's seed, or of `split_seed` where the section gives one. Raises ValueError for too few examples."""
+    return task_of(section).draw(seed if section.split_seed is None else section.split_seed)

@@ -10,11 +10,20 @@ import hashlib
 import json
 import random
 import re
+from collections.abc import Callable
 from importlib.resources import files
 from typing import Literal, TypedDict
 
+from raw2s.section import Positive
+from raw2s.tasks.task import Example, Halves, Part, TaskSection
+
 POOL = 4_000
 """Train utterances that no built-in model has seen; 2,000 for A and 2,000 for B, as in the paper (section 5.1)."""
+
+CREDIT = (
+    "SLURP text, CC BY 4.0 (Bastianelli, Vanzo, Swietojanski, Rieser: SLURP, a spoken language understanding resource package, "
+    "EMNLP 2020)"
+)
 
 Source = Literal["train", "devel", "test", "nlu_eval_extra"]
 
@@ -72,31 +81,45 @@ def pretraining_rows() -> list[Row]:
     return kept
 
 
-def draw_slurp(draw_from: Literal["pool", "train"], n_teacher: int, n_student: int, seed: int) -> dict[str, list[Row]]:
-    """A (`teacher`) and B (`student`): disjoint, and moving with the seed.
+class SlurpSection(TaskSection):
+    """What both SLURP tasks may be told."""
 
-    Raises ValueError when together they are larger than what they are drawn from.
-    """
-    rows = pool_rows() if draw_from == "pool" else train_rows()
-    if n_teacher + n_student > len(rows):
+    n_teacher: Positive = 2000
+    """Utterances in A, on which the teachers learn from ground truth."""
+    n_student: Positive = 2000
+    """Utterances in B, which the teachers label and the student learns from."""
+    n_validation: Positive | None = 400
+    """Utterances of the official devel set used for choosing checkpoints; null takes all 2,033."""
+    n_test: Positive | None = 1000
+    """Utterances of the official test set, a fixed seeded choice; null evaluates on all 2,974."""
+    draw_from: Literal["pool", "train"] = "pool"
+    """Where A and B come from: the 4,000 train utterances unseen by the built-in models, or the whole train split."""
+
+
+def draw_examples(section: SlurpSection, example: Callable[[Row], Example], seed: int) -> Halves:
+    """A and B: disjoint, and moving with the seed. Raises ValueError where together they are larger than what they are drawn from."""
+    rows = pool_rows() if section.draw_from == "pool" else train_rows()
+    wanted = section.n_teacher + section.n_student
+    if wanted > len(rows):
         raise ValueError(
-            f"task.n_teacher + task.n_student is {n_teacher + n_student}, but draw_from: {draw_from} holds {len(rows)} "
+            f"task.n_teacher + task.n_student is {wanted}, but draw_from: {section.draw_from} holds {len(rows)} "
             "utterances; lower them, or set task.draw_from: train if no model was pretrained on SLURP"
         )
     random.Random(seed).shuffle(rows)
-    return {"teacher": rows[:n_teacher], "student": rows[n_teacher : n_teacher + n_student]}
+    examples = [example(row) for row in rows[:wanted]]
+    return Halves(examples[: section.n_teacher], examples[section.n_teacher :])
 
 
-def held_out_slurp(part: Literal["validation", "test"], size: int | None) -> list[Row]:
-    """`size` utterances of the official devel or test set, a prefix of one fixed shuffle; None takes all.
+def held_out_examples(section: SlurpSection, example: Callable[[Row], Example], part: Part) -> list[Example]:
+    """Utterances of the official devel or test set, a prefix of one fixed shuffle; a size of None takes all.
 
-    No seed moves them, so that runs and seeds are compared on the same utterances.
-    Raises ValueError when it holds fewer.
+    No seed moves them, so that runs and seeds are compared on the same utterances. Raises ValueError where it holds fewer.
     """
     rows = load_slurp("devel" if part == "validation" else "test")
+    size = section.n_validation if part == "validation" else section.n_test
     if size is not None and size > len(rows):
         raise ValueError(
             f"task.n_{part}: {size} is more than the {len(rows):,} utterances there are; lower it, or set null for all"
         )
     random.Random(0).shuffle(rows)
-    return rows[:size]
+    return [example(row) for row in rows[:size]]

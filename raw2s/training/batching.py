@@ -14,9 +14,9 @@ import torch
 from transformers import PreTrainedTokenizerBase
 
 from raw2s.decoding import word_of_piece
-from raw2s.decoding.packing import PackedRows, TokenTree, pack_rows, token_tree
+from raw2s.decoding.packing import Layout, PackedRows, TokenTree, pack_rows, token_tree
 from raw2s.decoding.tokens import encode_prompt, encode_target, pad_id
-from raw2s.training.rows import Form, TrainingRow
+from raw2s.labels.rows import RowKind, TrainingRow
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,10 @@ class TokenSequence:
 
 @dataclass(frozen=True)
 class TokenRow:
-    """A tokenised row; `total` is what it adds to the step's divisor: weighted target tokens, or 1."""
+    """A tokenised row; `total` is what it adds to the step's divisor: weighted target tokens, or 1.
+
+    `reference` is a pair's log P of chosen and rejected before training, once the loop has it.
+    """
 
     id: int
     tree: TokenTree
@@ -68,15 +71,13 @@ class Batch:
         return Batch(**moved)
 
 
-def tokenize_row(row: TrainingRow, tokenizer: PreTrainedTokenizerBase, form: Form) -> TokenRow:
+def tokenize_row(row: TrainingRow, tokenizer: PreTrainedTokenizerBase, kind: RowKind) -> TokenRow:
     prompt = encode_prompt(tokenizer, row["prompt"])
-    if form == "classification":
+    if kind == "probabilities":
         return TokenRow(row["id"], token_tree(prompt, []), [], row["probabilities"], (), 1.0)
-    if form == "preference":
+    if kind == "pair":
         pair = [TokenSequence(encode_target(tokenizer, row[side])[0]) for side in ("chosen", "rejected")]
-        return TokenRow(
-            row["id"], token_tree(prompt, [s.ids for s in pair]), pair, [], (row["ref_chosen"], row["ref_rejected"]), 1.0
-        )
+        return TokenRow(row["id"], token_tree(prompt, [s.ids for s in pair]), pair, [], (), 1.0)
     sequences = []
     for target in row["targets"]:
         ids, offsets = encode_target(tokenizer, target["text"])
@@ -107,9 +108,9 @@ def plan_epoch(
         yield step, [step[part::parts] for part in range(rank, parts, workers)]
 
 
-def collate(rows: Sequence[TokenRow], tokenizer: PreTrainedTokenizerBase, hidden_size: int) -> Batch:
+def collate(rows: Sequence[TokenRow], tokenizer: PreTrainedTokenizerBase, hidden_size: int, layout: Layout = "rows") -> Batch:
     """Pack a micro-batch for a model of that hidden size. Classification rows are their prompts alone."""
-    packed, starts = pack_rows([row.tree for row in rows], filler=pad_id(tokenizer), hidden_size=hidden_size)
+    packed, starts = pack_rows([row.tree for row in rows], filler=pad_id(tokenizer), hidden_size=hidden_size, layout=layout)
     # A classification row is a sequence of no tokens that its prompt's last token predicts.
     flat = [
         (s, [start + node for node in nodes])

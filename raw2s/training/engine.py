@@ -5,22 +5,23 @@ from typing import Any
 
 import deepspeed
 import torch
+from transformers import PreTrainedModel
 
 from raw2s.config import TrainingConfig
+from raw2s.decoding.block_masks import use_block_masks
+from raw2s.models.layers import checkpoint_layers, compile_layers
 from raw2s.training.checkpoints import load_engine, universal_checkpoint
 from raw2s.training.objectives import PackedModel
-
-# DeepSpeed would compile shared-memory collectives for CPUs at the first start (35 CPU seconds each worker, and a C++ compiler
-# must be there); gloo does the same work.
-deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
 
 
 def make_engine(
     model: PackedModel, training: TrainingConfig, workers: int, *, universal: bool = False
 ) -> deepspeed.DeepSpeedEngine:
     """The model under ZeRO with torch's Adam or AdamW. `universal`: it is going to load a universal checkpoint."""
-    if training.activation_checkpointing:
-        model.model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+    # DeepSpeed would compile shared-memory collectives for CPUs at the first start (35 CPU seconds each worker, and a C++ compiler
+    # must be there); gloo does the same work.
+    deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
+    _prepare_layers(model.model, training)
     optimizer_type = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[training.optimizer]
     weights = [p for p in model.parameters() if p.requires_grad]
     optimizer = optimizer_type(weights, lr=training.learning_rate, weight_decay=training.weight_decay, fused=True)
@@ -31,6 +32,18 @@ def make_engine(
     if workers == 1 and training.zero_stage == 0:
         engine.enable_backward_allreduce = False  # it would copy every gradient there and back for an average of one
     return engine
+
+
+def _prepare_layers(model: PreTrainedModel, training: TrainingConfig) -> None:
+    """Attention, compilation and recomputation as the config has them; before the engine, whose hooks go around."""
+    on_gpu = training.gpus_per_worker > 0
+    if on_gpu:
+        use_block_masks(model)
+    # ZeRO-3 takes weights apart and gathers them in hooks of every module, which a compiled layer would not call.
+    if training.compile == "layers" or (training.compile == "auto" and on_gpu and training.zero_stage < 3):
+        compile_layers(model)
+    if training.activation_checkpointing:
+        checkpoint_layers(model, training.activation_checkpointing)
 
 
 def resume_engine(

@@ -1,6 +1,5 @@
 """The model before and after training: with adapters put in or whole, and exported as a folder that anybody can load."""
 
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +9,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from raw2s.config import LoraConfig
 from raw2s.decoding.heads import output_head, require_plain_head
 from raw2s.decoding.packing import require_packable
+from raw2s.methods import loss_of
 from raw2s.models.load import load_model, save_model
 from raw2s.training.engine import full_state
 from raw2s.training.job import Job
@@ -22,14 +22,14 @@ def load_trainable(job: Job) -> PreTrainedModel:
 
     Raises ValueError for an architecture that cannot be packed or whose head is not plain.
     """
-    model = load_model(job.model, job.kind, job.classes)
+    model = load_model(job.model, job.form, job.classes)
     require_plain_head(model.config)
     require_packable(model)
     if job.training.lora is not None:
         from peft import inject_adapter_in_model  # an extra  # noqa: PLC0415
 
         inject_adapter_in_model(_peft_config(job.training.lora), model)  # in place
-        if job.kind == "classification":
+        if job.form == "classes":
             output_head(model).requires_grad_(True)
     return model
 
@@ -45,12 +45,12 @@ def export_model(
     if job.training.lora is not None:
         from peft import get_peft_model  # noqa: PLC0415
 
-        adapted = get_peft_model(load_model(job.model, job.kind, job.classes), _peft_config(job.training.lora))
+        adapted = get_peft_model(load_model(job.model, job.form, job.classes), _peft_config(job.training.lora))
         adapted.base_model.model.load_state_dict(state)
         adapted.save_pretrained(folder / ADAPTER)
         model = adapted.merge_and_unload()
         state = model.state_dict()
-    model.config.raw2s = {"task": job.task, "stage": job.name, "loss": asdict(job.loss)}
+    model.config.raw2s = {"task": job.task, "stage": job.name, "loss": job.loss.model_dump(mode="json")}
     save_model(model, tokenizer, folder, state)
     (folder / "README.md").write_text(_card(job), encoding="utf-8")
 
@@ -63,10 +63,7 @@ def _peft_config(lora: LoraConfig) -> Any:
 
 
 def _card(job: Job) -> str:
-    loss = job.loss
-    how = f"evidential deep learning, evidence `{loss.evidence}`, form `{loss.form}`" if loss.edl else "cross entropy"
-    if job.form == "preference":
-        how = f"conservative DPO, beta {loss.beta:g}, label smoothing {loss.label_smoothing:g}"
+    how = loss_of(job.loss).card(job.loss)
     return (
         f"---\nlibrary_name: transformers\ntags: [raw2s, {job.task}]\n---\n\n# {job.name}\n\n"
         f"Trained by [raw2s] on the task `{job.task}` from `{Path(job.model).name}`: {how}, {job.training.epochs} epochs, "

@@ -6,6 +6,7 @@ import os
 import shutil
 from collections.abc import Sequence
 from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from ray.train.torch import TorchTrainer
 
 from raw2s.config import TrainingConfig
 from raw2s.errors import StageFailed
+from raw2s.models.load import quiet_transformers
 from raw2s.training.job import Job
 from raw2s.training.progress import MODEL, read_progress
 
@@ -24,15 +26,15 @@ STOPPED = "stopped.txt"
 """Why a worker gave up. Ray Train starts lost workers again; these must not try once more."""
 
 
-def fit(job: Job, out: Path, parts: Path, callbacks: Sequence[UserCallback] = ()) -> dict[str, Any]:
+def fit(job: Job, out: Path, parts: Path, *, board: Any, callbacks: Sequence[UserCallback] = ()) -> dict[str, Any]:
     """Train, and leave `model/` (a Hugging Face folder) and `history.jsonl` in `out`. Returns the metrics.
 
-    Checkpoints lie in `parts`, where a run of the same job that was cut off is taken up again: Ray Train resumes a run of the
-    same folder and name without a word. Raises StageFailed for what would come again, and what the workers raised last.
+    Checkpoints lie in `parts`, where a run of the same job that was cut off resumes: Ray Train resumes a run of the
+    same folder and name without a word. `board` is a `raw2s.pipeline.progress.Board` actor, or None. Raises StageFailed for what would come again, and what the workers raised last.
     """
     folder = parts / "train"
     _drop_if_torn(folder)
-    result = _trainer(job, parts, callbacks).fit()
+    result = _trainer(job, parts, board, callbacks).fit()
     checkpoint = None if result.checkpoint is None else Path(result.checkpoint.path)
     progress = read_progress(checkpoint)
     stopped = _stopped_file(job)
@@ -59,12 +61,12 @@ def fit(job: Job, out: Path, parts: Path, callbacks: Sequence[UserCallback] = ()
     }
 
 
-def _trainer(job: Job, storage: Path, callbacks: Sequence[UserCallback]) -> TorchTrainer:
+def _trainer(job: Job, storage: Path, board: Any, callbacks: Sequence[UserCallback]) -> TorchTrainer:
     training = job.training
     gpus = {"GPU": training.gpus_per_worker} if training.gpus_per_worker else {}
     return TorchTrainer(
         _worker,
-        train_loop_config={"job": job},
+        train_loop_config={"job": job, "board": board},
         scaling_config=ray.train.ScalingConfig(
             num_workers=training.workers,
             use_gpu=training.gpus_per_worker > 0,
@@ -102,6 +104,7 @@ def _worker(settings: dict[str, Any]) -> None:
     """What Ray Train runs in every worker process."""
     from raw2s.training.loop import train  # the driver needs no DeepSpeed, which takes seconds to import  # noqa: PLC0415
 
+    quiet_transformers()
     job: Job = settings["job"]
     stopped = _stopped_file(job)
     if stopped.exists():
@@ -111,7 +114,10 @@ def _worker(settings: dict[str, Any]) -> None:
     try:
         with found.as_directory() if found is not None else nullcontext() as folder:
             checkpoint = None if folder is None else Path(folder)
-            train(job, context.get_world_rank(), context.get_world_size(), checkpoint, _report)
+            rank, workers = context.get_world_rank(), context.get_world_size()
+            train(
+                job, rank, workers, checkpoint=checkpoint, report=_report, publish=partial(_publish, settings["board"], job.name)
+            )
     except (StageFailed, ValueError) as error:
         stopped.write_text(" ".join(str(error).split()), encoding="utf-8")
         raise
@@ -120,6 +126,16 @@ def _worker(settings: dict[str, Any]) -> None:
 def _stopped_file(job: Job) -> Path:
     """Beside the rows, where driver and workers see it."""
     return Path(job.train_file).parent / STOPPED
+
+
+def _publish(board: Any, name: str, step: int, total_steps: int, note: str, point: dict[str, float] | None) -> None:
+    """To the board, which shows the step, and passes a point of the curve on to MLflow."""
+    if board is None:
+        return
+    if note:
+        board.update.remote(name, step, total_steps, note)
+    if point is not None:
+        board.record.remote(name, point)
 
 
 def _report(metrics: dict[str, Any], folder: Path) -> None:

@@ -1,47 +1,28 @@
 """What a training run is told: plain data that travels from the driver to the workers."""
 
 from dataclasses import dataclass
-from typing import Any, Literal
 
 from raw2s.config import TrainingConfig
-from raw2s.models import Kind
-from raw2s.training.rows import Form
+from raw2s.form import FormName
+from raw2s.labels.rows import RowKind
+from raw2s.methods import LossSection
 
 
-@dataclass(frozen=True)
-class LossSettings:
-    """The loss of one run; the fields are those of `StudentConfig`, the defaults are plain cross entropy."""
-
-    edl: bool = False
-    bridge: Literal["log", "eq8", "equal"] = "log"
-    gamma_max: float = 0.0
-    gamma_schedule: Literal["linear", "authors"] = "linear"
-    gamma_warmup_fraction: float = 1.0
-    evidence: Literal["exp", "softplus", "relu"] = "exp"
-    form: Literal["expected", "soft"] = "expected"
-    kl_weight: float = 0.0
-    kl_clamp: float | None = None
-    kl_anneal_fraction: float = 1.0
-    logit_clamp: float | None = None
-    beta: float = 1.0
-    label_smoothing: float = 0.0
-
-
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Job:
     """All a worker needs; paths are absolute, for a worker runs in a folder of its own."""
 
+    name: str
+    """Of the stage, as the board and the model's card call it."""
     model: str
     task: str
-    kind: Kind
+    form: FormName
+    """What the model gives: text, or logits over `classes`."""
     classes: tuple[str, ...]
-    form: Form
+    rows: RowKind
+    """What the training rows hold; the validation rows hold ground truth of the form."""
     train_file: str
     validation_file: str
     training: TrainingConfig
-    loss: LossSettings
+    loss: LossSection
     seed: int
-    board: Any
-    """A `raw2s.pipeline.progress.Board` actor, or None."""
-    name: str
-    """Of the stage, as the board and the model's card call it."""

@@ -8,8 +8,7 @@ import json
 import math
 import tempfile
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from functools import partial
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,35 +18,28 @@ import torch.distributed as dist
 from transformers import PreTrainedTokenizerBase
 
 from raw2s.errors import StageFailed
+from raw2s.labels.forms import FORMS
+from raw2s.labels.rows import RowKind
 from raw2s.models.load import load_tokenizer
 from raw2s.training.batching import TokenRow, collate, plan_epoch, steps_in_epoch, tokenize_row
 from raw2s.training.checkpoints import save_engine
 from raw2s.training.engine import learning_rate_at, optimizer_step, resume_engine
 from raw2s.training.export import export_model, load_trainable
 from raw2s.training.job import Job
-from raw2s.training.objectives import (
-    Coefficients,
-    Objective,
-    PackedModel,
-    class_accuracy,
-    class_loss,
-    preference_loss,
-    token_accuracy,
-    token_loss,
-)
+from raw2s.training.objectives import Objective, PackedModel, class_accuracy, objective_of, pair_references, token_accuracy
 from raw2s.training.progress import MODEL, Progress, read_progress, write_progress
-from raw2s.training.rows import Form
 from raw2s.training.throughput import WORK, Meter
 
 HISTORY_POINTS = 200
 """Points of the training curve that are kept, whatever the number of steps."""
-LOSSES = {"supervised": token_loss, "classification": class_loss, "preference": preference_loss}
 
 Report = Callable[[dict[str, Any], Path], None]
 """(metrics, this rank's part of a checkpoint, which the function may move); every rank calls it equally often."""
+Publish = Callable[[int, int, str, dict[str, float] | None], None]
+"""(step, total steps, a note, a point of the training curve or None): what rank 0 shows of a step while training goes on."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Run:
     """What every step needs; `rank` of `workers`."""
 
@@ -62,17 +54,18 @@ class Run:
     progress: Progress
     meter: Meter
     report: Report
+    publish: Publish
 
 
-def train(job: Job, rank: int, workers: int, checkpoint: Path | None, report: Report) -> None:
+def train(job: Job, rank: int, workers: int, *, checkpoint: Path | None, report: Report, publish: Publish) -> None:
     """Train one model on this rank's share of the rows, from the start or from a checkpoint, to the report of the last step.
 
-    In an initialised process group. Raises StageFailed for a loss or gradient that is no number, and where memory runs out.
+    In an initialised process group. Raises StageFailed for a loss or gradient that is NaN or infinite, and where memory runs out.
     """
     training = job.training
     tokenizer = load_tokenizer(job.model)
-    rows = read_rows(job.train_file, tokenizer, job.form)
-    validation = read_rows(job.validation_file, tokenizer, "classification" if job.kind == "classification" else "supervised")
+    rows = read_rows(job.train_file, tokenizer, job.rows)
+    validation = read_rows(job.validation_file, tokenizer, FORMS[job.form].row_kind)
     steps = steps_in_epoch(len(rows), training.batch_size)
     total_steps = training.epochs * steps
     progress = read_progress(checkpoint)
@@ -83,15 +76,18 @@ def train(job: Job, rank: int, workers: int, checkpoint: Path | None, report: Re
     engine = resume_engine(model, training, workers, checkpoint, progress.workers)
     progress.workers = workers
     meter = Meter(model, engine.device, workers)
-    run = Run(job, rank, workers, total_steps, engine, tokenizer, rows, validation, progress, meter, report)
+    run = Run(
+        job=job, rank=rank, workers=workers, total_steps=total_steps, engine=engine, tokenizer=tokenizer, rows=rows,
+        validation=validation, progress=progress, meter=meter, report=report, publish=publish,
+    )  # fmt: skip
+    if job.rows == "pair":
+        if progress.step == 0:
+            progress.references = _references(run)
+        rows[:] = [replace(row, reference=tuple(pair)) for row, pair in zip(rows, progress.references, strict=True)]
     plan: list[tuple[list[int], list[list[int]]]] = []
     for step in range(progress.step, total_steps):
         epoch, index = divmod(step, steps)
-        if not plan:
-            plan = list(plan_epoch(
-                [row.length for row in rows], batch_size=training.batch_size, workers=workers, rank=rank,
-                micro_batches=engine.gradient_accumulation_steps(), seed=job.seed * 100_003 + epoch,
-            ))  # fmt: skip
+        plan = plan or _plan(run, epoch)
         chosen, shares = plan[index]
         try:
             point = _step(run, step, chosen, shares)
@@ -116,9 +112,36 @@ def train(job: Job, rank: int, workers: int, checkpoint: Path | None, report: Re
     engine.destroy()
 
 
-def read_rows(file: str, tokenizer: PreTrainedTokenizerBase, form: Form) -> list[TokenRow]:
+def read_rows(file: str, tokenizer: PreTrainedTokenizerBase, kind: RowKind) -> list[TokenRow]:
     with Path(file).open(encoding="utf-8") as lines:
-        return [tokenize_row(json.loads(line), tokenizer, form) for line in lines]
+        return [tokenize_row(json.loads(line), tokenizer, kind) for line in lines]
+
+
+def _plan(run: Run, epoch: int) -> list[tuple[list[int], list[list[int]]]]:
+    """The steps of an epoch, as `plan_epoch` gives them."""
+    return list(plan_epoch(
+        [row.length for row in run.rows], batch_size=run.job.training.batch_size, workers=run.workers, rank=run.rank,
+        micro_batches=run.engine.gradient_accumulation_steps(), seed=run.job.seed * 100_003 + epoch,
+    ))  # fmt: skip
+
+
+@torch.no_grad()
+def _references(run: Run) -> list[list[float]]:
+    """log P of every pair's texts, in the order of the rows, under the model as it is now, without dropout; all ranks must call.
+
+    In the micro-batches of the first epoch: then policy and reference are the same numbers at the first step, in any precision.
+    """
+    run.engine.eval()
+    found_R2 = torch.zeros(len(run.rows), 2, dtype=torch.float64, device=run.engine.device)
+    for _, shares in _plan(run, 0):
+        for share in shares:
+            _, logged = _forward(run, run.rows, share, pair_references)
+            if share:
+                found_R2[share] = logged["reference_P2"].double()
+    if run.workers > 1:
+        dist.all_reduce(found_R2)  # every row is one rank's
+    references: list[list[float]] = found_R2.tolist()
+    return references
 
 
 def _step(run: Run, step: int, chosen: list[int], shares: list[list[int]]) -> dict[str, float]:
@@ -129,10 +152,9 @@ def _step(run: Run, step: int, chosen: list[int], shares: list[list[int]]) -> di
     """
     job, engine = run.job, run.engine
     torch.manual_seed((job.seed * 1_000_003 + step) * run.workers + run.rank)  # dropout, the same after a checkpoint
-    at = Coefficients.at(step, run.total_steps, job.loss)
     learning_rate = job.training.learning_rate * learning_rate_at(step, run.total_steps, job.training)
     divisor = sum(run.rows[i].total for i in chosen)
-    objective = partial(LOSSES[job.form], settings=job.loss, at=at)
+    objective, at = objective_of(job, step, run.total_steps)
     engine.train()
     sums: dict[str, torch.Tensor] = {}
     norm = 0.0
@@ -146,8 +168,7 @@ def _step(run: Run, step: int, chosen: list[int], shares: list[list[int]]) -> di
     means = {key: value / divisor for key, value in totals.items()}
     return {
         "step": step + 1,
-        "gamma": at.gamma,
-        "kl_weight": at.kl,
+        **at,
         "learning_rate": learning_rate,
         "gradient_norm": norm,
         **means,
@@ -162,7 +183,8 @@ def _forward(
     Of no rows: another row's forward pass and zeros, for all ranks make the same passes and log the same figures.
     """
     taken = [rows[i] for i in share] or rows[:1]
-    batch = collate(taken, run.tokenizer, run.engine.module.hidden_size).to(run.engine.device)
+    packed: PackedModel = run.engine.module
+    batch = collate(taken, run.tokenizer, packed.hidden_size, packed.layout).to(run.engine.device)
     loss, logged = run.engine(batch, objective)
     work = (sum(row.length for row in taken), batch.rows.input_ids_RT.numel(), len(batch.predictor_N))
     logged = {"loss": loss.detach(), **logged} | {
@@ -185,7 +207,7 @@ def _over_ranks(run: Run, sums: dict[str, torch.Tensor]) -> dict[str, float]:
 def _validate(run: Run) -> dict[str, float]:
     """Cross entropy and share of first choices on ground truth, per target token or per row; the same on every rank."""
     run.engine.eval()
-    objective = class_accuracy if run.job.kind == "classification" else token_accuracy
+    objective = class_accuracy if run.job.form == "classes" else token_accuracy
     plan = plan_epoch(
         [row.length for row in run.validation], batch_size=16 * run.job.training.batch_size, micro_batches=1,
         workers=run.workers, rank=run.rank, seed=None,
@@ -202,15 +224,12 @@ def _validate(run: Run) -> dict[str, float]:
 
 
 def _log(run: Run, point: dict[str, float], *, keep: bool) -> None:
-    """A step's point to the board, which shows it; to the curve and, live, to MLflow where it is its turn."""
+    """A step's point to whoever watches; to the curve too where it is its turn."""
     if keep:
         run.progress.history.append(point)
-    board = run.job.board
-    if run.rank == 0 and board is not None:
-        if "loss" in point:
-            board.update.remote(run.job.name, int(point["step"]), run.total_steps, f"loss {point['loss']:.3f}")
-        if keep:
-            board.record.remote(run.job.name, {**point, **run.meter.read()})
+    if run.rank == 0:
+        note = f"loss {point['loss']:.3f}" if "loss" in point else ""
+        run.publish(int(point["step"]), run.total_steps, note, {**point, **run.meter.read()} if keep else None)
 
 
 def _checkpoint(run: Run, epoch: int, scores: dict[str, float], *, export: bool, resumable: bool) -> None:
@@ -227,7 +246,7 @@ def _checkpoint(run: Run, epoch: int, scores: dict[str, float], *, export: bool,
 
 
 def _require_numbers(point: dict[str, float], names: Sequence[str], ids: list[int]) -> None:
-    """Raise StageFailed for a loss or gradient norm that is no number, which every rank sees at the same step."""
+    """Raise StageFailed for a loss or gradient norm that is NaN or infinite, which every rank sees at the same step."""
     wrong = [name for name in names if not math.isfinite(point[name])]
     if wrong:
         raise StageFailed(

@@ -12,12 +12,16 @@ _FILE = "progress.json"
 
 @dataclass
 class Progress:
-    """Where a run is: steps done, the lowest validation loss so far, the points of its curve; how many workers wrote the shards."""
+    """Where a run is: steps done, the lowest validation loss so far, the points of its curve; how many workers wrote the shards.
+
+    `references`: for every pair of a preference run, in the rows' order, log P of chosen and rejected before the first step.
+    """
 
     step: int = 0
     best: float = math.inf
     history: list[dict[str, float]] = field(default_factory=list)
     workers: int = 0
+    references: list[list[float]] = field(default_factory=list)
 
 
 def write_progress(folder: Path, progress: Progress) -> None:

@@ -18,13 +18,17 @@ from ray.tune.search.optuna import OptunaSearch
 from rich.console import Console
 from rich.table import Table
 
-from raw2s.config import Positive, Section, parse_config, read_yaml
+from raw2s.config import parse_config, read_yaml
 from raw2s.errors import ConfigError, StageFailed
 from raw2s.pipeline.artifacts import Artifact, ArtifactStore
-from raw2s.pipeline.execute import execute, start_ray
+from raw2s.pipeline.execute import build, execute
+from raw2s.pipeline.local_ray import start_ray
+from raw2s.pipeline.plan import plan_stages
 from raw2s.pipeline.preflight import check
 from raw2s.pipeline.progress import StageDisplay, brief
-from raw2s.pipeline.stages import Stage, StageContext, inputs_first, plan_stages
+from raw2s.pipeline.stage import Stage, Work, inputs_first
+from raw2s.section import Positive, Section
+from raw2s.teachers.label_file import LabelFileSection
 from raw2s.tracking import Tracker, tracked_run
 
 METRIC = "validation_accuracy"
@@ -79,7 +83,7 @@ def load_sweep(path: Path, overrides: list[str]) -> tuple[SweepConfig, dict[str,
         raise ConfigError("student_training.keep: a sweep compares epochs on devel; set it to best in the base config")
     check(config)
     for entry, teacher in zip(base["teachers"], config.teachers, strict=True):
-        if teacher.file is not None:
+        if isinstance(teacher, LabelFileSection):
             entry["file"] = str(teacher.file.resolve())  # trials run in folders of their own
     return sweep, base
 
@@ -97,7 +101,7 @@ def run_sweep(sweep: SweepConfig, base: dict[str, Any], console: Console | None 
     with tracked_run(sweep.name, config.storage, sweep.model_dump(mode="json")) as tracker:
         start_ray(config.ray, dashboard=True)
         with StageDisplay(console) as display:
-            student = plan_stages(config, config.seeds[0]).students[0][2]
+            student = plan_stages(config, config.seeds[0]).students[0].stage
             execute(inputs_first(student.inputs.values()), store, display, config.ray, lambda *_: None, lambda *_: None)
         teachers = [teacher.name for teacher in config.teachers]
         space = {
@@ -152,30 +156,28 @@ def simplex(draws: dict[str, float]) -> list[float]:
 def with_settings(base: dict[str, Any], settings: dict[str, float]) -> dict[str, Any]:
     """The base config with a trial's settings: the first student's gamma_max and kl_weight, and the loss weights."""
     draws = {key: value for key, value in settings.items() if key.startswith("weight_")}
-    first, *others = base.get("students", [{}])
-    student = {**first, "gamma_max": round(settings["gamma_max"], 6), "kl_weight": float(f"{settings['kl_weight']:.6g}")}
+    first, *others = base.get("methods", [{}])
+    swept = {"gamma_max": round(settings["gamma_max"], 6), "kl_weight": float(f"{settings['kl_weight']:.6g}")}
+    method = {**first, "loss": {**first.get("loss", {}), **swept}}
     weights = {**base.get("weights", {}), "loss": [round(weight, 6) for weight in simplex(draws)]}
-    return {**base, "students": [student, *others], "weights": weights}
+    return {**base, "methods": [method, *others], "weights": weights}
 
 
 def _trial(settings: dict[str, float], *, base: dict[str, Any], store: str, folder: str) -> None:
     """One trial, in its own process: the student stage with these settings; every epoch, and nothing else, reports to Tune."""
     config = parse_config(with_settings(base, settings))
     config = config.model_copy(update={"student_training": config.student_training.model_copy(update={"checkpoint_every": None})})
-    stage = plan_stages(config, config.seeds[0]).students[0][2]
+    stage = plan_stages(config, config.seeds[0]).students[0].stage
     artifacts = ArtifactStore(Path(store))
     found = artifacts.find(stage.kind, stage.key, print)
     if found is not None:
         tune.report({METRIC: found.metrics[METRIC], "validation_loss": found.metrics["validation_loss"]})
         return
-    inputs = {role: _finished(artifacts, needed) for role, needed in stage.inputs.items()}
-    # A stopped trial's checkpoints stay with the sweep: taken up by another run they would skip the epochs Tune waits for.
+    inputs = {needed.key: _finished(artifacts, needed) for needed in stage.inputs.values()}
+    # A stopped trial's checkpoints stay with the sweep: resumed by another run they would skip the epochs Tune waits for.
     parts = Path(folder) / "checkpoints" / tune.get_context().get_trial_id()
     parts.mkdir(parents=True)
-    artifacts.create(
-        stage.kind, stage.key, stage.settings, {role: needed.key for role, needed in stage.inputs.items()},
-        lambda out: stage.run(StageContext(stage.name, inputs, out, parts, None, [TuneReportCallback()])),
-    )  # fmt: skip
+    build(stage, artifacts, Work(inputs=inputs, out=parts, parts=parts, callbacks=[TuneReportCallback()]))
 
 
 def _finished(artifacts: ArtifactStore, stage: Stage) -> Artifact:

@@ -10,7 +10,8 @@ from raw2s.decoding import beams as beams_module
 from raw2s.decoding.beams import generate_beams
 from raw2s.decoding.tokens import decode_target, encode_prompt, pad_id
 from raw2s.models.load import load_model, load_tokenizer
-from raw2s.tasks.slurp import held_out_slurp
+from raw2s.tasks import task_of
+from raw2s.tasks.slurp_slots import SlotsSection
 
 PROMPTS = ["play jazz in the kitchen:", "é", "what is the weather in paris tomorrow at nine am:", "wake me up:"]
 
@@ -84,8 +85,8 @@ def test_the_built_in_models_find_what_generate_finds_over_200_prompts(name, tok
 
 
 def assert_slurp_as_hugging_face(name, prompts, beams, max_new_tokens):
-    model, tokenizer = load_model(name, "generation").double(), load_tokenizer(name)
-    texts = [row["text"] + "\n" for row in held_out_slurp("test", prompts)]
+    model, tokenizer = load_model(name, "text").double(), load_tokenizer(name)
+    texts = [example["prompt"] for example in task_of(SlotsSection(n_test=prompts)).held_out("test")]
     assert_as_hugging_face(model, tokenizer, texts, beams, max_new_tokens)
 
 

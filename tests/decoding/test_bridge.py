@@ -14,8 +14,8 @@ from transformers import PreTrainedTokenizerFast
 from raw2s.decoding import spread_word_scores, word_of_piece, word_scores
 from raw2s.decoding.bridge import Bridge, words
 from raw2s.decoding.tokens import encode_target
-from raw2s.tasks.slot_filling import slot_target
 from raw2s.tasks.slurp import load_slurp
+from raw2s.tasks.slurp_slots import slot_target
 
 SHARED = Path(os.environ.get("RAW2S_SHARED", Path(__file__).parents[3] / "shared"))
 TOKENIZERS = ["gpt2", "opt", "pythia_neox20b", "llama2", "qwen"]

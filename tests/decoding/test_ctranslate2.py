@@ -10,12 +10,13 @@ from raw2s.decoding import beams as beams_module
 from raw2s.decoding.beams import generate_beams
 from raw2s.models.load import load_model, load_model_config, load_tokenizer, model_source
 from raw2s.pipeline.preflight import CTRANSLATE2_MODELS
-from raw2s.tasks.slurp import held_out_slurp
+from raw2s.tasks import task_of
+from raw2s.tasks.slurp_slots import SlotsSection
 
 pytest.importorskip("ctranslate2", reason='pip install "raw2s[ctranslate2]"')
 from raw2s.decoding import ctranslate2_beams
 
-PROMPTS = [row["text"] + "\n" for row in held_out_slurp("test", 40)]
+PROMPTS = [example["prompt"] for example in task_of(SlotsSection(n_test=40)).held_out("test")]
 
 
 @pytest.fixture(scope="module", params=["tiny-gpt2", "tiny-opt", "tiny-gpt-neox", "tiny-llama"])
@@ -25,7 +26,7 @@ def both(request, tmp_path_factory):
     ctranslate2_beams.convert(model_source(request.param), folder)
     generator = ctranslate2_beams.load_converted(folder, cuda=False)
     model, config, tokenizer = (
-        load_model(request.param, "generation"),
+        load_model(request.param, "text"),
         load_model_config(request.param),
         load_tokenizer(request.param),
     )

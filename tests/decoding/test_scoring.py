@@ -139,7 +139,7 @@ def test_a_trained_model_scores_as_one_by_one():
     folder = SHARED / "data" / "models" / "stories260K"
     if not folder.is_dir():
         pytest.skip("the shared data folder is not here")
-    model, tokenizer = load_model(str(folder), "generation"), load_tokenizer(str(folder))
+    model, tokenizer = load_model(str(folder), "text"), load_tokenizer(str(folder))
     stories = {
         "Once upon a time, there was": [" a little girl named Lily.", " a little boy. He liked to play.", " a big dog."],
         "The sun": [" was shining.", ""],
@@ -155,7 +155,7 @@ def test_order_budget_who_shares_a_prompt_and_the_heads_blocks_change_nothing(mo
     scores = scores_of(model, tokenizer)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(scoring, "SHARING_TOKENS", sharing)
-        patch.setattr(scoring, "HEAD_ELEMENTS", {"cpu": 1})
+        patch.setattr(scoring, "HEAD_ELEMENTS", 1)
         patch.setattr(scoring, "MIN_HEAD_COLUMNS", columns)
         moved = scores_of(model, tokenizer, {prompt: TARGETS[prompt][::-1] for prompt in order}, max_tokens_per_batch=budget)
     for prompt, reversed_scores in moved.items():

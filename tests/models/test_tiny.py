@@ -13,8 +13,8 @@ from safetensors import safe_open
 from raw2s.decoding.tokens import decode_target, encode_prompt, encode_target
 from raw2s.models.load import TINY_FOLDER, load_model, load_tokenizer, model_fingerprint
 from raw2s.models.tiny import held_out_perplexity, held_out_texts, split_rows
-from raw2s.tasks.slot_filling import slot_target
 from raw2s.tasks.slurp import load_slurp, normalised
+from raw2s.tasks.slurp_slots import slot_target
 
 PRESENT = sorted(folder.name for folder in TINY_FOLDER.iterdir() if folder.is_dir())
 
@@ -34,7 +34,7 @@ def test_all_four_are_there_and_small():
 @pytest.mark.parametrize("name", PRESENT)
 def test_the_card_is_true(name):
     card = card_of(name)
-    model, tokenizer = load_model(name, "generation"), load_tokenizer(name)
+    model, tokenizer = load_model(name, "text"), load_tokenizer(name)
     assert hashlib.sha256((TINY_FOLDER / name / "model.safetensors").read_bytes()).hexdigest() == card["sha256"]
     assert type(model).__name__ == card["architecture"]
     assert sum(parameter.numel() for parameter in model.parameters()) == card["parameters"]

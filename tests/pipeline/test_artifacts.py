@@ -13,7 +13,7 @@ from raw2s.pipeline.artifacts import MANIFEST, ArtifactStore, artifact_key
 
 SETTINGS = {"seed": 1, "training": {"epochs": 3, "schedule": "linear"}}
 INPUTS = {"split": "0123", "model": "4567"}
-KEY = artifact_key("train", SETTINGS, INPUTS)
+KEY = artifact_key("train", 1, SETTINGS, INPUTS)
 
 names = st.sampled_from("abc")
 leaves = st.none() | st.booleans() | st.integers(0, 3) | names
@@ -29,11 +29,11 @@ def fill(folder):
     (folder / "model").mkdir()
     (folder / "model" / "weights.bin").write_bytes(bytes(range(256)))
     (folder / "history.jsonl").write_text('{"loss": 1.0}\n')
-    return {"final_loss": 1.0}
+    return {"metrics": {"final_loss": 1.0}}
 
 
 def create(store, fill=fill):
-    return store.create("train", KEY, SETTINGS, INPUTS, fill)
+    return store.create("train", KEY, {"settings": SETTINGS, "inputs": INPUTS}, fill)
 
 
 def reordered(tree):
@@ -44,27 +44,28 @@ def reordered(tree):
 
 @given(settings_trees, st.dictionaries(names, names))
 def test_the_order_of_settings_and_inputs_is_not_in_the_key(settings, inputs):
-    assert artifact_key("train", reordered(settings), reordered(inputs)) == artifact_key("train", settings, inputs)
+    assert artifact_key("train", 1, reordered(settings), reordered(inputs)) == artifact_key("train", 1, settings, inputs)
 
 
 @given(settings_trees, settings_trees)
 def test_keys_are_equal_only_for_equal_settings(one, other):
     same = json.dumps(one, sort_keys=True) == json.dumps(other, sort_keys=True)
-    assert (artifact_key("train", one, INPUTS) == artifact_key("train", other, INPUTS)) == same
+    assert (artifact_key("train", 1, one, INPUTS) == artifact_key("train", 1, other, INPUTS)) == same
 
 
-def test_kind_settings_and_inputs_are_all_in_the_key():
+def test_kind_version_settings_and_inputs_are_all_in_the_key():
     keys = {
         KEY,
-        artifact_key("label", SETTINGS, INPUTS),
-        artifact_key("train", SETTINGS | {"seed": 2}, INPUTS),
-        artifact_key("train", SETTINGS | {"training": {"epochs": 3, "schedule": "cosine"}}, INPUTS),
-        artifact_key("train", SETTINGS, INPUTS | {"model": "89ab"}),
-        artifact_key("train", SETTINGS, {"split": "4567", "model": "0123"}),
-        artifact_key("train", SETTINGS, {"split": "0123"}),
-        artifact_key("train", INPUTS, SETTINGS),
+        artifact_key("label", 1, SETTINGS, INPUTS),
+        artifact_key("train", 1, SETTINGS | {"seed": 2}, INPUTS),
+        artifact_key("train", 1, SETTINGS | {"training": {"epochs": 3, "schedule": "cosine"}}, INPUTS),
+        artifact_key("train", 1, SETTINGS, INPUTS | {"model": "89ab"}),
+        artifact_key("train", 1, SETTINGS, {"split": "4567", "model": "0123"}),
+        artifact_key("train", 1, SETTINGS, {"split": "0123"}),
+        artifact_key("train", 1, INPUTS, SETTINGS),
+        artifact_key("train", 2, SETTINGS, INPUTS),
     }
-    assert len(keys) == 8
+    assert len(keys) == 9
     assert all(len(key) == 16 and int(key, 16) >= 0 for key in keys)
 
 
@@ -159,7 +160,7 @@ from raw2s.pipeline.artifacts import ArtifactStore
 def fill(folder):
     (folder / "half").write_text("done")
     os._exit(9)
-ArtifactStore(Path({str(store.root)!r})).create("train", {KEY!r}, {{}}, {{}}, fill)
+ArtifactStore(Path({str(store.root)!r})).create("train", {KEY!r}, {{}}, fill)
 """
     assert subprocess.run([sys.executable, "-c", script], timeout=60).returncode == 9
     (left,) = (store.root / "train").iterdir()
@@ -194,7 +195,7 @@ def test_concurrent_creators_of_one_key_end_with_one_whole_artifact(store, _roun
         def fill_together(folder):
             together.wait(timeout=5)
             (folder / "number").write_text(str(number))
-            return {"number": number}
+            return {"metrics": {"number": number}}
 
         together.wait(timeout=5)
         return create(store, fill_together)

@@ -4,54 +4,28 @@ import json
 from pathlib import Path
 
 import numpy as np
-import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from faked_runs import fake_models, model_logits, run_here
 from scipy.special import softmax
 from tiny_runs import tiny_run
 
 from raw2s.config import parse_config
-from raw2s.decoding.bridge import words
 from raw2s.errors import StageFailed
-from raw2s.labeling.cross_scores import Scores
-from raw2s.labeling.units import Answered
-from raw2s.pipeline import labelling, work
 from raw2s.pipeline.artifacts import ArtifactStore
-from raw2s.pipeline.execute import Done
-from raw2s.pipeline.results import collect_results
-from raw2s.pipeline.stages import StageContext, plan_stages
-from raw2s.tasks import get_task
-from raw2s.tasks.slurp import draw_slurp
+from raw2s.pipeline.execute import build
+from raw2s.pipeline.plan import plan_stages
+from raw2s.pipeline.stage import Work
+from raw2s.tasks import draw_halves
+from raw2s.tasks.slurp_scenario import ScenarioSection, scenarios
 
-CLASSES = get_task("slurp_scenario").classes
-B = draw_slurp("pool", 48, 24, seed=1)["student"]
+CLASSES = scenarios()
+B = draw_halves(ScenarioSection(n_teacher=48, n_student=24), seed=1).student
 IDS = [row["id"] for row in B]
-TRUTH = {row["id"]: row["scenario"] for row in B}
+TRUTH = {row["id"]: row["target"] for row in B}
 WRONG = {i: CLASSES[(CLASSES.index(name) + 1) % len(CLASSES)] for i, name in TRUTH.items()}
 GPT2 = {"name": "gpt2", "model": "tiny-gpt2"}
 CLASS_TASK = {"name": "slurp_scenario", "n_teacher": 48, "n_student": 24, "n_validation": 16, "n_test": 24}
-
-
-def model_logits(i: int) -> list[float]:
-    return np.random.default_rng(i).normal(scale=4.0, size=len(CLASSES)).tolist()
-
-
-def answers_of(pool, task, prompts, parts, settings, progress, converted=None):
-    """Stands for the actors of a model."""
-    rows = [
-        {"id": i, "logits": model_logits(i)} if task.kind == "classification" else {"id": i, "texts": ["{}", f"model {i}"]}
-        for i in prompts
-    ]
-    return Answered(pa.Table.from_pylist(rows), {}, 1.0)
-
-
-def cross_score(prompts, candidates, pools, **_):
-    empty = Answered(pa.table({}), {}, 0.0)
-
-    def of(i):
-        return [{"words": [-1.0] * (len(words(text)) + 1), "tokens": 3} for text in candidates[i]]
-
-    return {pool.name: Scores(of, empty) for pool in pools}
 
 
 def label_file(folder: Path, name: str, rows: list[dict]) -> dict:
@@ -63,25 +37,12 @@ def label_file(folder: Path, name: str, rows: list[dict]) -> dict:
 
 @pytest.fixture
 def run(tmp_path, monkeypatch):
-    """Runs all stages of a config here, in order, and gives (results, the stages' artifacts by name)."""
-    monkeypatch.setattr(labelling, "answers_of", answers_of)
-    monkeypatch.setattr(work, "answers_of", answers_of)
-    monkeypatch.setattr(labelling, "cross_score", cross_score)
-    monkeypatch.setattr(work, "fit", lambda job, out, parts, callbacks: {"final_loss": 0.0})
+    """Runs all stages of a config here and gives (results as JSON holds them, the stages' artifacts by name)."""
+    fake_models(monkeypatch)
 
     def go(**sections):
-        config = parse_config(tiny_run(tmp_path / "runs", **{"task": CLASS_TASK, **sections}))
-        plan, store, done = plan_stages(config, 1), ArtifactStore(tmp_path / "runs" / "artifacts"), {}
-        for stage in plan.in_order():
-            inputs = {role: done[needed.name].artifact for role, needed in stage.inputs.items()}
-
-            def fill(out, stage=stage, inputs=inputs):
-                return stage.run(StageContext(stage.name, inputs, out, out, None))
-
-            keys = {role: needed.key for role, needed in stage.inputs.items()}
-            done[stage.name] = Done(store.create(stage.kind, stage.key, stage.settings, keys, fill), cached=False)
-        results = collect_results(config, [plan], plan.in_order(), done, {})
-        return json.loads(json.dumps(results)), {name: finished.artifact for name, finished in done.items()}
+        results, _, artifacts = run_here(tmp_path, **{"task": CLASS_TASK, **sections})
+        return json.loads(results.model_dump_json()), artifacts
 
     return go
 
@@ -100,7 +61,7 @@ def test_a_model_and_two_files_with_missing_items(run, tmp_path):
     crowd = [{"id": i, "annotator": who, "label": TRUTH[i] if who != "c" else WRONG[i]} for i in IDS[6:] for who in "abc"]
     results, artifacts = run(
         teachers=[GPT2, ann, label_file(tmp_path, "crowd", crowd)],
-        students=[{"method": "naive"}, {"method": "single", "teacher": "ann"}, {"method": "majority", "confidence": False}],
+        methods=[{"method": "naive"}, {"method": "single", "teacher": "ann"}, {"method": "majority", "confidence": False}],
         weights={"loss": [1, 1, 2]},
     )
     labels = artifacts["labels/ann"].metrics
@@ -119,9 +80,9 @@ def test_a_model_and_two_files_with_missing_items(run, tmp_path):
     assert (combined["workers"], combined["votes"], combined["items"]) == (5, 24 + 12 + 3 * 18, 24)
     voted = trained_on(artifacts["student/2-majority"])
     assert all(np.argmax(voted[i]["probabilities"]) == CLASSES.index(TRUTH[i]) for i in IDS[6:])
-    assert [t["name"] for t in results["teachers"]] == ["gpt2"]
-    files = {f["name"]: f for f in results["label_files"]}
-    assert (files["ann"]["score_on_b"], files["ann"]["items"]) == (1.0, [12])
+    assert [(t["name"], t["score"] is None) for t in results["teachers"]] == [("gpt2", False), ("ann", True), ("crowd", True)]
+    files = {t["name"]: t["on_b"] for t in results["teachers"] if t["on_b"]}
+    assert (files["ann"]["score"], files["ann"]["items"]) == (1.0, [12])
     assert files["ann"]["ci95"] == pytest.approx([1.0, 1.0])
     assert files["crowd"]["missing"] == [6]
     assert results["students"][0]["pgr_by_teacher"].keys() == {"gpt2"}
@@ -133,7 +94,7 @@ def test_people_alone_and_what_nobody_labelled(run, tmp_path):
             label_file(tmp_path, "ann", [{"id": i, "label": TRUTH[i]} for i in IDS[:20]]),
             label_file(tmp_path, "bob", [{"id": i, "label": TRUTH[i] if i != IDS[0] else WRONG[i]} for i in IDS[:22]]),
         ],
-        "students": [{"method": "bayesian"}],
+        "methods": [{"method": "bayesian"}],
     }
     with pytest.raises(StageFailed, match=r"2 of 24 prompts .*no teacher has a label for it.*mend the label files"):
         run(**sections)
@@ -145,24 +106,27 @@ def test_people_alone_and_what_nobody_labelled(run, tmp_path):
     assert list(rows) == IDS[:22]
     assert rows[IDS[0]]["probabilities"] == pytest.approx(0.5 * one_hot(TRUTH[IDS[0]]) + 0.5 * one_hot(WRONG[IDS[0]]))
     assert rows[IDS[21]]["probabilities"] == pytest.approx(one_hot(TRUTH[IDS[21]]))
-    assert results["teachers"] == []
+    assert [t["score"] for t in results["teachers"]] == [None, None]
     assert results["students"][0]["pgr"] is None
     assert results["students"][0]["pgr_ci95"] == [None, None]
 
 
 def test_a_file_changed_after_planning_fails_its_stage(tmp_path):
     entry = label_file(tmp_path, "ann", [{"id": i, "label": TRUTH[i]} for i in IDS])
-    config = parse_config(tiny_run(tmp_path, task=CLASS_TASK, teachers=[entry], students=[]))
-    stage = plan_stages(config, 1).label_files["ann"]
+    config = parse_config(tiny_run(tmp_path, task=CLASS_TASK, teachers=[entry], methods=[]))
+    plan = plan_stages(config, 1)
+    stage = plan.given["ann"]
+    store = ArtifactStore(tmp_path)
+    split = build(stage.split, store, Work(inputs={}, out=tmp_path, parts=tmp_path))
     Path(entry["file"]).write_text("")
     with pytest.raises(StageFailed, match="has changed since the run began"):
-        stage.run(StageContext(stage.name, {}, tmp_path, tmp_path, None))
+        stage.run(Work(inputs={stage.split.key: split}, out=tmp_path, parts=tmp_path))
 
 
 def test_temperatures_and_weights_of_devel_reach_the_student(run):
     results, artifacts = run(
         teachers=[GPT2, {"name": "opt", "model": "tiny-opt"}],
-        students=[{"method": "naive"}, {"method": "naive", "confidence": False}],
+        methods=[{"method": "naive"}, {"method": "naive", "confidence": False}],
         weights={"loss": "devel"},
         labeling={"calibrate": "temperature"},
     )
@@ -177,7 +141,7 @@ def test_temperatures_and_weights_of_devel_reach_the_student(run):
     assert sum(fitted["weights"].values()) == pytest.approx(1)
     rows = trained_on(artifacts["student/0-naive"])  # both models say the same here, so the weights do not show
     assert rows[IDS[0]]["probabilities"] == pytest.approx(softmax(np.array(model_logits(IDS[0])) / temperature), abs=1e-6)
-    assert results["label_files"] == []
+    assert not [t for t in results["teachers"] if t["on_b"]]
 
 
 def test_texts_of_a_file_join_the_models_beams(run, tmp_path):
@@ -185,7 +149,7 @@ def test_texts_of_a_file_join_the_models_beams(run, tmp_path):
     results, artifacts = run(
         task={**CLASS_TASK, "name": "slurp_slots"},
         teachers=[GPT2, label_file(tmp_path, "ann", told)],
-        students=[{"method": "bayesian"}, {"method": "joint"}],
+        methods=[{"method": "bayesian"}, {"method": "joint"}],
         weights={"loss": [1, 3]},
     )
     table = pq.read_table(artifacts["label"].folder / "labels.parquet").to_pylist()
@@ -199,5 +163,5 @@ def test_texts_of_a_file_join_the_models_beams(run, tmp_path):
     assert rows[IDS[0]]["targets"][1]["word_logprobs"] == [[0.0, 0.0]]
     assert [(t["text"], t["weights"]) for t in rows[IDS[10]]["targets"]] == [("{}", [1.0])]
     assert trained_on(artifacts["student/1-joint"]).keys() == set(IDS)
-    assert results["label_files"][0]["score_on_b"] == 0
+    assert results["teachers"][1]["on_b"]["score"] == 0
     assert artifacts["labels/ann"].metrics["unparsable"] == 10

@@ -7,7 +7,8 @@ import pytest
 import ray
 
 from raw2s.config import RayConfig
-from raw2s.pipeline.execute import _cause, start_ray
+from raw2s.pipeline.causes import cause
+from raw2s.pipeline.local_ray import start_ray
 
 RAY_DATA = """ray::Map(BeamActor)() (pid=1, ip=127.0.0.1)
   File "actors.py", line 1, in __call__
@@ -21,11 +22,11 @@ To ignore errors set max_errored_blocks."""
 
 
 def test_the_workers_error_is_found_in_rays_text():
-    assert _cause(RuntimeError(RAY_DATA)) == "ValueError: 300 tokens do not fit; shorten the text"
+    assert cause(RuntimeError(RAY_DATA)) == "ValueError: 300 tokens do not fit; shorten the text"
 
 
 def test_a_plain_error_is_itself():
-    assert _cause(ValueError("no such part\nsecond line")) == "ValueError: no such part"
+    assert cause(ValueError("no such part\nsecond line")) == "ValueError: no such part"
 
 
 OTHER_RAY = """

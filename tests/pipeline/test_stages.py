@@ -1,11 +1,12 @@
-from itertools import pairwise
-
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from raw2s.config import parse_config
-from raw2s.pipeline.stages import plan_stages, read_jsonl, student_weights, write_jsonl
+from raw2s.methods import method_of
+from raw2s.pipeline.jsonl import read_jsonl, write_jsonl
+from raw2s.pipeline.plan import given_weights, plan_stages
+from raw2s.tasks import task_of
 
 GPT2, OPT, NEOX = ({"name": name, "model": f"tiny-{name}"} for name in ("gpt2", "opt", "gpt-neox"))
 METHODS = [
@@ -15,7 +16,7 @@ METHODS = [
 TREE = {
     "teachers": [GPT2, OPT],
     "student": {"model": "tiny-gpt-neox"},
-    "students": METHODS,
+    "methods": METHODS,
     "weights": {"loss": [1, 2], "joint": [1, 3], "preference": [1, 4]},
 }
 # The fifth student is the fourth followed by cDPO: its model is trained once, under the fourth's name.
@@ -50,13 +51,13 @@ def test_every_stage_of_the_run_is_planned():
 
 
 def test_class_labels_need_no_candidates():
-    keys = keys_of(task={"name": "slurp_scenario"}, students=METHODS[:-1])
+    keys = keys_of(task={"name": "slurp_scenario"}, methods=METHODS[:-1])
     assert {"classes/gpt2", "classes/opt", "label"} <= keys.keys()
     assert not BEAMS & keys.keys()
 
 
 def test_every_stage_has_a_key_of_its_own():
-    keys = keys_of(students=METHODS[:-1])
+    keys = keys_of(methods=METHODS[:-1])
     assert len(set(keys.values())) == len(keys)
 
 
@@ -73,10 +74,10 @@ def test_what_the_student_is_told_does_not_label_again():
     assert moved(weights={}) == STUDENTS - {"student/0-single-opt"} | PREFERENCE
     assert moved(student_training={"epochs": 9}) == STUDENTS | PREFERENCE | {"ceiling"}
     assert moved(student_training={"epochs": 9}, ceiling_training={}) == STUDENTS | PREFERENCE
-    louder = [{**student, "gamma_max": 0.5} for student in METHODS]
-    assert moved(students=louder) == STUDENTS | PREFERENCE
-    assert moved(students=[]) == set()
-    assert moved(students=METHODS[:2]) == set()
+    louder = [{**method, "loss": {"gamma_max": 0.5}} for method in METHODS]
+    assert moved(methods=louder) == STUDENTS | PREFERENCE
+    assert moved(methods=[]) == set()
+    assert moved(methods=METHODS[:2]) == set()
 
 
 @pytest.mark.parametrize(
@@ -98,7 +99,7 @@ def test_weights_change_only_the_methods_that_read_them(use, stages):
         ({"labeling": {"beams": 6}}, BEAMS | {"label"} | STUDENTS | PREFERENCE),
         ({"preference": {"beams": 6}}, PREFERENCE),
         ({"preference": {"prompts": 6}}, PREFERENCE),
-        ({"preference": {"beta": 6}}, {"cdpo/4"}),
+        ({"preference": {"loss": {"beta": 6}}}, {"cdpo/4"}),
         ({"preference": {"training": {"learning_rate": 1e-6}}}, {"cdpo/4"}),
         ({"teacher_training": {"epochs": 9}}, {"teacher/gpt2", "teacher/opt", "label"} | BEAMS | STUDENTS | PREFERENCE),
         ({"teachers": [GPT2, OPT | {"learning_rate": 1e-5}]}, {"teacher/opt", "beams/opt", "label"} | STUDENTS | PREFERENCE),
@@ -117,7 +118,7 @@ def test_beams_at_test_time_change_the_tests_only():
 
 
 @pytest.mark.parametrize(
-    "sections", [{"task": {"n_teacher": 1999}}, {"task": {"name": "slurp_scenario"}, "students": METHODS[:-1]}]
+    "sections", [{"task": {"n_teacher": 1999}}, {"task": {"name": "slurp_scenario"}, "methods": METHODS[:-1]}]
 )
 def test_another_split_changes_everything(sections):
     before, after = keys_of(), keys_of(**sections)
@@ -131,6 +132,14 @@ def test_more_test_utterances_train_nothing_again():
     assert {name for name in before if before[name] != after[name]} == {
         "testset", *(name for name in before if name.startswith("test/")),
     }  # fmt: skip
+
+
+def test_a_fixed_split_seed_draws_once_and_trains_anew():
+    fixed = {"task": {"split_seed": 7}}
+    one, two = plan_of(seed=1, **fixed), plan_of(seed=2, **fixed)
+    same = {a.name for a, b in zip(one.in_order(), two.in_order(), strict=True) if a.key == b.key}
+    assert same == HELD_OUT | {"split"}
+    assert plan_of(seed=7).in_order()[1].key == one.in_order()[1].key
 
 
 def test_a_seed_changes_everything_but_what_is_tested_on():
@@ -164,7 +173,7 @@ def test_another_teacher_leaves_the_others():
     more = moved(teachers=[GPT2, OPT, NEOX], weights=weights)
     assert more == {"label"} | STUDENTS | PREFERENCE  # what the others wrote stays; their scores of its texts are missing
     assert {"teacher/gpt-neox", "beams/gpt-neox"} <= keys_of(teachers=[GPT2, OPT, NEOX], weights=weights).keys()
-    of_classes = {"task": {"name": "slurp_scenario"}, "students": METHODS[:-1]}
+    of_classes = {"task": {"name": "slurp_scenario"}, "methods": METHODS[:-1]}
     before, after = keys_of(**of_classes), keys_of(teachers=[GPT2, OPT, NEOX], weights=weights, **of_classes)
     assert [name for name in ("classes/gpt2", "classes/opt") if before[name] != after[name]] == []
 
@@ -184,28 +193,31 @@ def test_names_differ_between_seeds_and_not_for_one():
     assert shared == ["testset", "validation"]  # no seed moves them
     assert {stage.key for stage in plan_stages(several, 1).in_order()} == set(keys_of().values())
     plan = plan_stages(several, 2)
-    assert plan.tests.keys() == {
-        stage.name for stage in (*plan.teachers.values(), plan.ceiling, *(s for _, _, s in plan.students))
-    }
+    assert [test.name for test in plan.tests] == [
+        *(f"test/teacher/{name}@2" for name in ("gpt2", "opt")),
+        "test/ceiling@2",
+        *(f"test/{name}@2" for name in (*sorted(STUDENTS), "cdpo/4")),
+    ]
 
 
 def test_preference_follows_its_own_student():
     plan = plan_of()
-    (_, first, student), (_, second, preferred) = plan.students[-2:]
-    assert (first, second) == ("bayesian", "bayesian+cdpo")
-    pairs = preferred.inputs["pairs"]
-    assert (pairs.kind, preferred.kind) == ("pairs", "cdpo")
-    assert preferred.inputs["student"] is pairs.inputs["student"] is student
-    assert [stage for stage in pairs.inputs.values() if stage in plan.teachers.values()] == list(plan.teachers.values())
-    without = plan_of(students=METHODS[:-1])
+    first, second = plan.students[-2:]
+    assert (first.name, second.name) == ("bayesian", "bayesian+cdpo")
+    preferred = second.stage
+    assert (preferred.pairs.kind, preferred.kind) == ("pairs", "cdpo")
+    assert preferred.student is preferred.pairs.student.model is first.stage
+    assert [s.model for s in preferred.pairs.scorers.values()] == [test.labeller.model for test in plan.teachers.values()]
+    without = plan_of(methods=METHODS[:-1])
     assert not [stage for stage in without.in_order() if stage.kind in ("pairs", "cdpo")]
     # A student is one artifact with and without preference.
-    assert [one.key == other.key for (_, _, one), (_, _, other) in pairwise(plan.students[3:5])] == [True]
+    assert plan.students[3].stage is plan.students[4].stage
 
 
 def test_students_read_the_weights_of_their_method():
     config = parse_config(TREE)
-    single, naive, joint, bayesian, _ = (student_weights(config, student) for student in config.students)
+    given = given_weights(config, task_of(config.task))
+    single, naive, joint, bayesian, _ = (method_of(method).weights(method, given) for method in config.methods)
     assert single == {"gpt2": 0, "opt": 1}
     assert naive == bayesian == pytest.approx({"gpt2": 1 / 3, "opt": 2 / 3})
     assert joint == {"gpt2": 0.25, "opt": 0.75}
@@ -220,7 +232,7 @@ def test_rows_survive_being_written(tmp_path_factory, texts):
     assert read_jsonl(file) == rows
 
 
-CLASSES = {"task": {"name": "slurp_scenario"}, "students": METHODS[:2]}
+CLASSES = {"task": {"name": "slurp_scenario"}, "methods": METHODS[:2]}
 
 
 @pytest.fixture
@@ -231,17 +243,17 @@ def ann(tmp_path):
 
 
 def test_a_label_file_is_neither_trained_nor_tested_nor_asked_for_scores(ann):
-    plan = plan_of(teachers=[GPT2, ann], students=[{"method": "joint", "cdpo": True}], weights={})
+    plan = plan_of(teachers=[GPT2, ann], methods=[{"method": "joint", "cdpo": True}], weights={})
     stages = {stage.name: stage for stage in plan.in_order()}
     assert {"labels/ann", "beams/gpt2", "teacher/gpt2"} <= stages.keys()
     assert not {"teacher/ann", "beams/ann", "test/teacher/ann"} & stages.keys()
-    assert stages["label"].inputs.keys() == {"split", "answers:gpt2", "answers:ann", "teacher:gpt2"}
-    assert stages["pairs/0"].inputs.keys() == {"split", "student", "teacher:gpt2"}
+    assert stages["label"].inputs.keys() == {"split", "answers/gpt2", "answers/ann", "scorers/gpt2/model"}
+    assert stages["pairs/0"].inputs.keys() == {"split", "student/model", "scorers/gpt2/model"}
     assert stages["pairs/0"].settings["weights"] == stages["student/0-joint"].settings["weights"] == {"gpt2": 1}
 
 
 def test_a_label_file_is_known_by_its_content(ann, tmp_path):
-    sections = CLASSES | {"weights": {}, "students": [{"method": "naive"}]}
+    sections = CLASSES | {"weights": {}, "methods": [{"method": "naive"}]}
     before = keys_of(teachers=[GPT2, ann], **sections)
     moved_file = (tmp_path / "ann.csv").rename(tmp_path / "moved.csv")
     assert keys_of(teachers=[GPT2, ann | {"file": str(moved_file)}], **sections) == before
@@ -252,12 +264,12 @@ def test_a_label_file_is_known_by_its_content(ann, tmp_path):
 
 
 def test_files_alone_are_planned_without_a_model_teacher(ann):
-    names = keys_of(**CLASSES | {"teachers": [ann, ann | {"name": "bob"}], "weights": {}, "students": [{"method": "naive"}]})
+    names = keys_of(**CLASSES | {"teachers": [ann, ann | {"name": "bob"}], "weights": {}, "methods": [{"method": "naive"}]})
     assert not [name for name in names if name.startswith(("teacher/", "classes/", "test/teacher"))]
 
 
 def test_what_is_fitted_on_devel_is_made_only_for_those_who_read_it():
-    sections = CLASSES | {"students": [*METHODS[:2], {"method": "mace"}]}
+    sections = CLASSES | {"methods": [*METHODS[:2], {"method": "mace"}]}
     before = keys_of(**sections)
     assert "combine/mace" in before
     assert not [name for name in before if name.startswith(("devel/", "fit"))]

@@ -1,4 +1,5 @@
 import functools
+from dataclasses import replace
 
 import pytest
 import torch
@@ -182,10 +183,8 @@ def test_preference_alternates_chosen_and_rejected(tokenizer):
         "prompt": PROMPTS[0],
         "chosen": TARGETS[0],
         "rejected": TARGETS[2],
-        "ref_chosen": -3.5,
-        "ref_rejected": -7.25,
     }
-    rows = [tokenize_row(pair, tokenizer, "preference")] * 2
+    rows = [replace(tokenize_row(pair, tokenizer, "preference"), reference=(-3.5, -7.25))] * 2
     batch = collate(rows, tokenizer, HIDDEN)
     sides = [encode_target(tokenizer, TARGETS[side])[0] for side in (0, 2, 0, 2)]
     assert [batch.token_N[batch.sequence_N == b].tolist() for b in range(4)] == sides

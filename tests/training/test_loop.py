@@ -1,6 +1,7 @@
 """What the loop does besides learning: adapters, a stop that says where, the bf16 run; one process for all."""
 
 import json
+import math
 from types import SimpleNamespace
 
 import pytest
@@ -34,9 +35,18 @@ def cases(tmp_path_factory):
         "wild": case(folder / "wild", rows, learning_rate=1e30, checkpoint_every=1, max_grad_norm=0, epochs=4),
         "bf16": case(folder / "bf16", rows, precision="bf16", zero_stage=1, loss=LossSettings(edl=True, kl_weight=1e-5)),
     }
+    pairs = folder / "pairs.jsonl"
+    with pairs.open("w") as file:
+        for i, time in enumerate(["one", "two", "three", "four", "five", "six", "seven"]):
+            chosen, prompt = f'{{ "time" : "{time} am" }}', f"wake me up at {time} am\n"
+            file.write(json.dumps(TrainingRow(id=i, prompt=prompt, chosen=chosen, rejected="{}")) + "\n")
+    cdpo = {"form": "preference", "loss": LossSettings(beta=10.0), "validation": rows, "precision": "bf16", "learning_rate": 1e-4}
+    made["cdpo"] = case(folder / "cdpo", pairs, **cdpo, checkpoint_every=1)
+    cut = case(folder / "cdpo-again", pairs, **cdpo, checkpoint=made["cdpo"].step(3))
     again = case(folder / "lora-again", rows, checkpoint=made["lora"].step(2), lora=LORA, learning_rate=1e-2, weight_decay=0.1)
-    train_without_ray([*made.values(), again], workers=1)
-    return made | {"lora again": again}
+    train_without_ray([*made.values()], workers=1)
+    train_without_ray([again, cut], workers=1)
+    return made | {"lora again": again, "cdpo again": cut}
 
 
 def test_adapters_alone_are_trained_and_merged_on_export(cases):
@@ -69,6 +79,22 @@ def test_bf16_learns(cases):
     curve = cases["bf16"].curve()
     assert curve[-1] < curve[0]
     assert all(weight.dtype in (torch.bfloat16, torch.float32) for weight in cases["bf16"].weights().values())
+
+
+def test_cdpo_in_bf16_starts_where_policy_and_reference_agree(cases):
+    points = read_progress(cases["cdpo"].last).history
+    first, last = points[0], points[-1]
+    assert first["loss"] == pytest.approx(math.log(2), abs=1e-3)
+    assert first["margin"] == pytest.approx(0, abs=1e-3)
+    assert first["reference_kl"] == pytest.approx(0, abs=1e-3)
+    assert last["loss"] < first["loss"] - 0.01 and last["margin"] > 0.01, "it learns"
+
+
+def test_references_are_those_before_training_when_a_run_is_taken_up_again(cases):
+    whole, again = cases["cdpo"], cases["cdpo again"]
+    for figure in ("loss", "margin", "reference_kl"):
+        assert again.curve(figure) == whole.curve(figure)
+    assert read_progress(again.last).references == read_progress(whole.step(1)).references
 
 
 def test_out_of_memory_says_what_to_lower(cases, monkeypatch, tmp_path):

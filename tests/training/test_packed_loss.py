@@ -1,5 +1,6 @@
 """The packed losses and their gradients against plain ones: every sequence a padded row of its own through the model itself."""
 
+from dataclasses import replace
 from functools import partial
 
 import pytest
@@ -16,6 +17,7 @@ from transformers import (
     Qwen2Config,
 )
 
+from raw2s.decoding.block_masks import use_block_masks
 from raw2s.decoding.bridge import words
 from raw2s.decoding.tokens import encode_prompt
 from raw2s.losses import FusedHead
@@ -119,11 +121,8 @@ def test_token_losses(config, tokenizer, soft, edl):
 
 def test_preference_loss(config, tokenizer):
     model = AutoModelForCausalLM.from_config(config).train()
-    pairs = [
-        TrainingRow(id=0, prompt=prompt, chosen=texts[0], rejected=texts[-1], ref_chosen=-30.0, ref_rejected=-31.0)
-        for prompt, texts in TARGETS.items()
-    ]
-    rows = [tokenize_row(pair, tokenizer, "preference") for pair in pairs]
+    pairs = [TrainingRow(id=0, prompt=prompt, chosen=texts[0], rejected=texts[-1]) for prompt, texts in TARGETS.items()]
+    rows = [replace(tokenize_row(pair, tokenizer, "preference"), reference=(-30.0, -31.0)) for pair in pairs]
     settings, at = LossSettings(beta=0.3, label_smoothing=0.1), Coefficients(gamma=0.0, kl=0.0)
     batch = collate(rows, tokenizer, config.hidden_size)
     assert_same(
@@ -131,6 +130,34 @@ def test_preference_loss(config, tokenizer):
         lambda: PackedModel(model)(batch, partial(preference_loss, settings=settings, at=at))[0],
         lambda: PaddedModel(model, rows)(batch, partial(preference_loss, settings=settings, at=at))[0],
     )
+
+
+@pytest.mark.parametrize("blocks", [False, True], ids=["dense", "blocks"])
+@pytest.mark.parametrize("layout", ["bucketed_rows", "one_row"])
+@pytest.mark.filterwarnings("ignore:flex_attention called without")
+def test_neither_layout_nor_filler_nor_block_masks_change_a_loss(config, tokenizer, layout, blocks, uncompiled_flex):
+    """Against narrow rows under the dense mask, with the gradients of every weight."""
+    model = AutoModelForCausalLM.from_config(config).train()
+    rows = [
+        tokenize_row(TrainingRow(id=0, prompt=p, targets=[soft_target(text, [0.5]) for text in texts]), tokenizer, "supervised")
+        for p, texts in TARGETS.items()
+    ]
+    objective = partial(token_loss, settings=LossSettings(edl=True, gamma_max=0.2), at=Coefficients(gamma=0.1, kl=1e-3))
+    narrow, wide = (collate(rows, tokenizer, config.hidden_size, chosen) for chosen in ("rows", layout))
+    assert wide.rows.input_ids_RT.shape != narrow.rows.input_ids_RT.shape
+
+    def laid_out():
+        model.set_attn_implementation("sdpa")
+        if blocks:
+            use_block_masks(model)
+        return PackedModel(model)(wide, objective)[0]
+
+    def plainly():
+        model.set_attn_implementation("sdpa")
+        return PackedModel(model)(narrow, objective)[0]
+
+    assert_same(model, laid_out, plainly)
+    assert PackedModel(model).layout == "rows"
 
 
 @pytest.mark.parametrize("edl", [False, True], ids=["ce", "edl"])

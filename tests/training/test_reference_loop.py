@@ -1,7 +1,6 @@
 """A whole run's loss curve against a plain loop's: padded rows, a full softmax, autograd, torch's AdamW and clipping."""
 
 import json
-import random
 
 import pytest
 import torch
@@ -28,17 +27,12 @@ def training_row(i: int, hour: str, form: str) -> TrainingRow:
     prompt, text = f"wake me up at {hour} am\n", f'{{ "time" : "{hour} am" }}'
     if form == "supervised":
         return TrainingRow(id=i, prompt=prompt, targets=[TextTarget(text=text, weights=[1.0])])
-    reference = random.Random(i)
-    return TrainingRow(
-        id=i, prompt=prompt, chosen=text, rejected='{ "date" : "today" }' if i % 2 else "{}",
-        ref_chosen=reference.uniform(-40, -20), ref_rejected=reference.uniform(-20, -5),
-    )  # fmt: skip
+    return TrainingRow(id=i, prompt=prompt, chosen=text, rejected='{ "date" : "today" }' if i % 2 else "{}")
 
 
-def cdpo(logprob_ST, target_ST, batch):
+def cdpo(policy_ST, reference_ST, target_ST):
     """Eq. 12; sequences alternate chosen, rejected."""
-    policy_P2 = (logprob_ST * target_ST).sum(dim=1).view(-1, 2)
-    ratio_P2 = policy_P2 - torch.tensor([[row["ref_chosen"], row["ref_rejected"]] for row in batch])
+    ratio_P2 = ((policy_ST - reference_ST) * target_ST).sum(dim=1).view(-1, 2)
     margin_P = BETA * (ratio_P2[:, 0] - ratio_P2[:, 1])
     return -((1 - EPSILON) * margin_P.sigmoid().log() + EPSILON * (-margin_P).sigmoid().log()).mean()
 
@@ -55,6 +49,7 @@ def edl(logits_NV, token_N, annealing):
 
 def plain_curve(rows, form, seed):
     tokenizer, model = load_tokenizer("tiny-gpt2"), load_model("tiny-gpt2", "generation").train()
+    untrained = load_model("tiny-gpt2", "generation")
     optimizer = torch.optim.AdamW(model.parameters(), weight_decay=0.0)
     lengths = [tokenize_row(row, tokenizer, form).length for row in rows]  # they decide which rows share a step
     steps = EPOCHS * -(-len(rows) // BATCH)
@@ -74,7 +69,12 @@ def plain_curve(rows, form, seed):
             target_ST = pad_sequence(spans, batch_first=True)[:, 1:]
             logits_STV, next_ST = model(ids_ST, attention_mask=seen_ST).logits[:, :-1], ids_ST[:, 1:]
             if form == "preference":
-                loss = cdpo(logits_STV.log_softmax(-1).gather(2, next_ST[:, :, None])[:, :, 0], target_ST, batch)
+                with torch.no_grad():
+                    before_STV = untrained(ids_ST, attention_mask=seen_ST).logits[:, :-1]
+                policy_ST, reference_ST = (
+                    logits.log_softmax(-1).gather(2, next_ST[:, :, None])[:, :, 0] for logits in (logits_STV, before_STV)
+                )
+                loss = cdpo(policy_ST, reference_ST, target_ST)
             else:
                 loss = edl(logits_STV[target_ST], next_ST[target_ST], min(1.0, done / ANNEAL))
             optimizer.param_groups[0]["lr"] = RATE * (1 - done)

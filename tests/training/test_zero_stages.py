@@ -32,7 +32,7 @@ LOSSES = {
 def training_row(i: int, time: str, form: str) -> TrainingRow:
     prompt, text = f"wake me up at {time} am\n", f'{{ "time" : "{time} am" }}'
     if form == "preference":
-        return TrainingRow(id=i, prompt=prompt, chosen=text, rejected="{}", ref_chosen=-30.0 - i, ref_rejected=-9.0)
+        return TrainingRow(id=i, prompt=prompt, chosen=text, rejected="{}")
     targets = [
         TextTarget(text=answer, weights=[weight], word_logprobs=[[-0.1 * w for w in range(len(words(answer)) + 1)]])
         for answer, weight in ((text, 0.5), ("{}", 0.2))
@@ -67,7 +67,8 @@ def cases(rows, with_dropout, tmp_path_factory) -> dict[str, Case]:
 
     def of(name: str, loss: str, **training: object) -> Case:
         form, settings = LOSSES[loss]
-        return case(folder / name, rows[form], form=form, loss=settings, validation=rows["supervised"], **training)
+        slow = {"learning_rate": 1e-4} if form == "preference" else {}  # it starts at log 2, with nowhere to fall at once
+        return case(folder / name, rows[form], form=form, loss=settings, validation=rows["supervised"], **slow | training)
 
     def resumable(name: str, stage: int, **training: object) -> Case:
         return of(f"{name} zero{stage}", "edl", zero_stage=stage, checkpoint_every=2, keep="best", **training)

@@ -1,0 +1,33 @@
+"""What a model learns from, before it meets a tokenizer: prompts with weighted targets, one JSON line each."""
+
+from typing import Literal, NotRequired, TypedDict
+
+RowKind = Literal["targets", "probabilities", "pair"]
+"""What a training row holds beside its prompt: target texts, class probabilities, or a preference pair."""
+
+
+class TextTarget(TypedDict):
+    """One target sequence; the teachers that stand behind it, each with its weight and its word log-probabilities.
+
+    `word_logprobs` is (teachers, words + 1), the end marker last; absent for hard labels and ground truth.
+    """
+
+    text: str
+    weights: list[float]
+    word_logprobs: NotRequired[list[list[float]]]
+
+
+class TrainingRow(TypedDict):
+    """`targets` for text, `probabilities` over the classes, or the pair for preference; see `RowKind`.
+
+    `ref_chosen` and `ref_rejected` are as labeling scored them, for the record: training takes its own, in its own precision.
+    """
+
+    id: int
+    prompt: str
+    targets: NotRequired[list[TextTarget]]
+    probabilities: NotRequired[list[float]]
+    chosen: NotRequired[str]
+    rejected: NotRequired[str]
+    ref_chosen: NotRequired[float]
+    ref_rejected: NotRequired[float]

@@ -1,0 +1,1 @@
+"""Row passes of the fused heads on CUDA, in Triton; imported only where they run, so that nobody else needs Triton."""

@@ -1,0 +1,67 @@
+"""Cross entropy with soft labels and the auxiliary confidence loss (Eq. 1, 2; sections 3.1, 4.2)."""
+
+from typing import Annotated, Any, Literal
+
+import torch
+from pydantic import Field
+from torch import nn
+
+from raw2s.losses import cross_entropy, gamma_at, linear_cross_entropy, mix_with_own_prediction
+from raw2s.methods.loss import Coefficients, Loss, LossSection, Outcome, TokenTargets
+from raw2s.section import Fraction
+
+
+class AuxiliarySection(LossSection):
+    """What all losses share that mix the student's own prediction into the target (Eq. 1, 5)."""
+
+    bridge: Literal["log", "eq8", "equal"] = "log"
+    """Text: how a word's probability is shared among the student's pieces (Eq. 7, 8)."""
+    gamma_max: Fraction = 0.0
+    """Largest weight of the auxiliary confidence loss (Eq. 1, 5); 0 turns it off."""
+    gamma_schedule: Literal["linear", "authors"] = "linear"
+    """How gamma grows; `authors` reproduces the jump of their code."""
+    gamma_warmup_fraction: Annotated[float, Field(gt=0, le=1)] = 1.0
+    """Share of the run over which gamma rises to gamma_max."""
+
+
+class CrossEntropySection(AuxiliarySection):
+    name: str = "ce"
+
+
+def gamma(section: AuxiliarySection, step: int, total_steps: int) -> Coefficients:
+    """γ of Eq. 1 and 5 at a step."""
+    warmup, schedule = section.gamma_warmup_fraction, section.gamma_schedule
+    return {"gamma": gamma_at(step, total_steps, section.gamma_max, warmup_fraction=warmup, schedule=schedule)}
+
+
+def _over_tokens(
+    head: nn.Module, hidden_NH: torch.Tensor, targets: TokenTargets, section: CrossEntropySection, at: Coefficients
+) -> Outcome:
+    found = head(
+        linear_cross_entropy,
+        hidden_NH,
+        targets.token_N,
+        targets.token_prob,
+        row_weight_N=targets.row_weight_N,
+        gamma=at["gamma"],
+    )
+    return found.loss, {}
+
+
+def _over_classes(logits_PK: torch.Tensor, target_PK: torch.Tensor, section: CrossEntropySection, at: Coefficients) -> Outcome:
+    return cross_entropy(logits_PK, mix_with_own_prediction(target_PK, logits_PK, at["gamma"]), reduction="sum"), {}
+
+
+def _true(section: Any) -> bool:
+    return True
+
+
+CROSS_ENTROPY = Loss(
+    section=CrossEntropySection,
+    title=lambda section: "CE",
+    card=lambda section: "cross entropy",
+    coefficients=gamma,
+    linear=_true,
+    over_tokens=_over_tokens,
+    over_classes=_over_classes,
+)

@@ -1,0 +1,25 @@
+"""Crowd methods as baselines: the teachers' votes combined without a look at what was voted on (crowd-kit; classes only)."""
+
+from raw2s.labels.crowd import CrowdMethod
+from raw2s.methods.method import GivenWeights, Method, MethodSection, mixed_classes
+
+
+def _crowd(name: CrowdMethod, title: str) -> Method:
+    def weights(section: MethodSection, given: GivenWeights) -> dict[str, float]:
+        return {name: 1.0}
+
+    return Method(
+        section=MethodSection,
+        title=lambda section: title,
+        label=lambda section: name,
+        loss="ce",
+        weights=weights,
+        from_text=None,
+        from_classes=mixed_classes,
+        crowd=name,
+    )
+
+
+MAJORITY = _crowd("majority", "majority vote")
+DAWID_SKENE = _crowd("dawid_skene", "Dawid-Skene")
+MACE = _crowd("mace", "MACE")

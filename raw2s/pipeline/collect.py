@@ -1,0 +1,211 @@
+"""From the test stages to `Results`: scores, PGR, and the intervals beside them."""
+
+import math
+import platform
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from raw2s.config import RunConfig
+from raw2s.evaluation import gap_is_noise, gap_recovered_interval, interval, paired_bootstrap, performance_gap_recovered
+from raw2s.methods.cross_entropy import AuxiliarySection
+from raw2s.pipeline.artifacts import versions
+from raw2s.pipeline.execute import Done
+from raw2s.pipeline.labeling_stages import Given
+from raw2s.pipeline.plan import PlannedStudent, SeedPlan
+from raw2s.pipeline.stage import Stage
+from raw2s.pipeline.testing_stages import Test
+from raw2s.results import Baseline, Ceiling, Interval, OnB, Results, StageRecord, Student, Teacher
+from raw2s.tasks import task_of
+from raw2s.tasks.baseline import trivial_baseline
+
+Samples = NDArray[np.float64]
+
+
+def collect_results(
+    config: RunConfig, plans: Sequence[SeedPlan], stages: Sequence[Stage], done: dict[str, Done], *, finished: str, command: str
+) -> Results:
+    """The results of the seeds' plans. Intervals are paired bootstraps over the test examples, which all seeds share."""
+    return _Collector(config=config, plans=plans, done=done).results(stages, finished, command)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Collector:
+    """Finished plans, while their figures are brought together."""
+
+    config: RunConfig
+    plans: Sequence[SeedPlan]
+    done: dict[str, Done]
+
+    def folder(self, stage: Stage) -> Path:
+        return self.done[stage.name].artifact.folder
+
+    @cached_property
+    def task(self) -> Any:
+        return task_of(self.config.task)
+
+    @cached_property
+    def counts(self) -> dict[str, NDArray[np.float64]]:
+        """By the name of the test."""
+        return {test.name: test.counts(self.folder(test)) for plan in self.plans for test in plan.tests}
+
+    @cached_property
+    def samples(self) -> dict[str, Samples]:
+        """Every test's score on the same resampled test sets."""
+        return paired_bootstrap(self.counts, self.task.metric.score, resamples=self.config.evaluation.resamples)
+
+    def sampled(self, tests: Sequence[Test]) -> Samples:
+        """Means over the seeds."""
+        return np.mean([self.samples[test.name] for test in tests], axis=0)
+
+    def scores(self, tests: Sequence[Test]) -> dict[str, Any]:
+        """What a `System` holds, from its test of every seed."""
+        per_seed = [float(self.task.metric.score(self.counts[test.name].mean(axis=0))) for test in tests]
+        metrics = [self.done[test.name].artifact.metrics for test in tests]
+        shares = [name for name in ("empty", "unparsable") if name in metrics[0]]
+        return {
+            "stage": tests[0].labeller.model.name.partition("@")[0],
+            "form": self.task.form,
+            "score": float(np.mean(per_seed)),
+            "ci95": _interval(self.sampled(tests)),
+            "per_seed": per_seed,
+            **{name: float(np.mean([m[name] for m in metrics])) for name in shares},
+        }
+
+    @cached_property
+    def teacher_tests(self) -> dict[str, list[Test]]:
+        return {name: [plan.teachers[name] for plan in self.plans] for name in self.plans[0].teachers}
+
+    @cached_property
+    def ceiling_tests(self) -> list[Test]:
+        """None of them where B lacks answers."""
+        return [plan.ceiling for plan in self.plans if plan.ceiling is not None]
+
+    @cached_property
+    def ceiling(self) -> Ceiling | None:
+        if not self.ceiling_tests:
+            return None
+        title = "ceiling (student on ground truth)"
+        return Ceiling(name=self.config.student.model, title=title, **self.scores(self.ceiling_tests))
+
+    @cached_property
+    def teachers(self) -> list[Teacher]:
+        teachers = []
+        for section in self.config.teachers:
+            name = section.name
+            if name in self.teacher_tests:
+                tests = self.teacher_tests[name]
+                noise = bool(self.ceiling_tests) and gap_is_noise([self.sampled(tests)], self.sampled(self.ceiling_tests))
+                teachers.append(Teacher(name=name, title=f"teacher {name}", gap_is_noise=noise, **self.scores(tests)))
+            else:
+                given = [plan.given[name] for plan in self.plans]
+                stage = given[0].name.partition("@")[0]
+                on_b = self.on_b(given)
+                teachers.append(Teacher(name=name, title=f"teacher {name}", stage=stage, form=self.task.form, on_b=on_b))
+        return teachers
+
+    def on_b(self, stages: Sequence[Given]) -> OnB:
+        metrics = [self.done[stage.name].artifact.metrics for stage in stages]
+        counts = [stage.counts(self.folder(stage)) for stage in stages]
+        score, resamples = self.task.metric.score, self.config.evaluation.resamples
+        if not all(len(own) for own in counts):
+            per_seed: list[float] = []
+            ci95: Interval = (None, None)
+        else:
+            per_seed = [float(score(own.mean(axis=0))) for own in counts]
+            resampled = [
+                paired_bootstrap({"": own}, score, resamples=resamples, seed=plan.seed)[""]
+                for plan, own in zip(self.plans, counts, strict=True)
+            ]
+            ci95 = _interval(np.mean(resampled, axis=0))
+        counted = {key: [m[key] for m in metrics] for key in ("items", "missing", "ids_not_in_b", "annotators")}
+        return OnB(score=float(np.mean(per_seed)) if per_seed else None, ci95=ci95, per_seed=per_seed, **counted)
+
+    def student(self, index: int, planned: PlannedStudent) -> Student:
+        tests = [plan.students[index].test for plan in self.plans]
+        loss = planned.method.loss
+        return Student(
+            title=planned.title,
+            method=planned.name,
+            aux=isinstance(loss, AuxiliarySection) and loss.gamma_max > 0,
+            confidence=planned.method.confidence,
+            **self.scores(tests),
+            **self.gap(tests),
+        )
+
+    def gap(self, tests: Sequence[Test]) -> dict[str, Any]:
+        """PGR (Eq. 13) over the tested teachers."""
+        weak = [teacher for teacher in self.teachers if teacher.score is not None]
+        if self.ceiling is None or not weak:
+            return {"pgr": None, "pgr_ci95": (None, None), "pgr_by_teacher": {}}
+        score, strong = float(np.mean(self.scores(tests)["per_seed"])), self.ceiling.score
+        weak_samples = [self.sampled(self.teacher_tests[teacher.name]) for teacher in weak]
+        ci95 = gap_recovered_interval(self.sampled(tests), weak_samples, self.sampled(self.ceiling_tests))
+        by_teacher = {t.name: _defined(performance_gap_recovered(score, t.score or 0.0, strong)) for t in weak}
+        pgr = performance_gap_recovered(score, [t.score or 0.0 for t in weak], strong)
+        return {"pgr": _defined(pgr), "pgr_ci95": (_defined(ci95[0]), _defined(ci95[1])), "pgr_by_teacher": by_teacher}
+
+    def baseline(self) -> Baseline | None:
+        plan = self.plans[0]
+        found = trivial_baseline(self.task, plan.validation.drawn.parts["validation"], plan.testset.drawn.parts["test"])
+        return Baseline(answer=found.answer, score=found.score)
+
+    def results(self, stages: Sequence[Stage], finished: str, command: str) -> Results:
+        records = [
+            StageRecord(
+                name=stage.name,
+                key=stage.key,
+                cached=self.done[stage.name].cached,
+                seconds=self.done[stage.name].artifact.manifest["seconds"],
+            )
+            for stage in stages
+        ]
+        return Results(
+            run=self.config.name,
+            task=self.task.name,
+            form=self.task.form,
+            metric=self.task.metric.name,
+            metric_title=self.task.metric.title,
+            credit=self.task.credit,
+            seeds=self.config.seeds,
+            test_examples=len(next(iter(self.counts.values()))),
+            teachers=self.teachers,
+            ceiling=self.ceiling,
+            baseline=self.baseline(),
+            students=[self.student(index, planned) for index, planned in enumerate(self.plans[0].students)],
+            environment=environment(),
+            stages=records,
+            finished=finished,
+            command=command,
+        )
+
+
+def environment() -> dict[str, str]:
+    """The machine and the versions behind the numbers."""
+    return {
+        "python": platform.python_version(),
+        "machine": f"{platform.system()} {platform.machine()}, {_cpu_name()}",
+        **versions(),
+    }
+
+
+def _cpu_name() -> str:
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text().splitlines() if info.is_file() else []
+    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
+    return f"{len(names)} x {names[0]}" if names else platform.processor()
+
+
+def _defined(value: float) -> float | None:
+    """NaN, where a PGR is undefined, as None: JSON has no NaN."""
+    return None if math.isnan(value) else value
+
+
+def _interval(samples: Samples) -> Interval:
+    low, high = interval(samples)
+    return _defined(low), _defined(high)

@@ -1,0 +1,328 @@
+"""The stages of one seed, by constructor calls; nothing runs until `raw2s.pipeline.execute`.
+
+    split ─┬─ teacher/* ─┬─ test/*
+           │             └─ beams/* or classes/* ──┬─ label ── student/* ─┬─ test/*
+           ├─ labels/* ────────────────────────────┘                      └─ pairs/* ── cdpo/* ── test/*
+           └─ ceiling ── test/*
+
+The splits of validation and test are stages of their own, so that testing on more examples trains nothing again. `labels/*` are the
+teachers without a model. Between `label` and a student of classes may stand `combine/*` (crowd methods), and beside it `fit`
+(temperatures and weights), made from the teachers' answers on the validation examples (`devel/*`).
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Literal
+
+from raw2s.config import Decoding, RunConfig, Tolerance, TrainingConfig
+from raw2s.methods import GivenWeights, MethodSection, label_of, method_of, title_of
+from raw2s.methods.method import Weights
+from raw2s.models import Precision
+from raw2s.models.load import model_fingerprint
+from raw2s.pipeline.combining_stages import Combine, FitOnDevel
+from raw2s.pipeline.data_stages import Drawn, Examples
+from raw2s.pipeline.labeling_stages import Answered, Answers, Convert, Given, Label, Labeller
+from raw2s.pipeline.model import AsItIs, Model
+from raw2s.pipeline.pair_stages import Pairs
+from raw2s.pipeline.stage import Stage, inputs_first
+from raw2s.pipeline.testing_stages import Test
+from raw2s.pipeline.training_stages import TrainOnGroundTruth, TrainPreference, TrainStudent
+from raw2s.section import Actors, part
+from raw2s.tasks import Task, draw_halves, task_of
+from raw2s.teachers import ModelSection, TeacherSection, teacher_kind
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlannedStudent:
+    """One row of the results: a method's student, or the same followed by cDPO."""
+
+    method: MethodSection
+    name: str
+    """As results.json names it: `bayesian+cdpo`."""
+    title: str
+    """As tables write it."""
+    stage: TrainStudent | TrainPreference
+    test: Test
+
+
+@dataclass(frozen=True, kw_only=True)
+class SeedPlan:
+    """The stages of one seed, by what the results call them."""
+
+    seed: int
+    testset: Examples
+    validation: Examples
+    label: Label
+    teachers: Mapping[str, Test]
+    """The tests of the teachers that are models, by name."""
+    given: Mapping[str, Given]
+    """The teachers without a model, which answer no test example."""
+    ceiling: Test | None
+    """None where B lacks answers."""
+    students: list[PlannedStudent]
+
+    @property
+    def tests(self) -> list[Test]:
+        """Every test: teachers, ceiling, students; a student that two rows share once."""
+        ceiling = [] if self.ceiling is None else [self.ceiling]
+        every = [*self.teachers.values(), *ceiling, *(student.test for student in self.students)]
+        return list({test.name: test for test in every}.values())
+
+    def in_order(self) -> list[Stage]:
+        """Every stage once, inputs first."""
+        models = [test.labeller.model for test in self.teachers.values()]
+        return inputs_first([*models, self.label, *self.tests])
+
+
+def plan_stages(config: RunConfig, seed: int) -> SeedPlan:
+    """All stages of `config` for one seed. Raises ValueError for examples that cannot be drawn."""
+    return _Planner(config=config, seed=seed).plan()
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Planner:
+    """One seed of a config, while its stages are made: what several of them need is made once."""
+
+    config: RunConfig
+    seed: int
+
+    @cached_property
+    def task(self) -> Task:
+        return task_of(self.config.task)
+
+    def named(self, name: str) -> str:
+        """With the seed, where there are several: names are unique in a run."""
+        return f"{name}@{self.seed}" if len(self.config.seeds) > 1 else name
+
+    @cached_property
+    def split(self) -> Examples:
+        halves = draw_halves(self.config.task, self.seed)
+        return Examples(name=self.named("split"), drawn=Drawn({"teacher": halves.teacher, "student": halves.student}))
+
+    @cached_property
+    def validation(self) -> Examples:
+        return Examples(name="validation", drawn=Drawn({"validation": self.task.held_out("validation")}))
+
+    @cached_property
+    def testset(self) -> Examples:
+        return Examples(name="testset", drawn=Drawn({"test": self.task.held_out("test")}))
+
+    @property
+    def tolerance(self) -> Tolerance:
+        return part(self.config.labeling, Tolerance)
+
+    def decoding(self, beams: int) -> Decoding:
+        """Of the models that label."""
+        return self._decoding(beams, self.config.labeling.batch_size, self.config.labeling.precision)
+
+    def _decoding(self, beams: int, batch_size: int, precision: Precision) -> Decoding:
+        if self.task.form == "classes":
+            return Decoding(batch_size=batch_size, precision=precision)
+        length = self.config.labeling.max_new_tokens
+        return Decoding(beams=beams, max_new_tokens=length, batch_size=batch_size, precision=precision)
+
+    def test(self, name: str, labeller: Labeller) -> Test:
+        evaluation = self.config.evaluation
+        return Test(
+            name=self.named(f"test/{name}"),
+            examples=self.testset,
+            labeller=labeller,
+            task=self.task,
+            metric=self.task.metric.name,
+            decoding=self._decoding(evaluation.beams, evaluation.batch_size, evaluation.precision),
+        )
+
+    def trained(self, name: str, half: Literal["teacher", "student"], training: TrainingConfig, pretrained: str) -> Model:
+        return TrainOnGroundTruth(
+            name=self.named(name),
+            task=self.task,
+            split=self.split,
+            validation=self.validation,
+            part=half,
+            training=training,
+            seed=self.seed,
+            pretrained=pretrained,
+            fingerprint=model_fingerprint(pretrained),
+        )
+
+    def teacher_model(self, teacher: ModelSection) -> Model:
+        if teacher.fine_tune:
+            rate = teacher.learning_rate or self.config.teacher_training.learning_rate
+            training = self.config.teacher_training.model_copy(update={"learning_rate": rate})
+            return self.trained(f"teacher/{teacher.name}", "teacher", training, teacher.model)
+        return AsItIs(
+            name=self.named(f"teacher/{teacher.name}"),
+            task=self.task,
+            split=self.split,
+            pretrained=teacher.model,
+            fingerprint=model_fingerprint(teacher.model),
+            instruction=teacher.instruction,
+            shots=teacher.shots,
+            seed=self.seed,
+        )
+
+    @cached_property
+    def labellers(self) -> dict[str, Labeller]:
+        """The teachers that are models."""
+        return {
+            teacher.name: Labeller(name=teacher.name, model=self.teacher_model(teacher), actors=part(teacher, Actors))
+            for teacher in self.config.models
+        }
+
+    def answers(self, teacher: ModelSection, name: str, examples: Examples, half: Literal["student", "validation"]) -> Answers:
+        labeller, converted = self.labellers[teacher.name], None
+        if teacher.backend == "ctranslate2":
+            converted = Convert(name=self.named(f"convert/{teacher.name}"), labeller=labeller)
+        return Answers(
+            name=self.named(name),
+            examples=examples,
+            part=half,
+            labeller=labeller,
+            converted=converted,
+            task=self.task,
+            decoding=self.decoding(self.config.labeling.beams),
+            tolerance=self.tolerance,
+        )
+
+    def answered(self, teacher: TeacherSection) -> Answered:
+        if isinstance(teacher, ModelSection):
+            kind = "beams" if self.task.form == "text" else "classes"
+            return self.answers(teacher, f"{kind}/{teacher.name}", self.split, "student")
+        return Given(
+            name=self.named(f"labels/{teacher.name}"),
+            split=self.split,
+            task=self.task,
+            teacher=teacher,
+            fingerprint=teacher_kind(teacher).fingerprint(teacher),
+        )
+
+    @cached_property
+    def label(self) -> Label:
+        return Label(
+            name=self.named("label"),
+            split=self.split,
+            answers={teacher.name: self.answered(teacher) for teacher in self.config.teachers},
+            scorers=self.labellers if self.task.form == "text" else {},
+            task=self.task,
+            decoding=Decoding(batch_size=self.config.labeling.batch_size, precision=self.config.labeling.precision),
+            tolerance=self.tolerance,
+        )
+
+    @cached_property
+    def given(self) -> dict[str, Given]:
+        return {name: answered for name, answered in self.label.answers.items() if isinstance(answered, Given)}
+
+    @cached_property
+    def fitted(self) -> FitOnDevel:
+        return FitOnDevel(
+            name=self.named("fit"),
+            validation=self.validation,
+            answers={
+                teacher.name: self.answers(teacher, f"devel/{teacher.name}", self.validation, "validation")
+                for teacher in self.config.models
+            },
+            task=self.task,
+            calibrate=self.config.labeling.calibrate,
+        )
+
+    def student(self, index: int, method: MethodSection) -> TrainStudent:
+        crowd = method_of(method).crowd
+        weights = method_of(method).weights(method, given_weights(self.config, self.task))
+        labels: Label | Combine = self.label
+        if crowd is not None:
+            name = self.named(f"combine/{crowd}")
+            labels = Combine(
+                name=name, split=self.split, label=self.label, given=self.given, task=self.task, method=crowd, seed=self.seed
+            )
+        fits = crowd is None and (weights == "devel" or self.config.labeling.calibrate is not None)
+        return TrainStudent(
+            name=self.named(f"student/{index}-{label_of(method).replace(':', '-')}"),
+            task=self.task,
+            split=self.split,
+            validation=self.validation,
+            labels=labels,
+            fitted=self.fitted if fits else None,
+            method=method.model_copy(update={"cdpo": False}),
+            weights=weights,
+            training=self.config.student_training,
+            seed=self.seed,
+            pretrained=self.config.student.model,
+            fingerprint=model_fingerprint(self.config.student.model),
+        )
+
+    def preference(self, index: int, student: TrainStudent) -> TrainPreference:
+        preference = self.config.preference
+        pairs = Pairs(
+            name=self.named(f"pairs/{index}"),
+            split=self.split,
+            student=self.decoded(student),
+            scorers=self.labellers,
+            weights=scoring_weights(self.config, "preference"),
+            score=preference.score,
+            prompts=preference.prompts,
+            task=self.task,
+            decoding=self.decoding(preference.beams),
+            tolerance=self.tolerance,
+        )
+        return TrainPreference(
+            name=self.named(f"cdpo/{index}"),
+            task=self.task,
+            validation=self.validation,
+            student=student,
+            pairs=pairs,
+            loss=preference.loss,
+            training=preference.training,
+            seed=self.seed,
+        )
+
+    def decoded(self, model: Model) -> Labeller:
+        """A model of the student's kind on the student's actors."""
+        return Labeller(name="student", model=model, actors=part(self.config.student, Actors))
+
+    def plan(self) -> SeedPlan:
+        students: list[PlannedStudent] = []
+        for index, method in enumerate(self.config.methods):
+            made = self.student(index, method)
+            # The same student, with cDPO, is one artifact.
+            made = next((s.stage for s in students if isinstance(s.stage, TrainStudent) and s.stage.key == made.key), made)
+            rows: list[tuple[str, str, TrainStudent | TrainPreference]] = [(label_of(method), title_of(method), made)]
+            if method.cdpo:
+                preferred = self.preference(index, made)
+                rows.append((f"{label_of(method)}+cdpo", f"{title_of(method)}, then cDPO", preferred))
+            for name, title, stage in rows:
+                test = self.test(stage.name.partition("@")[0], self.decoded(stage))
+                students.append(PlannedStudent(method=method, name=name, title=title, stage=stage, test=test))
+        training = self.config.ceiling_training or self.config.student_training
+        ceiling = self.test("ceiling", self.decoded(self.trained("ceiling", "student", training, self.config.student.model)))
+        labelled = all(example["target"] is not None for example in self.split.drawn.parts["student"])
+        return SeedPlan(
+            seed=self.seed,
+            testset=self.testset,
+            validation=self.validation,
+            label=self.label,
+            teachers={name: self.test(f"teacher/{name}", labeller) for name, labeller in self.labellers.items()},
+            given=self.given,
+            ceiling=ceiling if labelled else None,
+            students=students,
+        )
+
+
+def named_weights(config: RunConfig, use: Literal["loss", "joint", "preference"]) -> dict[str, float]:
+    return dict(zip((t.name for t in config.teachers), config.teacher_weights(use), strict=True))
+
+
+def scoring_weights(config: RunConfig, use: Literal["joint", "preference"]) -> dict[str, float]:
+    """Of the teachers that score text, which those without a model do not; renormalised over them."""
+    weights, models = named_weights(config, use), [teacher.name for teacher in config.models]
+    scoring = {name: weights[name] for name in models}
+    if len(scoring) == len(weights):
+        return weights
+    return {name: weight / sum(scoring.values()) for name, weight in scoring.items()}
+
+
+def given_weights(config: RunConfig, task: Task) -> GivenWeights:
+    """What the methods may read; `joint` of the teachers that score, where labels are texts."""
+    loss: Weights = "devel" if config.weights.loss == "devel" else named_weights(config, "loss")
+    joint = scoring_weights(config, "joint") if task.form == "text" and config.models else named_weights(config, "joint")
+    return GivenWeights(names=tuple(teacher.name for teacher in config.teachers), loss=loss, joint=joint)

@@ -1,0 +1,68 @@
+"""Which parts of a config go together, once its task is known: text or classes, and who can score or be fitted."""
+
+from typing import Literal
+
+from raw2s.config import RunConfig
+from raw2s.errors import ConfigError
+from raw2s.methods import METHODS, MethodSection, loss_of, method_of
+from raw2s.methods.single import SingleSection
+from raw2s.tasks import Task
+
+
+def check_rules(config: RunConfig, task: Task) -> None:
+    """Raise ConfigError, naming the key and what to do, for what cannot work together."""
+    names = [teacher.name for teacher in config.teachers]
+    for index, method in enumerate(config.methods):
+        _check_method(f"methods.{index}", config, task, method, names)
+    for index, teacher in enumerate(config.models):
+        if teacher.backend == "ctranslate2" and task.form == "classes":
+            raise ConfigError(f"teachers: backend ctranslate2 finds beams, and {teacher.name} has none to find; remove it")
+        if teacher.backend == "ctranslate2" and not teacher.fine_tune:
+            raise ConfigError(f"teachers: {teacher.name} with fine_tune: false is asked by torch; remove its backend")
+        if not teacher.fine_tune and "{prompt}" not in teacher.instruction:
+            raise ConfigError(f"teachers.{index}.instruction: it lacks {{prompt}}, the place of the example; put it in")
+        if teacher.fine_tune and (teacher.shots or teacher.instruction != "{prompt}"):
+            raise ConfigError(
+                f"teachers: {teacher.name}'s instruction and shots go with fine_tune: false; set it, or remove them"
+            )
+    _check_devel(config, task)
+
+
+def _check_method(key: str, config: RunConfig, task: Task, method: MethodSection, names: list[str]) -> None:
+    made = method_of(method)
+    if (made.from_text if task.form == "text" else made.from_classes) is None:
+        known = [name for name, m in METHODS.items() if (m.from_text if task.form == "text" else m.from_classes)]
+        what = "combines classes" if task.form == "text" else "combines texts"
+        raise ConfigError(
+            f"{key}.method: {method.method} {what}, and task {task.name} is of {task.form}; use {' or '.join(known)}"
+        )
+    loss = loss_of(method.loss)
+    if (loss.over_tokens if task.form == "text" else loss.over_classes) is None:
+        raise ConfigError(f"{key}.loss: {method.loss.name} has no formula over {task.form}; choose another loss")
+    if isinstance(method, SingleSection) and method.teacher not in names:
+        raise ConfigError(f"{key}.teacher: no teacher is called {method.teacher!r}; name one of {', '.join(names)}")
+    if method.cdpo and task.form == "classes":
+        raise ConfigError(f"{key}.cdpo: cdpo needs a task of text, and {task.name} is of classes; remove it")
+    no_scorer = "needs a teacher that scores; add a model with a weight above zero in "
+    if task.form == "text" and method.method == "joint" and not _scorers(config, "joint"):
+        raise ConfigError(f"{key}.method: joint {no_scorer}weights.joint")
+    if method.cdpo and not _scorers(config, "preference"):
+        raise ConfigError(f"{key}.cdpo: preference {no_scorer}weights.preference")
+
+
+def _check_devel(config: RunConfig, task: Task) -> None:
+    """What needs class probabilities, or answers on the validation examples, has them."""
+    devel, calibrate = config.weights.loss == "devel", config.labeling.calibrate
+    if task.form == "text" and (devel or calibrate):
+        key = "weights.loss: devel" if devel else "labeling.calibrate"
+        raise ConfigError(f"{key} needs class probabilities, and task {task.name} is of text; remove it")
+    if devel and len(config.models) < len(config.teachers):
+        raise ConfigError("weights.loss: devel needs every teacher's labels of devel, and label files hold B's; give numbers")
+    if calibrate and not config.models:
+        raise ConfigError("labeling.calibrate: temperatures are fitted to models, and no teacher is one; remove it")
+
+
+def _scorers(config: RunConfig, use: Literal["joint", "preference"]) -> list[str]:
+    models = {teacher.name for teacher in config.models}
+    weighted = zip(config.teachers, config.teacher_weights(use), strict=True)
+    return [teacher.name for teacher, weight in weighted if weight > 0 and teacher.name in models]

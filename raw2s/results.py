@@ -1,0 +1,149 @@
+"""What a run found: the content of results.json, written and read by one class."""
+
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict
+
+from raw2s.form import FormName
+
+Interval = tuple[float | None, float | None]
+
+
+class _Record(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class System(_Record):
+    """One tested model; scores are fractions, means over the seeds."""
+
+    stage: str
+    """The stage that the model came out of, without the seed."""
+    title: str
+    form: FormName
+    score: float
+    ci95: Interval
+    per_seed: list[float]
+    empty: float | None = None
+    """Text: share of the answers that name nothing, unparsable ones counted in."""
+    unparsable: float | None = None
+
+
+class OnB(_Record):
+    """A teacher without a model, against B's ground truth; counts are a seed each. The score is None where B has no answers."""
+
+    score: float | None
+    ci95: Interval
+    per_seed: list[float]
+    items: list[int]
+    missing: list[int]
+    ids_not_in_b: list[int]
+    annotators: list[int]
+
+
+class Teacher(_Record):
+    """A model has been tested and has `score` and what follows; a teacher without a model has `on_b` instead."""
+
+    name: str
+    stage: str
+    title: str
+    form: FormName
+    score: float | None = None
+    ci95: Interval = (None, None)
+    per_seed: list[float] = []
+    empty: float | None = None
+    unparsable: float | None = None
+    gap_is_noise: bool = False
+    """Whether the gap to the ceiling is within the noise of the test set."""
+    on_b: OnB | None = None
+
+
+class Ceiling(System):
+    name: str
+    """The student's model."""
+
+
+class Student(System):
+    method: str
+    """`joint+edl+cdpo`: the method, another loss than its usual one, and cDPO."""
+    aux: bool
+    confidence: bool
+    pgr: float | None
+    """None where undefined: no ceiling, no tested teacher, or a teacher at least as good as the ceiling."""
+    pgr_ci95: Interval
+    pgr_by_teacher: dict[str, float | None]
+
+    @property
+    def settings(self) -> str:
+        """`soft labels and auxiliary loss`."""
+        return ("soft" if self.confidence else "hard") + " labels" + (" and auxiliary loss" if self.aux else "")
+
+    @property
+    def label(self) -> str:
+        """The name that tells this student from all others of the run."""
+        return f"{self.title} with {self.settings}"
+
+
+class Baseline(_Record):
+    """The constant answer that scores best on the validation examples, and what it scores on the test set."""
+
+    answer: str
+    score: float
+
+
+class StageRecord(_Record):
+    name: str
+    key: str
+    cached: bool
+    seconds: float
+
+
+class Results(_Record):
+    """The whole of results.json."""
+
+    run: str
+    task: str
+    form: FormName
+    metric: str
+    metric_title: str
+    credit: str
+    seeds: list[int]
+    test_examples: int
+    teachers: list[Teacher]
+    ceiling: Ceiling | None
+    baseline: Baseline | None
+    students: list[Student]
+    environment: dict[str, str]
+    stages: list[StageRecord]
+    finished: str = ""
+    command: str = ""
+
+    @property
+    def tested(self) -> list[Teacher]:
+        """The teachers that have a score."""
+        return [teacher for teacher in self.teachers if teacher.score is not None]
+
+    @property
+    def given(self) -> list[Teacher]:
+        """The teachers without a model."""
+        return [teacher for teacher in self.teachers if teacher.on_b is not None]
+
+    @property
+    def noisy(self) -> list[str]:
+        """The teachers whose gap to the ceiling is not distinguishable from none on this test set."""
+        return [teacher.name for teacher in self.teachers if teacher.gap_is_noise]
+
+    def write(self, folder: Path) -> Path:
+        """`folder/results.json`; returns its path."""
+        file = folder / "results.json"
+        file.write_text(self.model_dump_json(indent=1) + "\n", encoding="utf-8")
+        return file
+
+    @classmethod
+    def read(cls, folder: Path) -> "Results":
+        """Of a finished run. Raises OSError where there is none, ValueError where it was written by another version."""
+        return cls.model_validate_json((folder / "results.json").read_text(encoding="utf-8"))
+
+    def plain(self) -> dict[str, Any]:
+        """As JSON holds it."""
+        return self.model_dump(mode="json")

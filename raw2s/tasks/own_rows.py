@@ -1,0 +1,154 @@
+"""How a row of one's own data becomes an example: columns in a prompt, an answer, an id; every mistake named with file and row."""
+
+import json
+import math
+import string
+from collections.abc import Callable, Sequence
+from typing import Any, Literal
+
+from pydantic import field_validator, model_validator
+
+from raw2s.form import FormName
+from raw2s.tasks.sources import SourceRow
+from raw2s.tasks.task import Example, TaskSection
+
+MetricName = Literal["accuracy", "macro_f1", "exact_match", "rouge_l", "slu_f1"]
+METRICS: dict[FormName, tuple[MetricName, ...]] = {
+    "classes": ("accuracy", "macro_f1"),
+    "text": ("exact_match", "rouge_l", "slu_f1"),
+}
+
+
+class RowSection(TaskSection):
+    """What is read of a row."""
+
+    form: FormName
+    """What is given: one of some classes, or a text."""
+    prompt: str
+    """What a model reads, with columns in braces, such as "{premise}\\n{hypothesis}\\n"; {{ and }} are braces themselves."""
+    chat: bool = False
+    """Whether the prompt is a user's message, put into the model's own chat template."""
+    answer: str
+    """The column of the answer: a class's name, or the text itself (for slu_f1 a JSON object, {"type": "value"})."""
+    metric: MetricName
+    """For classes accuracy or macro_f1, for text exact_match, rouge_l or slu_f1."""
+    id: str | None = None
+    """The column of the ids, whole numbers that label files refer to; null numbers the rows of every source from 0."""
+
+    @field_validator("prompt")
+    @classmethod
+    def _prompt_can_be_filled(cls, prompt: str) -> str:
+        _pieces(prompt)
+        return prompt
+
+    @model_validator(mode="after")
+    def _metric_fits_the_form(self) -> "RowSection":
+        if self.metric not in METRICS[self.form]:
+            raise ValueError(f"metric: {self.metric} does not fit form: {self.form}; name one of {', '.join(METRICS[self.form])}")
+        return self
+
+
+def answer_parser(metric: MetricName) -> Callable[[str], Any | None]:
+    """From a written answer to what the metric compares."""
+    if metric == "slu_f1":
+        return parse_entities
+    return str.strip
+
+
+def parse_entities(text: str) -> list[list[str]] | None:
+    """The (type, filler) pairs of a JSON object whose values are texts or lists of texts; None for anything else."""
+    try:
+        pairs = json.loads(text, object_pairs_hook=tuple)
+    except (ValueError, RecursionError):
+        return None
+    if not isinstance(pairs, tuple):
+        return None
+    entities = [[kind, filler] for kind, value in pairs for filler in (value if isinstance(value, list) else [value])]
+    return entities if all(isinstance(filler, str) and filler.strip() for _, filler in entities) else None
+
+
+def _pieces(prompt: str) -> list[tuple[str, str | None]]:
+    """The template as (text, column after it). Raises ValueError for braces that hold no column's name."""
+    try:
+        parsed = list(string.Formatter().parse(prompt))
+    except ValueError as error:
+        raise ValueError(f"{prompt!r} has a brace too many or too few ({error}); write {{{{ for a brace itself") from None
+    for _, column, spec, conversion in parsed:
+        if column == "" or spec or conversion:
+            raise ValueError(
+                f"{prompt!r} has braces that hold no column's name alone; write {{column}}, and {{{{ for a brace itself"
+            )
+    if not any(column for _, column, _, _ in parsed):
+        raise ValueError(f"{prompt!r} holds no column, so every prompt would be the same; write one as {{column}}")
+    return [(text, column) for text, column, _, _ in parsed]
+
+
+def read_examples(section: RowSection, rows: Sequence[SourceRow], *, may_lack: bool) -> list[Example]:
+    """An example a row, in their order; with `may_lack`, target and gold are None where there is no answer.
+
+    Raises ValueError, in one line that begins with the row's place, for what cannot be used.
+    """
+    pieces = _pieces(section.prompt)
+    examples: list[Example] = []
+    place_of: dict[int, str] = {}
+    for number, row in enumerate(rows):
+        try:
+            name = number if section.id is None else _id(_value(row, section.id, "task.id"))
+            if name in place_of:
+                raise ValueError(f"id {name} occurs twice, first in {place_of[name]}; give every row its own")
+            prompt = "".join(text + ("" if column is None else _prompt_text(row, column)) for text, column in pieces)
+            if not prompt.strip():
+                raise ValueError("the prompt is empty; give at least one of its columns a text, or remove the row")
+            target = _target(section, row.values.get(section.answer) if may_lack else _value(row, section.answer, "task.answer"))
+            if target is None and not may_lack:
+                raise ValueError(f"column {section.answer!r} is empty; give the answer (only rows of task.student may lack one)")
+            gold = None if target is None else answer_parser(section.metric)(target)
+            if target is not None and gold is None:
+                raise ValueError(f'the answer {target!r} is no JSON object of texts; write it as {{"type": "value"}}')
+        except ValueError as error:
+            raise ValueError(f"{row.place}: {error}") from None
+        place_of[name] = row.place
+        examples.append(Example(id=name, prompt=prompt, target=target, gold=gold))
+    return examples
+
+
+def _value(row: SourceRow, column: str, key: str) -> Any:
+    if column not in row.values:
+        known = ", ".join(map(str, row.values)) or "none"
+        raise ValueError(f"there is no column {column!r}, and there are {known}; correct {key}, or add it")
+    return row.values[column]
+
+
+def _prompt_text(row: SourceRow, column: str) -> str:
+    value = _value(row, column, "task.prompt")
+    if isinstance(value, str):
+        return value
+    if isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value):
+        return str(value)
+    raise ValueError(f"column {column!r} is {value!r}, and a prompt is made of texts and numbers; write it as a text")
+
+
+def _id(value: Any) -> int:
+    try:
+        if not isinstance(value, bool) and int(value) == float(value) and abs(int(value)) < 2**63:
+            return int(value)
+    except (TypeError, ValueError, OverflowError):
+        pass
+    raise ValueError(f"{value!r} is no id, which is a whole number; correct it, or leave task.id out")
+
+
+def _target(section: RowSection, value: Any) -> str | None:
+    """The answer as a model writes it; None where the row has none."""
+    if value is None or (isinstance(value, float) and math.isnan(value)) or (isinstance(value, str) and not value.strip()):
+        return None
+    if section.form == "text":
+        if isinstance(value, str):
+            return value
+        raise ValueError(f"the answer is {value!r} and no text; write it in quotation marks")
+    if isinstance(value, str):
+        return value.strip()
+    if isinstance(value, float) and value.is_integer():  # a column of whole numbers with gaps, as data frames write it
+        return str(int(value))
+    if isinstance(value, int) and not isinstance(value, bool):
+        return str(value)
+    raise ValueError(f"the answer {value!r} is no class's name; write a text or a whole number")

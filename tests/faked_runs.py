@@ -1,0 +1,65 @@
+"""Every stage of a run here, in order, with the models and their training replaced by fixed answers."""
+
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from tiny_runs import tiny_run
+
+from raw2s.config import parse_config
+from raw2s.decoding.bridge import words
+from raw2s.labeling.cross_scores import Scores
+from raw2s.labeling.units import Answered
+from raw2s.pipeline.artifacts import Artifact, ArtifactStore
+from raw2s.pipeline.collect import collect_results
+from raw2s.pipeline.execute import Done, build
+from raw2s.pipeline.plan import plan_stages
+from raw2s.pipeline.stage import Stage, Work
+from raw2s.results import Results
+
+
+def model_logits(i: int, classes: int = 18) -> list[float]:
+    """What every faked classifier says of an example."""
+    return np.random.default_rng(i).normal(scale=4.0, size=classes).tolist()
+
+
+def answers_of(pool, task, prompts, **_):
+    """Stands for the actors of a model."""
+    rows = [
+        {"id": i, "logits": model_logits(i, len(task.classes))}
+        if task.form == "classes"
+        else {"id": i, "texts": ["{}", f"model {i}"]}
+        for i in prompts
+    ]
+    return Answered(pa.Table.from_pylist(rows), {}, 1.0)
+
+
+def cross_score(asked, candidates, **_):
+    """Stands for the actors that score."""
+    empty = Answered(pa.table({}), {}, 0.0)
+
+    def of(i):
+        scored = enumerate(candidates[i])
+        return [{"words": [-1.0 - place] * (len(words(text)) + 1), "tokens": 3} for place, text in scored]
+
+    return {pool.name: Scores(of, empty) for pool, _ in asked}
+
+
+def fake_models(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No stage trains or asks a model."""
+    monkeypatch.setattr("raw2s.labeling.answers.answers_of", answers_of)
+    monkeypatch.setattr("raw2s.labeling.cross_scores.cross_score", cross_score)
+    monkeypatch.setattr("raw2s.training.fit.fit", lambda job, out, parts, **_: {"final_loss": 0.0})
+
+
+def run_here(folder: Path, **sections: object) -> tuple[Results, list[Stage], dict[str, Artifact]]:
+    """All stages of a tiny config for seed 1: the results, the stages in order, their artifacts by name."""
+    config = parse_config(tiny_run(folder / "runs", **sections))
+    plan, store = plan_stages(config, 1), ArtifactStore(folder / "runs" / "artifacts")
+    done: dict[str, Done] = {}
+    for stage in plan.in_order():
+        inputs = {needed.key: done[needed.name].artifact for needed in stage.inputs.values()}
+        done[stage.name] = Done(build(stage, store, Work(inputs=inputs, out=folder, parts=folder)), cached=False)
+    results = collect_results(config, [plan], plan.in_order(), done, finished="", command="")
+    return results, plan.in_order(), {name: finished.artifact for name, finished in done.items()}

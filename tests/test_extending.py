@@ -1,0 +1,213 @@
+"""What varies, added from outside the package: a task of classes, a task of text, a loss over classes, a loss over tokens, a teacher.
+
+Each is an object of plain functions in at most forty lines, named in a config as `test_extending:NAME`. docs/extending.md is this
+file as text.
+"""
+
+import dataclasses
+import inspect
+import random
+import sys
+from functools import partial
+from pathlib import Path
+
+import pytest
+from tiny_runs import tiny_run
+
+from raw2s.config import parse_config
+from raw2s.evaluation.metrics import ACCURACY, EXACT_MATCH
+from raw2s.labels.label_files import Annotation
+from raw2s.losses import linear_loss
+from raw2s.methods.loss import Loss, LossSection, no_schedule
+from raw2s.pipeline.plan import plan_stages
+from raw2s.pipeline.preflight import check
+from raw2s.pipeline.run import run_pipeline
+from raw2s.tasks import Example, Halves, Task, TaskKind, TaskSection
+from raw2s.teachers import TeacherKind, TeacherSection
+
+# --- a task of classes ---
+SIZES = ("few", "some", "many")
+
+
+class CountSection(TaskSection):
+    name: str = "test_extending:COUNT"
+    longest: int = 9
+    """Most words in a sentence."""
+
+
+def count_examples(section: CountSection, first: int, n: int, seed: int) -> list[Example]:
+    draw, examples = random.Random(seed), []
+    for i in range(first, first + n):
+        words = draw.randint(1, section.longest)
+        size = SIZES[min(2, words // 3)]
+        examples.append(Example(id=i, prompt="set alarm " * words + "\n", target=size, gold=size))
+    return examples
+
+
+def make_count(section: CountSection) -> Task:
+    def draw(seed: int) -> Halves:
+        return Halves(count_examples(section, 0, 48, seed), count_examples(section, 100, 24, seed + 1))
+
+    return Task(
+        name=section.name, form="classes", classes=SIZES, metric=ACCURACY, parse=str, nothing=None, draw=draw,
+        held_out=lambda part: count_examples(section, 200, 16, seed=7), credit="made for a test",
+    )  # fmt: skip
+
+
+COUNT = TaskKind(section=CountSection, make=make_count)
+
+# --- a task of text ---
+WORDS = ("alarm", "music", "light", "mail")
+
+
+class EchoSection(TaskSection):
+    name: str = "test_extending:ECHO"
+
+
+def echo_examples(first: int, n: int, seed: int) -> list[Example]:
+    draw = random.Random(seed)
+    words = [draw.choice(WORDS) for _ in range(n)]
+    return [Example(id=first + i, prompt=f"say {word}\n", target=word, gold=word) for i, word in enumerate(words)]
+
+
+def make_echo(section: EchoSection) -> Task:
+    return Task(
+        name=section.name, form="text", classes=(), metric=EXACT_MATCH, parse=str.strip, nothing="",
+        draw=lambda seed: Halves(echo_examples(0, 48, seed), echo_examples(100, 24, seed + 1)),
+        held_out=lambda part: echo_examples(200, 16, seed=7), credit="made for a test",
+    )  # fmt: skip
+
+
+ECHO = TaskKind(section=EchoSection, make=make_echo)
+
+
+# --- a loss over classes ---
+class GeneralizedSection(LossSection):
+    name: str = "test_extending:GCE"
+    q: float = 0.7
+    """Between cross entropy (0) and mean absolute error (1)."""
+
+
+def gce_over_classes(logits_PK, target_PK, section, at):
+    """(1 - p^q) / q, expected over the target (Zhang and Sabuncu, 2018)."""
+    p_PK = logits_PK.float().softmax(-1).clamp(min=1e-7)
+    return (target_PK * (1 - p_PK**section.q) / section.q).sum(), {}
+
+
+GCE = Loss(
+    section=GeneralizedSection, title=lambda section: f"GCE q={section.q:g}", card=lambda section: "generalized cross entropy",
+    coefficients=no_schedule, linear=lambda section: True, over_tokens=None, over_classes=gce_over_classes,
+)  # fmt: skip
+
+
+# --- a loss over tokens ---
+class FocalSection(LossSection):
+    name: str = "test_extending:FOCAL"
+    focus: float = 2.0
+    """How much less a token counts the surer the student is of it."""
+
+
+def focal(logits_RV, target_RV, focus):
+    """(1 - p)^focus · -log p, expected over the target (Lin et al., 2017)."""
+    log_p_RV = logits_RV.log_softmax(-1)
+    return -(target_RV * (1 - log_p_RV.exp()) ** focus * log_p_RV).sum(-1)
+
+
+def focal_over_tokens(head, hidden_NH, targets, section, at):
+    function = partial(linear_loss, partial(focal, focus=section.focus))
+    return head(function, hidden_NH, targets.token_N, targets.token_prob, row_weight_N=targets.row_weight_N).loss, {}
+
+
+FOCAL = Loss(
+    section=FocalSection, title=lambda section: "focal", card=lambda section: "focal loss", coefficients=no_schedule,
+    linear=lambda section: True, over_tokens=focal_over_tokens, over_classes=None,
+)  # fmt: skip
+
+
+# --- a teacher kind: rules ---
+class KeywordSection(TeacherSection):
+    kind: str = "test_extending:KEYWORDS"
+    keyword: str
+    """The word that it looks for."""
+
+
+def by_keyword(section: KeywordSection, asked) -> list[Annotation]:
+    if asked.task.form == "text":
+        return [Annotation(i, "", text=section.keyword) for i, prompt in asked.prompts.items() if section.keyword in prompt]
+    chosen = tuple(float(place == 0) for place in range(len(asked.task.classes)))
+    return [Annotation(i, "", probabilities=chosen) for i, prompt in asked.prompts.items() if section.keyword in prompt]
+
+
+KEYWORDS = TeacherKind(section=KeywordSection, fingerprint=lambda section: section.keyword, annotate=by_keyword)
+# --- end ---
+
+GPT2, OPT = {"name": "gpt2", "model": "tiny-gpt2"}, {"name": "opt", "model": "tiny-opt"}
+OF_CLASSES = {
+    "task": {"name": "test_extending:COUNT"},
+    "teachers": [GPT2, {"name": "rule", "kind": "test_extending:KEYWORDS", "keyword": "alarm"}],
+    "methods": [{"method": "naive", "loss": {"name": "test_extending:GCE", "q": 0.5}}],
+}
+OF_TEXT = {
+    "task": {"name": "test_extending:ECHO"},
+    "teachers": [GPT2, {"name": "rule", "kind": "test_extending:KEYWORDS", "keyword": "alarm"}],
+    "methods": [{"method": "joint", "loss": "test_extending:FOCAL"}],
+}
+PARTS = {
+    "a task of classes": COUNT.make(CountSection()),
+    "a task of text": ECHO.make(EchoSection()),
+    "a task kind": COUNT,
+    "a loss over classes": GCE,
+    "a loss over tokens": FOCAL,
+    "a teacher kind": KEYWORDS,
+}
+
+
+def test_each_is_at_most_forty_lines():
+    pieces = Path(__file__).read_text().split("# --- ")[1:-1]
+    assert len(pieces) == 5
+    assert all(len([line for line in piece.splitlines() if line.strip()]) <= 40 for piece in pieces)
+
+
+@pytest.mark.parametrize("sections", [OF_CLASSES, OF_TEXT], ids=["classes", "text"])
+def test_a_config_that_names_them_is_planned(tmp_path, sections):
+    config = parse_config(tiny_run(tmp_path, **sections))
+    check(config)
+    plan = plan_stages(config, 1)
+    assert {"labels/rule", "label", "ceiling"} <= {stage.name for stage in plan.in_order()}
+    louder = {**sections, "methods": [{"method": "naive"}]}
+    other = plan_stages(parse_config(tiny_run(tmp_path, **louder)), 1)
+    assert plan.students[0].stage.key != other.students[0].stage.key
+    assert plan.label.key == other.label.key
+
+
+@pytest.mark.parametrize("name", PARTS)
+def test_leaving_out_a_part_is_an_error_when_the_object_is_made(name):
+    whole = PARTS[name]
+    given = {field.name: getattr(whole, field.name) for field in dataclasses.fields(whole)}
+    required = [f.name for f in dataclasses.fields(whole) if f.default is dataclasses.MISSING]
+    assert required
+    type(whole)(**given)
+    for part in required:
+        with pytest.raises(TypeError, match=part):
+            type(whole)(**{key: value for key, value in given.items() if key != part})
+
+
+def test_a_loss_without_a_formula_is_an_error():
+    with pytest.raises(ValueError, match="give over_tokens, over_classes"):
+        dataclasses.replace(GCE, over_classes=None)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("sections", [OF_CLASSES, OF_TEXT], ids=["classes", "text"])
+def test_each_goes_through_a_whole_run(tmp_path, monkeypatch, sections):
+    monkeypatch.setenv("PYTHONPATH", str(Path(inspect.getfile(sys.modules[__name__])).parent))  # for Ray's processes
+    import ray
+
+    ray.shutdown()  # one started without that path
+    results = run_pipeline(parse_config(tiny_run(tmp_path, **sections)))
+    ray.shutdown()
+    assert results.teachers[1].on_b is not None
+    assert 0 <= results.students[0].score <= 1
+    assert (tmp_path / "tiny" / "report.html").is_file()
+    assert results.credit == "made for a test"
