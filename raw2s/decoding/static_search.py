@@ -111,7 +111,7 @@ def _take_step(
     with grouped_heads(model, step_attention.NAME):
         logits_BMV = next_token_logits(model, now.token_BM, mask, position_BM, cache, head=head)
     if head:
-        logits_BMV[..., len(output_head(model).weight) :] = NEVER
+        logits_BMV[..., len(output_head(model).get_parameter("weight")) :] = NEVER
     advance(now, logits_BMV, end_id)
     beams.copy_(now)
 
