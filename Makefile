@@ -26,6 +26,7 @@ fast: env  # the tests that need no Ray
 triton: .venv-triton/.installed
 	PYTHONPATH=. .venv-triton/bin/python tests/losses/compile_kernels.py
 	TRITON_INTERPRET=1 OMP_NUM_THREADS=1 .venv-triton/bin/python -m pytest --confcutdir tests/losses tests/losses/test_triton_rows.py
+	TRITON_INTERPRET=1 OMP_NUM_THREADS=1 .venv-triton/bin/python -m pytest --noconftest tests/decoding/test_step_kernels.py
 
 .venv-triton/.installed: requirements-triton.txt
 	$(PYTHON) -m venv .venv-triton
