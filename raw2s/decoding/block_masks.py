@@ -47,11 +47,14 @@ def block_mask(rows: PackedRows, window: int | None = None) -> Any:
     """
     from torch.nn.attention.flex_attention import BlockMask  # imports torch's compiler  # noqa: PLC0415
 
-    end_RT, position_RT = rows.end_RT, rows.position_ids_RT
+    end_RT, position_RT = (
+        rows.end_RT.int(),
+        rows.position_ids_RT.int(),
+    )  # the kernel compares them at every score: 64 bits cost twice
     width = end_RT.shape[1]
     blocks = -(-width // BLOCK)
     end_RBK = F.pad(end_RT, (0, blocks * BLOCK - width)).unflatten(1, (blocks, BLOCK))
-    first_B = torch.arange(0, blocks * BLOCK, BLOCK, device=end_RT.device)
+    first_B = torch.arange(0, blocks * BLOCK, BLOCK, device=end_RT.device, dtype=torch.int32)
     earlier_BB = first_B < first_B[:, None]
     seen_RBB = (earlier_BB & (end_RBK.amax(dim=2)[:, None] > first_B[:, None])) | (first_B == first_B[:, None])
     full_RBB = earlier_BB & (end_RBK.amin(dim=2)[:, None] >= first_B[:, None] + BLOCK)
@@ -94,7 +97,11 @@ def _attention(
         return sdpa_attention_forward(module, query, key, value, attention_mask, **options)
     attend: Any = flex_attention if torch.compiler.is_compiling() else _compiled_attention()
     shared = query.shape[1] != key.shape[1]
-    out = attend(query, key, value, block_mask=attention_mask, scale=options.get("scaling"), enable_gqa=shared)
+    # A graph for any width cannot see that it is whole blocks, and would check every load.
+    whole: Any = {"IS_DIVISIBLE": True} if query.is_cuda and query.shape[2] % BLOCK == 0 else None
+    out = attend(
+        query, key, value, block_mask=attention_mask, scale=options.get("scaling"), enable_gqa=shared, kernel_options=whole
+    )
     return out.transpose(1, 2).contiguous(), None
 
 

@@ -5,7 +5,6 @@ What there is one or two of in a row is in fp64, many rows at a time.
 """
 
 from functools import cache
-from typing import Any
 
 import torch
 from torch import Tensor
