@@ -216,6 +216,16 @@ def test_batches_keep_to_the_token_budget(model, tokenizer, monkeypatch):
     assert 1 < len(shapes) < len(prompts)
 
 
+@given(st.lists(st.integers(1, 50), min_size=1, max_size=30), st.integers(1, 200))
+def test_the_least_budget_needs_no_more_batches_and_one_token_less_does(lengths, most):
+    def batches(tokens):
+        return len(list(scoring._runs(lengths, range(len(lengths)), tokens)))
+
+    least = scoring._least_that_needs_no_more(most, batches)
+    assert least <= most and batches(least) == batches(most)
+    assert least == 0 or batches(least - 1) > batches(most)
+
+
 def test_a_half_precision_model_is_normalised_in_fp32(llama, tokenizer):
     half, full = (
         torch.tensor([value for scores in scores_of(each, tokenizer).values() for score in scores for value in score])
