@@ -31,7 +31,8 @@ def edl_rows(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """As its namesake, of (n, V) fp32 logits; `with_grad`, their gradient is in their `gradient_memory`, else they are left alone."""
     rows, vocabulary = logits.shape
-    token, token_prob, row_weight = (None if x is None else x.contiguous() for x in (token, token_prob, row_weight))
+    token = token.contiguous()
+    token_prob, row_weight = (None if x is None else x.contiguous() for x in (token_prob, row_weight))
     limit, (g, q) = finite(settings.logit_clamp), coefficients()
     clamped = settings.evidence == "exp" and limit > 0
     apart = clamped or settings.evidence != "exp"
