@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from importlib.util import find_spec
 
 from raw2s.config import RunConfig
+from raw2s.decoding.tokens import positions_of
 from raw2s.errors import ConfigError
 from raw2s.methods import method_of
 from raw2s.models.load import load_model_config, model_source
@@ -113,7 +114,7 @@ def _check_model_fits(config: RunConfig, task: Task, key: str, model: str) -> No
         beams = getattr(config, name).beams
         if beams > sizes.vocab_size:
             raise ConfigError(f"{name}.beams: {beams} beams are more than the {sizes.vocab_size} pieces of {model}; lower it")
-    positions = getattr(sizes, "max_position_embeddings", None)
+    positions = positions_of(sizes)
     if positions is not None and config.labeling.max_new_tokens >= positions:
         raise ConfigError(
             f"labeling.max_new_tokens: {config.labeling.max_new_tokens} leaves no room for a prompt in the {positions} "

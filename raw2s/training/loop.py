@@ -186,7 +186,7 @@ def _forward(
     packed: PackedModel = run.engine.module
     batch = collate(taken, run.tokenizer, packed.hidden_size, packed.layout).to(run.engine.device)
     loss, logged = run.engine(batch, objective)
-    work = (sum(row.length for row in taken), batch.rows.input_ids_RT.numel(), len(batch.predictor_N))
+    work = (batch.rows.tokens, batch.rows.input_ids_RT.numel(), len(batch.predictor_N))
     logged = {"loss": loss.detach(), **logged} | {
         key: torch.tensor(float(count), device=loss.device) for key, count in zip(WORK, work, strict=True)
     }
