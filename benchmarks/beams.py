@@ -1,12 +1,12 @@
 """Beams: our search, which forwards a prompt once, against Hugging Face `generate`, with the CTranslate2 backend beside it."""
 
 import tempfile
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
+import harness
 import torch
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import AutoModelForCausalLM, GenerationConfig, GPT2Config, PreTrainedTokenizerFast
@@ -77,20 +77,17 @@ def _measure_shape(model: Any, tokenizer: Any, generator: Any, tokens: int, beam
         "ctranslate2": lambda: named(ctranslate2_beams.generate_beams(generator, model.config, tokenizer, prompts, **options)),
     }
     with torch.inference_mode():
-        found = {name: variant() for name, variant in variants.items()}
-        for name, beams_found in found.items():
-            for each, expected in zip(beams_found, found["generate"], strict=True):
-                assert [text for text, _ in each] == [text for text, _ in expected], f"{name} finds other beams"
-                assert max(abs(a - b) for (_, a), (_, b) in zip(each, expected, strict=True)) < 1e-4, f"{name} scores otherwise"
-        least = dict.fromkeys(variants, float("inf"))
-        for _ in range(repeats):
-            for name, variant in variants.items():
-                start = time.process_time()
-                variant()
-                least[name] = min(least[name], time.process_time() - start)
+        least = harness.least(harness.timed(variants, repeats, parity=_same))
     return {
         "shape": {"prompts": PROMPTS, "prompt_tokens": tokens, "beams": beams, "new_tokens": NEW_TOKENS},
         "parameters": model.num_parameters(), "cpu_seconds": least,
         "times_faster_than_generate": least["generate"] / least["raw2s"],
         "ctranslate2_times_faster_than_generate": least["generate"] / least["ctranslate2"],
     }  # fmt: skip
+
+
+def _same(found: dict[str, Found]) -> None:
+    for name, beams_found in found.items():
+        for each, expected in zip(beams_found, found["generate"], strict=True):
+            assert [text for text, _ in each] == [text for text, _ in expected], f"{name} finds other beams"
+            assert max(abs(a - b) for (_, a), (_, b) in zip(each, expected, strict=True)) < 1e-4, f"{name} scores otherwise"

@@ -7,16 +7,17 @@ A third run tests on the whole official test set, training nothing: its scores a
 Memory is proportional set size, summed over the job and every process it started, sampled every three seconds: shared pages count once.
 """
 
-import argparse
-import json
 import subprocess
 import sys
 import tempfile
 import time
-from datetime import UTC, datetime
 from pathlib import Path
 
+import harness
 import psutil
+
+from raw2s.pipeline.artifacts import LIBRARIES
+from raw2s.results import Results
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -41,8 +42,8 @@ def run(config: Path, storage: Path, *overrides: str) -> tuple[float, float, str
     return seconds, peak / 2**30, text
 
 
-def read_results(storage: Path) -> dict:
-    return json.loads(next(storage.glob("*/results.json")).read_text())
+def read_results(storage: Path) -> Results:
+    return Results.read(next(storage.glob("*/results.json")).parent)
 
 
 def family(pid: int) -> list[psutil.Process]:
@@ -61,9 +62,8 @@ def proportional_set_size(process: psutil.Process) -> int:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = harness.parser(__doc__, "demo.json")
     parser.add_argument("--config", type=Path, default=ROOT / "configs" / "demo.yaml")
-    parser.add_argument("--out", type=Path, default=ROOT / "benchmarks" / "results" / "demo.json")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         storage = Path(folder)
@@ -74,14 +74,14 @@ def main() -> None:
         whole = read_results(storage)
     print(text, whole_text)
     measured = {
-        "date": datetime.now(UTC).date().isoformat(),
+        "environment": harness.environment(*LIBRARIES),
         "seconds": round(seconds, 1),
         "seconds_cached": round(cached_seconds, 1),
         "peak_memory_gib": round(peak, 2),
-        "results": results,
-        "results_whole_test_set": whole,
+        "results": results.plain(),
+        "results_whole_test_set": whole.plain(),
     }
-    arguments.out.write_text(json.dumps(measured, indent=1) + "\n")
+    harness.write(arguments.out, measured)
     print({key: value for key, value in measured.items() if not key.startswith("results")})
 
 

@@ -7,8 +7,10 @@ import traceback
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import torch
 from transformers import AutoModelForCausalLM, GPT2Config, LlamaConfig, PretrainedConfig, PreTrainedModel
@@ -94,7 +96,7 @@ def made_model(config: PretrainedConfig, device: torch.device) -> PreTrainedMode
 
 
 def prepare(model: PreTrainedModel, how: Sequence[str]) -> None:
-    """The model as one variant has it: `blocks`, `compile`, `liger` (for good); nothing is today's path."""
+    """The model as one variant has it: `blocks`, `compile`, `compile each shape`, `liger` (for good); nothing is today's path."""
     torch._dynamo.reset()
     model.set_attn_implementation("sdpa")
     for layer in decoder_layers(model):
@@ -107,3 +109,6 @@ def prepare(model: PreTrainedModel, how: Sequence[str]) -> None:
         use_block_masks(model)
     if "compile" in how:
         compile_layers(model)
+    if "compile each shape" in how:
+        with patch.object(torch, "compile", partial(torch.compile, dynamic=False)):
+            compile_layers(model)

@@ -19,13 +19,17 @@ Score = Callable[[PreTrainedModel, list[Ids], list[list[Ids]]], Tensor]
 
 def packed_score(model: PreTrainedModel, prompts: list[Ids], candidates: list[list[Ids]]) -> Tensor:
     """Summed log P of every candidate."""
-    scored = scoring.continuation_logprobs(model, prompts, candidates, filler=0)
+    scored = scoring.continuation_logprobs(model, prompts, candidates, padding=0)
     return torch.tensor([sum(score) for scores in scored for score in scores])
 
 
 def todays_score(model: PreTrainedModel, prompts: list[Ids], candidates: list[list[Ids]]) -> Tensor:
-    """As at d5f8c63 on CUDA: the vocabulary in blocks of 256 MB."""
-    with patch.object(scoring, "_token_logprobs", scoring._logprobs_by_columns), patch.object(scoring, "HEAD_ELEMENTS", 2**26):
+    """As at d5f8c63 on CUDA: rows of whatever shape, the vocabulary in blocks of 256 MB."""
+    with (
+        patch.object(scoring, "layout_for", lambda _: "rows"),
+        patch.object(scoring, "_token_logprobs", scoring._logprobs_by_columns),
+        patch.object(scoring, "HEAD_ELEMENTS", 2**26),
+    ):
         return packed_score(model, prompts, candidates)
 
 
@@ -56,6 +60,7 @@ def scoring_part(report: Report) -> None:
     variants: dict[str, tuple[tuple[str, ...], Score, int]] = {
         "today": ((), todays_score, 5),
         "blocks + compile": (("blocks", "compile"), packed_score, 9),
+        "blocks + compile each shape": (("blocks", "compile each shape"), packed_score, 5),
         "fused head": ((), packed_score, 5),
         "blocks": (("blocks",), packed_score, 5),
         "logits_to_keep": ((), keep, 1),
@@ -70,9 +75,9 @@ def scoring_part(report: Report) -> None:
             error_C = (score(model, prompts, candidates) - exact).abs()
             first = time.perf_counter() - start
             errors[name] = error_C.mean().item()
-            assert errors[name] < 1.5 * errors["today"] + 1e-3, (
-                f"scores are {errors[name]} from fp32's, today's {errors['today']}"
-            )
+            far = errors[name] > 1.5 * errors["today"] + 1e-3
+            # The ways of transformers alone round logits to bf16.
+            assert score is not packed_score or not far, f"{errors[name]} nats off fp32's, today's {errors['today']}"
             score(model, prompts, candidates)
             times = []
             for _ in range(repeats):

@@ -13,8 +13,9 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from raw2s.decoding import spread_word_scores
-from raw2s.decoding.heads import hidden_at, layout_for, output_head
-from raw2s.decoding.packing import token_tree
+from raw2s.decoding.block_masks import takes_block_masks
+from raw2s.decoding.heads import hidden_at, output_head
+from raw2s.decoding.packing import Layout, token_tree
 from raw2s.losses import FusedHead, linear_cross_entropy, linear_edl_loss, linear_log_probs
 from raw2s.models.layers import checkpoint_layers
 from raw2s.training.batching import Batch, TokenRow, TokenSequence, collate
@@ -42,7 +43,9 @@ def random_rows(sizes: Sizes, draw: random.Random, *, short: bool = False) -> li
 
 
 def pack(model: PreTrainedModel, rows: Sequence[TokenRow]) -> Batch:
-    return collate(rows, SimpleNamespace(pad_token_id=0), model.config.hidden_size, layout_for(model))  # type: ignore[arg-type]
+    """In one row where the model takes block masks, else in rows of whatever shape, as at d5f8c63."""
+    layout: Layout = "one_row" if takes_block_masks(model) else "rows"
+    return collate(rows, SimpleNamespace(pad_token_id=0), model.config.hidden_size, layout)  # type: ignore[arg-type]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -9,38 +9,37 @@ its Ray. Two workers, ZeRO 2, EDL with soft labels and dropout, checkpoints ever
 import hashlib
 import json
 import os
-import platform
 import random
 import signal
 import subprocess
 import sys
 import tempfile
 import time
-from argparse import ArgumentParser
 from collections.abc import Callable
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import harness
 import psutil
 
 from raw2s.config import RayConfig, TrainingConfig
 from raw2s.decoding.bridge import words
+from raw2s.labels.rows import TextTarget, TrainingRow
+from raw2s.methods.evidential import EvidentialSection
 from raw2s.models.load import load_model, load_tokenizer
-from raw2s.pipeline.artifacts import versions
-from raw2s.pipeline.execute import start_ray
-from raw2s.tasks import get_task
-from raw2s.tasks.slurp import draw_slurp
+from raw2s.pipeline.artifacts import LIBRARIES
+from raw2s.pipeline.local_ray import start_ray
+from raw2s.tasks import draw_halves
+from raw2s.tasks.slurp_slots import SlotsSection
 from raw2s.training.fit import fit
-from raw2s.training.job import Job, LossSettings
-from raw2s.training.rows import TextTarget, TrainingRow
+from raw2s.training.job import Job
 
 ROWS, EPOCHS, BATCH, EVERY = 160, 2, 4, 3
 KINDS = ("worker", "mid-checkpoint", "driver")
 
 
 def main() -> None:
-    parser = ArgumentParser(description=__doc__, usage="%(prog)s [--kills N] [--seed N]")
+    parser = harness.parser(__doc__, "kills.json")
     parser.add_argument("--kills", type=int, default=10)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--train", type=Path, help="(the driver that is killed) train in this folder")
@@ -59,10 +58,7 @@ def main() -> None:
         killed = run(Path(folder) / "killed", kinds, draw)
         seconds_killed = time.perf_counter() - start
     result = {
-        "date": datetime.now(UTC).date().isoformat(),
-        "machine": f"{platform.processor() or platform.machine()}, {os.cpu_count()} hyperthreads",
-        "versions": versions(),
-        "seed": arguments.seed,
+        "environment": harness.environment(*LIBRARIES, seed=arguments.seed),
         "steps": EPOCHS * ROWS // BATCH,
         "checkpoint_every": EVERY,
         "kills": killed["kills"],
@@ -71,8 +67,7 @@ def main() -> None:
         "seconds": {"alone": round(seconds_alone, 1), "killed": round(seconds_killed, 1)},
     }
     print(json.dumps(result, indent=1))
-    file = Path(__file__).parent / "results" / "kills.json"
-    file.write_text(json.dumps(result, indent=1) + "\n")
+    harness.write(arguments.out, result)
     sys.exit(0 if result["weights_identical"] and result["curve_identical"] else 1)
 
 
@@ -115,13 +110,14 @@ def checksums(folder: Path) -> list[str]:
 def prepare(folder: Path, rows: int) -> None:
     """The rows and a base model that draws dropout."""
     (folder / "out").mkdir(parents=True)
-    examples = get_task("slurp_slots").examples(draw_slurp("pool", 1, rows, seed=1)["student"], "short")
+    examples = draw_halves(SlotsSection(n_teacher=1, n_student=rows), seed=1).student
     with (folder / "rows.jsonl").open("w") as file:
         for example in examples:
-            scores = [[-0.1 * w for w in range(len(words(example["target"])) + 1)]]
-            target = TextTarget(text=example["target"], weights=[1.0], word_logprobs=scores)
+            text = str(example["target"])
+            scores = [[-0.1 * w for w in range(len(words(text)) + 1)]]
+            target = TextTarget(text=text, weights=[1.0], word_logprobs=scores)
             file.write(json.dumps(TrainingRow(id=example["id"], prompt=example["prompt"], targets=[target])) + "\n")
-    model = load_model("tiny-gpt2", "generation")
+    model = load_model("tiny-gpt2", "text")
     model.config.resid_pdrop = model.config.attn_pdrop = model.config.embd_pdrop = 0.1
     model.save_pretrained(folder / "base")
     load_tokenizer("tiny-gpt2").save_pretrained(folder / "base")
@@ -130,7 +126,7 @@ def prepare(folder: Path, rows: int) -> None:
 def train(folder: Path) -> None:
     """What the driver process does; it goes on where one that was killed left off."""
     start_ray(RayConfig(num_cpus=4))
-    fit(job(folder), folder / "out", folder / "parts")
+    fit(job(folder), folder / "out", folder / "parts", board=None)
 
 
 def job(folder: Path) -> Job:
@@ -138,8 +134,19 @@ def job(folder: Path) -> Job:
         epochs=EPOCHS, batch_size=BATCH, micro_batch_size=1, workers=2, zero_stage=2, checkpoint_every=EVERY, max_failures=100
     )
     rows = str(folder / "rows.jsonl")
-    loss = LossSettings(edl=True, kl_weight=1e-6, gamma_max=0.1)
-    return Job(str(folder / "base"), "slurp_slots", "generation", (), "supervised", rows, rows, training, loss, 1, None, "killed")
+    return Job(
+        name="killed",
+        model=str(folder / "base"),
+        task="slurp_slots",
+        form="text",
+        classes=(),
+        rows="targets",
+        train_file=rows,
+        validation_file=rows,
+        training=training,
+        loss=EvidentialSection(kl_weight=1e-6, gamma_max=0.1),
+        seed=1,
+    )
 
 
 def start(folder: Path) -> subprocess.Popen[bytes]:

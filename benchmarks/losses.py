@@ -7,25 +7,17 @@ variant beyond that of a process that only makes the inputs. Liger and TRL are m
 them on PYTHONPATH; they are no dependency). The GPU part writes losses_gpu.json beside the other results, where there is a GPU.
 """
 
-import argparse
-import importlib.metadata
-import json
 import math
-import platform
-import statistics
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from functools import partial
-from pathlib import Path
 from typing import Any
 
+import harness
 import torch
 import torch.nn.functional as F
-from cpu import cpu_name
 from torch import Tensor
 from torch.nn import LinearCrossEntropyOptions
 
@@ -243,15 +235,8 @@ def measure(part: str, repeats: int) -> dict[str, Any]:
     x = Inputs.make(*SHAPES[part])
     parity = assert_parity(part, x)
     variants = VARIANTS[part](x)
-    seconds: dict[str, list[float]] = {name: [] for name in variants}
-    for i in range(repeats + 1):
-        for name, loss in variants.items():
-            start = time.process_time()
-            x.grads(loss)
-            if i:  # the first round warms up
-                seconds[name].append(time.process_time() - start)
     result: dict[str, Any] = {"shape": dict(zip(("N", "H", "V"), SHAPES[part], strict=True)), "parity": parity}
-    result["cpu_seconds"] = {name: {"min": min(s), "median": statistics.median(s)} for name, s in seconds.items()}
+    result["cpu_seconds"] = harness.timed({name: partial(x.grads, loss) for name, loss in variants.items()}, repeats)
     if part in ("32k", "128k"):
         base = peak_mib(part, "nothing")
         result["extra_mib"] = {name: round(peak_mib(part, name) - base) for name in variants}
@@ -270,8 +255,7 @@ def print_peak(part: str, variant: str) -> None:
     small.grads(partial(autograd_edl, small))  # libraries load on first use
     if variant != "nothing":
         x.grads(VARIANTS[part](x)[variant])
-    status = Path("/proc/self/status").read_text()
-    print(int(status.split("VmHWM:")[1].split()[0]) / 1024)
+    print(harness.peak_mib())
 
 
 def ratios(part: str, result: dict[str, Any]) -> dict[str, dict[str, float | bool]]:
@@ -350,24 +334,8 @@ def on_gpu(repeats: int) -> dict[str, Any]:
     return results
 
 
-def environment() -> dict[str, Any]:
-    versions = {}
-    for name in ("torch", "numpy", "liger-kernel", "trl"):
-        try:
-            versions[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            versions[name] = None
-    return {
-        "date": datetime.now(UTC).date().isoformat(), "python": platform.python_version(), "versions": versions,
-        "cpu": cpu_name(), "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None, "threads": torch.get_num_threads(),
-    }  # fmt: skip
-
-
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("parts", nargs="*", metavar="PART", help=f"of {', '.join([*SHAPES, 'gpu'])}; all if none is given")
-    parser.add_argument("--repeats", type=int, default=5)
-    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "losses.json")
+    parser = harness.parser(__doc__, "losses.json", parts=[*SHAPES, "gpu"], repeats=5)
     parser.add_argument(
         "--memory", nargs=2, metavar=("PART", "VARIANT"), help="print the peak memory in MiB of one run, and nothing else"
     )
@@ -375,22 +343,19 @@ def main() -> None:
     torch.set_num_threads(1)
     if arguments.memory:
         return print_peak(*arguments.memory)
-    results = json.loads(arguments.out.read_text()) if arguments.out.exists() else {}
+    gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else None
+    environment = harness.environment("torch", "numpy", "liger-kernel", "trl", gpu=gpu, threads=torch.get_num_threads())
     for part in arguments.parts or [*SHAPES, "gpu"]:
-        if part == "gpu":
-            note = "measured: losses_gpu.json" if torch.cuda.is_available() else "skipped: no CUDA device on this machine"
-            print(f"gpu: {note}")
-            results["gpu"] = note
-            if torch.cuda.is_available():
-                gpu = {"environment": environment(), "heads": on_gpu(arguments.repeats)}
-                arguments.out.with_name("losses_gpu.json").write_text(json.dumps(gpu, indent=2) + "\n")
-        else:
+        if part != "gpu":
             result = measure(part, arguments.repeats)
-            results[part] = {"environment": environment(), "ratios": ratios(part, result), **result}
-            for name, ratio in results[part]["ratios"].items():
+            claims = ratios(part, result)
+            harness.write_part(arguments.out, part, {"ratios": claims, **result}, environment)
+            for name, ratio in claims.items():
                 print(f"{part}: {name}: {ratio['measured']} (bar {ratio['bar']}, {'met' if ratio['met'] else 'NOT met'})")
-        arguments.out.parent.mkdir(parents=True, exist_ok=True)
-        arguments.out.write_text(json.dumps(results, indent=2) + "\n")
+        elif gpu is None:
+            print("gpu: skipped, no CUDA device on this machine")
+        else:
+            harness.write_part(arguments.out.with_name("losses_gpu.json"), "heads", on_gpu(arguments.repeats), environment)
 
 
 if __name__ == "__main__":

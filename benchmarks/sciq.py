@@ -8,35 +8,32 @@ random splits; the crowd methods see all items' votes and no truth. Intervals ho
 teacher is the best on the test part: no one could have known it. Differences to it are paired, with their standard error over items.
 """
 
-import argparse
 import gzip
 import json
-import platform
 import tempfile
 import time
 from collections.abc import Callable
-from datetime import UTC, datetime
-from importlib.metadata import version
 from pathlib import Path
 
+import harness
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from scipy.special import softmax
 
 from raw2s.evaluation.calibration import calibration_metrics, fit_temperature, negative_log_likelihood
-from raw2s.labeling.crowd import Method, combine_votes
-from raw2s.labeling.label_files import class_probabilities, read_label_file
-from raw2s.labeling.weights import fit_weights
+from raw2s.labels.crowd import CrowdMethod, combine_votes
+from raw2s.labels.label_files import class_probabilities, read_label_file
+from raw2s.labels.weights import fit_weights
 
-ROOT = Path(__file__).resolve().parents[1]
+LABELS = Path(__file__).resolve().parents[2] / "shared" / "data" / "sciq_weak_labels"
 CLASSES = ("0", "1")
 MODELS = ["gpt2", "gpt2-medium", "gpt2-large", "gpt2-xl"]
 SETS = ["seed0_xent", "seed1_xent", "seed1_logconf"]
 DEVEL = 1_000
 TOLERANCE = 0.005
 """How far a fitted combination may fall below the best single teacher."""
-CROWD: tuple[Method, ...] = ("majority", "dawid_skene", "mace")
+CROWD: tuple[CrowdMethod, ...] = ("majority", "dawid_skene", "mace")
 
 
 def teachers_of(name: str, source: Path, folder: Path) -> tuple[np.ndarray, np.ndarray]:
@@ -161,25 +158,17 @@ def measured(name: str, source: Path, folder: Path, splits: int) -> dict:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--labels", type=Path, default=Path("/work/shared/data/sciq_weak_labels"))
+    parser = harness.parser(__doc__, "sciq.json")
+    parser.add_argument("--labels", type=Path, default=LABELS)
     parser.add_argument("--splits", type=int, default=50)
-    parser.add_argument("--out", type=Path, default=ROOT / "benchmarks" / "results" / "sciq.json")
     arguments = parser.parse_args()
     if not arguments.labels.is_dir():
         print(f"skipped: {arguments.labels} is absent; give the folder of the weak labels with --labels")
         return
     with tempfile.TemporaryDirectory() as folder:
         sets = {name: measured(name, arguments.labels, Path(folder), arguments.splits) for name in SETS}
-    results = {
-        "measured": datetime.now(UTC).isoformat(timespec="seconds"),
-        "machine": platform.processor() or platform.machine(),
-        "versions": {name: version(name) for name in ("numpy", "scipy", "crowd-kit")},
-        "split_seeds": list(range(arguments.splits)),
-        "sets": sets,
-    }
-    arguments.out.parent.mkdir(parents=True, exist_ok=True)
-    arguments.out.write_text(json.dumps(results, indent=1) + "\n")
+    environment = harness.environment("numpy", "scipy", "crowd-kit")
+    harness.write(arguments.out, {"environment": environment, "split_seeds": list(range(arguments.splits)), "sets": sets})
     for name, own in sets.items():
         print(name)
         for way, scores in own["ways"].items():

@@ -3,10 +3,11 @@
 CPU time of one thread, variants in turn, the least of the repeats; every variant's scores are checked against the others first.
 """
 
-import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
+import harness
 import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
@@ -114,7 +115,7 @@ def expanded(model: PreTrainedModel, prompts: list[Ids], candidates: list[list[I
 
 
 def packed(model: PreTrainedModel, prompts: list[Ids], candidates: list[list[Ids]]) -> Tensor:
-    scored = continuation_logprobs(model, prompts, candidates, filler=0)
+    scored = continuation_logprobs(model, prompts, candidates, padding=0)
     return torch.tensor([sum(score) for scores in scored for score in scores])
 
 
@@ -122,17 +123,14 @@ def cpu_seconds(
     variants: dict[str, Score], model: PreTrainedModel, prompts: list[Ids], candidates: list[list[Ids]], repeats: int
 ) -> dict[str, float]:
     """The least CPU time of each, the variants in turn. Raises AssertionError when one scores differently."""
-    scores = {name: score(model, prompts, candidates) for name, score in variants.items()}
-    for name, sums in scores.items():
-        difference = (sums - scores["packed"]).abs().max().item()
-        assert difference < 1e-3, f"{name} differs by {difference}"
-    least = dict.fromkeys(variants, float("inf"))
-    for _ in range(repeats):
-        for name, score in variants.items():
-            start = time.process_time()
-            score(model, prompts, candidates)
-            least[name] = min(least[name], time.process_time() - start)
-    return least
+
+    def same(scores: dict[str, Tensor]) -> None:
+        for name, sums in scores.items():
+            difference = (sums - scores["packed"]).abs().max().item()
+            assert difference < 1e-3, f"{name} differs by {difference}"
+
+    calls = {name: partial(score, model, prompts, candidates) for name, score in variants.items()}
+    return harness.least(harness.timed(calls, repeats, parity=same))
 
 
 def long_prompts(repeats: int) -> list[dict[str, Any]]:
@@ -180,7 +178,7 @@ def demo_candidates() -> tuple[list[str], list[list[str]]]:
     prompts = [row["text"] + "\n" for row in pool_rows()[:DEMO_PROMPTS]]
     pooled: list[dict[str, None]] = [{} for _ in prompts]
     for name in TEACHERS:
-        found = generate_beams(load_model(name, "generation"), load_tokenizer(name), prompts, beams=3, max_new_tokens=24)
+        found = generate_beams(load_model(name, "text"), load_tokenizer(name), prompts, beams=3, max_new_tokens=24)
         for texts, candidates in zip(pooled, found, strict=True):
             texts.update(dict.fromkeys(candidate.text for candidate in candidates))
     return prompts, [list(texts) for texts in pooled]
@@ -190,7 +188,7 @@ def demo(repeats: int) -> list[dict[str, Any]]:
     prompts, candidates = demo_candidates()
     results: list[dict[str, Any]] = []
     for name in TEACHERS:
-        model, tokenizer = load_model(name, "generation"), load_tokenizer(name)
+        model, tokenizer = load_model(name, "text"), load_tokenizer(name)
         ids = [encode_prompt(tokenizer, prompt) for prompt in prompts]
         texts = [[encode_target(tokenizer, text)[0] for text in each] for each in candidates]
         seconds = cpu_seconds({"packed": packed, "padded pairs": padded_pairs}, model, ids, texts, repeats)

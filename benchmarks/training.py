@@ -8,25 +8,20 @@ first: collation, logging and optimizer included, imports and tokenisation not. 
 TRL must be importable (put it on PYTHONPATH; it is no dependency).
 """
 
-import argparse
-import importlib.metadata
 import json
 import os
 import random
 import shutil
-import statistics
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable
-from datetime import UTC, datetime
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
+import harness
 import torch
-from cpu import cpu_name
 from datasets import Dataset
 from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
@@ -45,12 +40,16 @@ from transformers import (
 from raw2s.config import TrainingConfig
 from raw2s.decoding.scoring import target_logprobs
 from raw2s.decoding.tokens import encode_prompt, encode_target
+from raw2s.labels.rows import RowKind, TextTarget, TrainingRow
+from raw2s.methods import LossSection
+from raw2s.methods.cross_entropy import CrossEntropySection
+from raw2s.methods.evidential import EvidentialSection
+from raw2s.methods.preference import PreferenceSection
 from raw2s.models.load import load_model, load_tokenizer
-from raw2s.tasks import get_task
-from raw2s.tasks.slurp import draw_slurp
+from raw2s.tasks import draw_halves
+from raw2s.tasks.slurp_slots import SlotsSection
 from raw2s.training.batching import plan_epoch, tokenize_row
-from raw2s.training.job import Job, LossSettings
-from raw2s.training.rows import Form, TextTarget, TrainingRow
+from raw2s.training.job import Job
 
 VOCABULARY, END = 50257, "<|endoftext|>"
 SEED, LEARNING_RATE, BETA, KL_WEIGHT = 7, 1e-4, 0.1, 1e-4
@@ -61,7 +60,7 @@ PAIRS = {"cdpo P192/C32": (192, 32), "cdpo P64/C64": (64, 64)}
 N_PAIRS, PAIR_BATCH = 24, 4
 UTTERANCES, UTTERANCE_BATCH = 256, 16
 GROUPED = "HF Trainer, grouped by length"
-"""Its best: rows of like length share a batch, which spares filler; other batches than raw2s's, so another curve, and no bar."""
+"""Its best: rows of like length share a batch, which spares padding; other batches than raw2s's, so another curve, and no bar."""
 VARIANTS = {
     **dict.fromkeys(PAIRS, ("raw2s", "TRL DPOTrainer")),
     "supervised": ("raw2s", "HF Trainer", "TRL SFTTrainer", GROUPED),
@@ -98,7 +97,7 @@ def prepare(case: str, folder: Path) -> dict[str, Any]:
     GPT2LMHeadModel(config).save_pretrained(base)
     tokenizer.save_pretrained(base)
     rows = preference_rows(case, base) if case in PAIRS else supervised_rows()
-    tokenized = [tokenize_row(row, tokenizer, form(case)) for row in rows]
+    tokenized = [tokenize_row(row, tokenizer, row_kind(case)) for row in rows]
     plan = plan_epoch(
         [row.length for row in tokenized], batch_size=batch_size(case), micro_batches=1, workers=1, rank=0, seed=SEED * 100_003
     )
@@ -109,8 +108,16 @@ def prepare(case: str, folder: Path) -> dict[str, Any]:
     return {"rows": len(rows), "batch_size": batch_size(case), "real_tokens": sum(tokens), "longest_row": max(tokens)}
 
 
-def form(case: str) -> Form:
-    return "preference" if case in PAIRS else "supervised"
+def row_kind(case: str) -> RowKind:
+    return "pair" if case in PAIRS else "targets"
+
+
+def loss_section(case: str) -> LossSection:
+    if case in PAIRS:
+        return PreferenceSection(beta=BETA, label_smoothing=0)
+    if case == "edl":  # unchecked: no config may leave out the annealing, and the trainer beside it has none
+        return EvidentialSection.model_construct(kl_weight=KL_WEIGHT, kl_anneal_fraction=0.0)
+    return CrossEntropySection()
 
 
 def batch_size(case: str) -> int:
@@ -127,11 +134,11 @@ def preference_rows(case: str, base: str) -> list[TrainingRow]:
 
     prompts = [text(prompt_tokens) + " " for _ in range(N_PAIRS)]
     pairs = [[text(completion_tokens - 1), text(completion_tokens - 1)] for _ in prompts]
-    scored = target_logprobs(load_model(base, "generation"), load_tokenizer(base), prompts, pairs)
+    scored = target_logprobs(load_model(base, "text"), load_tokenizer(base), prompts, pairs)
     return [
         TrainingRow(
             id=i, prompt=prompt, chosen=chosen, rejected=rejected,
-            ref_chosen=sum(reference[0].logprobs), ref_rejected=sum(reference[1].logprobs),
+            ref_chosen=sum(reference[0].logprobs), ref_rejected=sum(reference[1].logprobs), margin=1.0,
         )
         for i, (prompt, (chosen, rejected), reference) in enumerate(zip(prompts, pairs, scored, strict=True))
     ]  # fmt: skip
@@ -139,12 +146,12 @@ def preference_rows(case: str, base: str) -> list[TrainingRow]:
 
 def supervised_rows() -> list[TrainingRow]:
     """SLURP's utterances and annotated slots."""
-    examples = get_task("slurp_slots").examples(draw_slurp("pool", 1, UTTERANCES, seed=SEED)["student"], "short")
+    examples = draw_halves(SlotsSection(n_teacher=1, n_student=UTTERANCES), SEED).student
     return [TrainingRow(id=e["id"], prompt=e["prompt"], targets=[TextTarget(text=e["target"], weights=[1.0])]) for e in examples]
 
 
 def raw2s(case: str, folder: Path) -> tuple[list[float], list[float]]:
-    """The loop itself, as a Ray Train worker runs it. Its board is told of every step."""
+    """The loop itself, as a Ray Train worker runs it. What it publishes of every step is kept."""
     os.environ |= {
         "DS_ACCELERATOR": "cpu", "RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29500",
     }  # fmt: skip
@@ -153,21 +160,31 @@ def raw2s(case: str, folder: Path) -> tuple[list[float], list[float]]:
 
     clock: list[float] = []
     losses: list[float] = []
-    board = SimpleNamespace(
-        update=SimpleNamespace(remote=lambda *_: clock.append(time.process_time())),
-        record=SimpleNamespace(remote=lambda _, point: losses.append(point["loss"])),
-    )
+
+    def publish(done: int, total: int, note: str, point: dict[str, float] | None) -> None:
+        clock.append(time.process_time())
+        if point is not None:
+            losses.append(point["loss"])
+
     training = TrainingConfig(
         epochs=1, batch_size=batch_size(case), micro_batch_size=batch_size(case), learning_rate=LEARNING_RATE, schedule="constant",
         zero_stage=0, checkpoint_every=None,
     )  # fmt: skip
-    loss = LossSettings(beta=BETA, edl=case == "edl", kl_weight=KL_WEIGHT, kl_anneal_fraction=0.0)
-    rows = str(folder / "rows.jsonl")
-    job = Job(str(folder / "base"), "slurp_slots", "generation", (), form(case), rows, rows, training, loss, SEED, board, case)
-    if case in PAIRS:
-        (folder / "none.jsonl").touch()
-        job = Job(**(vars(job) | {"validation_file": str(folder / "none.jsonl")}))
-    train(job, 0, 1, None, lambda _, made: shutil.rmtree(made))
+    (folder / "none.jsonl").touch()
+    job = Job(
+        name=case,
+        model=str(folder / "base"),
+        task="slurp_slots",
+        form="text",
+        classes=(),
+        rows=row_kind(case),
+        train_file=str(folder / "rows.jsonl"),
+        validation_file=str(folder / "none.jsonl"),
+        training=training,
+        loss=loss_section(case),
+        seed=SEED,
+    )
+    train(job, 0, 1, checkpoint=None, report=lambda _, made: shutil.rmtree(made), publish=publish)
     return losses, clock
 
 
@@ -217,7 +234,7 @@ def trl_dpo(case: str, folder: Path) -> tuple[list[float], list[float]]:
 
     dataset = Dataset.from_list([{key: row[key] for key in ("prompt", "chosen", "rejected")} for row in rows_in_order(folder)])
     arguments = DPOConfig(**common_arguments(case, folder), beta=BETA, precompute_ref_log_probs=True, max_length=None)
-    model = load_model(str(folder / "base"), "generation")
+    model = load_model(str(folder / "base"), "text")
     return of_trainer(
         DPOTrainer(model, args=arguments, train_dataset=dataset, processing_class=load_tokenizer(str(folder / "base")))
     )
@@ -230,7 +247,7 @@ def trl_sft(case: str, folder: Path) -> tuple[list[float], list[float]]:
     tokenizer.pad_token = tokenizer.eos_token
     arguments = SFTConfig(**common_arguments(case, folder), max_length=None)
     dataset = Dataset.from_list(encoded_rows(folder, tokenizer))
-    model = load_model(str(folder / "base"), "generation")
+    model = load_model(str(folder / "base"), "text")
     return of_trainer(SFTTrainer(model, args=arguments, train_dataset=dataset, processing_class=tokenizer))
 
 
@@ -239,7 +256,7 @@ def hf_trainer(case: str, folder: Path, **more: Any) -> tuple[list[float], list[
     tokenizer.pad_token = tokenizer.eos_token
     kind = EvidentialTrainer if case == "edl" else Trainer
     return of_trainer(kind(
-        load_model(str(folder / "base"), "generation"), TrainingArguments(**common_arguments(case, folder) | more),
+        load_model(str(folder / "base"), "text"), TrainingArguments(**common_arguments(case, folder) | more),
         data_collator=DataCollatorForSeq2Seq(tokenizer), train_dataset=Dataset.from_list(encoded_rows(folder, tokenizer)),
     ))  # fmt: skip
 
@@ -274,8 +291,7 @@ def run_alone(case: str, variant: str, folder: Path) -> None:
     """What a variant's process does: train, and write curve, CPU seconds of the steps after the first, and peak memory."""
     torch.set_num_threads(1)
     losses, clock = RUNS[variant](case, folder)
-    peak = int(Path("/proc/self/status").read_text().split("VmHWM:")[1].split()[0]) / 1024
-    found = {"losses": losses, "cpu_seconds": clock[-1] - clock[0], "steps": len(clock) - 1, "peak_mib": peak}
+    found = {"losses": losses, "cpu_seconds": clock[-1] - clock[0], "steps": len(clock) - 1, "peak_mib": harness.peak_mib()}
     (folder / "found.json").write_text(json.dumps(found))
 
 
@@ -299,7 +315,7 @@ def measure(case: str, repeats: int) -> dict[str, Any]:
     for variant, found in runs.items():
         seconds = [run["cpu_seconds"] / run["steps"] for run in found]
         result["variants"][variant] = {
-            "cpu_seconds_per_step": {"min": min(seconds), "median": statistics.median(seconds)},
+            "cpu_seconds_per_step": harness.summary(seconds),
             "real_tokens_per_cpu_second": tokens_a_step / min(seconds),
             "peak_mib": min(run["peak_mib"] for run in found),
         }
@@ -327,31 +343,20 @@ def environment_of_a_run(folder: Path) -> dict[str, str]:
     }  # fmt: skip
 
 
-def environment() -> dict[str, Any]:
-    packages = ("torch", "transformers", "trl", "accelerate", "deepspeed", "datasets")
-    return {
-        "date": datetime.now(UTC).date().isoformat(), "machine": cpu_name(), "threads": 1, "seed": SEED,
-        "versions": {name: importlib.metadata.version(name) for name in packages},
-    }  # fmt: skip
-
-
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("cases", nargs="*", metavar="CASE", help=f"of {', '.join(VARIANTS)}; all if none is given")
-    parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "training.json")
+    parser = harness.parser(__doc__, "training.json", parts=VARIANTS, repeats=3)
     parser.add_argument("--alone", nargs=3, metavar=("CASE", "VARIANT", "FOLDER"), help="what the process of a variant runs")
     arguments = parser.parse_args()
     if arguments.alone:
         case, variant, folder = arguments.alone
         return run_alone(case, variant, Path(folder))
-    results = json.loads(arguments.out.read_text()) if arguments.out.exists() else {}
-    for case in arguments.cases or VARIANTS:
-        results[case] = {"environment": environment(), **measure(case, arguments.repeats)}
-        for variant, found in results[case]["against"].items():
+    libraries = ("torch", "transformers", "trl", "accelerate", "deepspeed", "datasets")
+    environment = harness.environment(*libraries, threads=1, seed=SEED)
+    for case in arguments.parts or VARIANTS:
+        measured = measure(case, arguments.repeats)
+        harness.write_part(arguments.out, case, measured, environment)
+        for variant, found in measured["against"].items():
             print(f"{case}: {found['times_faster']:.2f}x {variant} (bar {found.get('bar')}), memory {found['memory']:.2f}x")
-        arguments.out.parent.mkdir(parents=True, exist_ok=True)
-        arguments.out.write_text(json.dumps(results, indent=1) + "\n")
 
 
 if __name__ == "__main__":

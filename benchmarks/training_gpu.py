@@ -13,7 +13,6 @@ import math
 import random
 import time
 from datetime import UTC, datetime
-from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -21,10 +20,14 @@ from typing import Any
 import torch
 from transformers import AutoModelForCausalLM, LlamaConfig, PretrainedConfig
 
+from raw2s.config import TrainingConfig
 from raw2s.decoding.packing import token_tree
+from raw2s.methods import LossSection
+from raw2s.methods.cross_entropy import CrossEntropySection
+from raw2s.methods.evidential import EvidentialSection
 from raw2s.training.batching import Batch, TokenRow, TokenSequence, collate
-from raw2s.training.job import LossSettings
-from raw2s.training.objectives import Coefficients, PackedModel, token_loss
+from raw2s.training.job import Job
+from raw2s.training.objectives import Objective, PackedModel, objective_of
 from raw2s.training.throughput import WORK, Meter
 
 LLAMA = LlamaConfig(
@@ -34,7 +37,7 @@ LLAMA = LlamaConfig(
 """1.1 B parameters: the shape of TinyLlama."""
 PROMPTS, TEACHERS, STEPS, WARM_UP, SEED = 32, 3, 20, 5, 7
 PROMPT_TOKENS, TARGET_TOKENS = (280, 360), (10, 60)
-LOSSES = {"ce": LossSettings(gamma_max=0.2), "edl": LossSettings(edl=True, kl_weight=1e-5, gamma_max=0.2)}
+LOSSES = {"ce": CrossEntropySection(gamma_max=0.1), "edl": EvidentialSection(kl_weight=1e-5, gamma_max=0.1)}
 
 
 def random_row(i: int, vocabulary: int, draw: random.Random) -> TokenRow:
@@ -51,9 +54,16 @@ def random_row(i: int, vocabulary: int, draw: random.Random) -> TokenRow:
     return TokenRow(i, token_tree(prompt, targets), sequences, [], (), sum(map(len, targets)) / TEACHERS)
 
 
-def measure(
-    config: PretrainedConfig, loss: LossSettings, device: torch.device, prompts: int = PROMPTS, steps: int = STEPS
-) -> Any:
+def objective(loss: LossSection) -> Objective:
+    """At the last step of a run, where gamma and the regulariser's weight are whole."""
+    job = Job(
+        name="step", model="", task="", form="text", classes=(), rows="targets", train_file="", validation_file="",
+        training=TrainingConfig(), loss=loss, seed=SEED,
+    )  # fmt: skip
+    return objective_of(job, 1, 1)[0]
+
+
+def measure(config: PretrainedConfig, loss: LossSection, device: torch.device, prompts: int = PROMPTS, steps: int = STEPS) -> Any:
     """Figures of `steps` training steps on `prompts` prompts each, after `WARM_UP` more."""
     torch.manual_seed(SEED)
     draw = random.Random(SEED)
@@ -62,7 +72,6 @@ def measure(
     model = PackedModel(made.train())
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-5, fused=True)
     meter = Meter(model, device, workers=1)
-    at = Coefficients(loss.gamma_max / 2, loss.kl_weight)
     losses, seconds = [], 0.0
     for step in range(WARM_UP + steps):
         rows = [random_row(i, config.vocab_size, draw) for i in range(prompts)]
@@ -71,7 +80,7 @@ def measure(
             _wait(device)
             meter.read()
             seconds = time.perf_counter()
-        total, _ = model(batch, partial(token_loss, settings=loss, at=at))
+        total, _ = model(batch, objective(loss))
         mean = total / sum(row.total for row in rows)
         mean.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)

@@ -108,17 +108,15 @@ def blocks(tokenizer: PreTrainedTokenizerFast, texts: list[str], length: int) ->
     return torch.tensor(ids[: len(ids) // length * length]).view(-1, length)
 
 
-def pretrain(name: str, recipe: Recipe, out: Path) -> None:
-    torch.manual_seed(SEED)
-    rng = random.Random(SEED)
-    part, parts = recipe.share
-    rows = split_rows()[0][part::parts]
-    tokenizer = train_tokenizer(recipe, pretraining_texts(rows, recipe.notation, rng))
-    config = recipe.config
-    config.bos_token_id, config.eos_token_id, config.pad_token_id = (
-        tokenizer.bos_token_id, tokenizer.eos_token_id, tokenizer.pad_token_id,
-    )  # fmt: skip
-    model = AutoModelForCausalLM.from_config(config)
+def learn(
+    name: str,
+    recipe: Recipe,
+    model: torch.nn.Module,
+    tokenizer: PreTrainedTokenizerFast,
+    rows: list[Row],
+    rng: random.Random,
+) -> tuple[int, int]:
+    """Train the model on the recipe's texts of the rows; returns the steps and tokens that it took."""
     decay = [p for p in model.parameters() if p.ndim >= 2]
     plain = [p for p in model.parameters() if p.ndim < 2]
     optimizer = torch.optim.AdamW(
@@ -133,7 +131,6 @@ def pretrain(name: str, recipe: Recipe, out: Path) -> None:
     schedule = torch.optim.lr_scheduler.LambdaLR(
         optimizer, lambda s: min((s + 1) / 100, 0.5 * (1 + math.cos(math.pi * min(1.0, s / steps_guess))) + 0.01)
     )
-    start, cpu = time.time(), time.process_time()
     for _ in track(range(recipe.epochs), description=name):
         texts = pretraining_texts(rows, recipe.notation, rng)
         rng.shuffle(texts)
@@ -146,6 +143,22 @@ def pretrain(name: str, recipe: Recipe, out: Path) -> None:
             optimizer.step()
             schedule.step()
             step, tokens = step + 1, tokens + batch.numel()
+    return step, tokens
+
+
+def pretrain(name: str, recipe: Recipe, out: Path) -> None:
+    torch.manual_seed(SEED)
+    rng = random.Random(SEED)
+    part, parts = recipe.share
+    rows = split_rows()[0][part::parts]
+    tokenizer = train_tokenizer(recipe, pretraining_texts(rows, recipe.notation, rng))
+    config = recipe.config
+    config.bos_token_id, config.eos_token_id, config.pad_token_id = (
+        tokenizer.bos_token_id, tokenizer.eos_token_id, tokenizer.pad_token_id,
+    )  # fmt: skip
+    model = AutoModelForCausalLM.from_config(config)
+    start, cpu = time.time(), time.process_time()
+    step, tokens = learn(name, recipe, model, tokenizer, rows, rng)
     folder = out / name
     model.half().save_pretrained(folder)
     tokenizer.save_pretrained(folder)

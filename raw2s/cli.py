@@ -1,12 +1,26 @@
-"""The command line: `raw2s run|plan|sweep|report`, and the jobs that call it."""
+"""The command line, `raw2s run|label|plan|sweep|report|labels|tasks|methods|teachers`, and the jobs that call it."""
 
 import argparse
 import sys
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
+from typing import Any
 
+from raw2s import __version__
 from raw2s.config import RunConfig, describe_keys, load_config
 from raw2s.errors import ConfigError, StageFailed
+from raw2s.labels.export import COLUMNS, Format
+from raw2s.methods import METHODS
+from raw2s.tasks import TASKS
+from raw2s.teachers import TEACHERS
+
+LISTED: dict[str, dict[str, Any]] = {
+    "tasks": {name: kind.section for name, kind in TASKS.items()},
+    "methods": {name: method.title for name, method in METHODS.items()},
+    "teachers": {name: kind.section for name, kind in TEACHERS.items()},
+}
+"""What `raw2s tasks|methods|teachers` lists: by name something that its file defines, whose first line says what it is."""
 
 
 def run_command(config: RunConfig) -> None:
@@ -29,6 +43,30 @@ def plan_command(config: RunConfig) -> None:
         for stage in plan_stages(config, seed).in_order():
             found = store.find(stage.kind, stage.key, lambda text: print(f"warning: {text}"))
             print(f"{stage.name:<28} {stage.kind}/{stage.key}  {'finished' if found else 'to do'}")
+
+
+def label_command(config: RunConfig) -> None:
+    """Run a config up to the label table."""
+    from raw2s.models.load import quiet_transformers  # noqa: PLC0415
+    from raw2s.pipeline.label import run_labels  # noqa: PLC0415
+
+    quiet_transformers()
+    run_labels(config)
+
+
+def export_command(folder: Path, form: Format, out: Path | None) -> None:
+    """Write a label table as a data set."""
+    from raw2s.pipeline.label import export_labels  # noqa: PLC0415
+
+    made = export_labels(folder, form, out)
+    print(f"data set {made}: datasets.load_from_disk({str(made)!r}), or {made / 'labels.jsonl'}")
+
+
+def list_command(what: str) -> None:
+    """Print the names that a config knows, each with the first line of its file."""
+    for name, defined in LISTED[what].items():
+        first_line = (sys.modules[defined.__module__].__doc__ or "").partition("\n")[0]
+        print(f"{name:<16} {first_line}")
 
 
 def sweep_command(path: Path, overrides: Sequence[str]) -> None:
@@ -72,11 +110,13 @@ def guarded(command: str, work: Callable[[], None]) -> int:
     return 0
 
 
-def main(argv: Sequence[str] | None = None) -> int:
+def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="raw2s", description="Bayesian WeakS-to-Strong on a Ray cluster.")
+    parser.add_argument("--version", action="version", version=f"raw2s {__version__}")
     commands = parser.add_subparsers(dest="command", required=True)
     for name, text in (
         ("run", "run a config's pipeline"),
+        ("label", "run a config's pipeline up to the teachers' label table"),
         ("plan", "list its stages and which are finished"),
         ("sweep", "search with Ray Tune"),
     ):
@@ -85,12 +125,26 @@ def main(argv: Sequence[str] | None = None) -> int:
         with_config(command)
     report = commands.add_parser("report", help="print a finished run's table again")
     report.add_argument("run", type=Path, help="<storage>/<name>")
-    arguments = parser.parse_args(argv)
-    work = {
+    labels = commands.add_parser("labels", help="write a finished label table as a data set for other trainers")
+    export = labels.add_subparsers(dest="action", required=True).add_parser("export", help="as TRL and others read it")
+    export.add_argument("folder", type=Path, help="a label artifact, as `raw2s label` prints it, or <storage>/<name>")
+    export.add_argument("--format", choices=list(COLUMNS), default="text", help="the columns: docs/label_table.md")
+    export.add_argument("--to", type=Path, metavar="OUT", help="a new folder; by default labels-FORMAT here")
+    for name in LISTED:
+        commands.add_parser(name, help=f"list the {name} that a config can name")
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    arguments = _parser().parse_args(argv)
+    work: dict[str, Callable[[], None]] = {
         "run": lambda: run_command(load_config(arguments.config, arguments.set)),
         "plan": lambda: plan_command(load_config(arguments.config, arguments.set)),
         "sweep": lambda: sweep_command(arguments.config, arguments.set),
+        "label": lambda: label_command(load_config(arguments.config, arguments.set)),
         "report": lambda: report_command(arguments.run),
+        "labels": lambda: export_command(arguments.folder, arguments.format, arguments.to),
+        **{name: partial(list_command, name) for name in LISTED},
     }
     return guarded(f"raw2s {arguments.command}", work[arguments.command])
 

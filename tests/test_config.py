@@ -1,4 +1,5 @@
 import math
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -10,9 +11,13 @@ from transformers import GPT2Config, MistralConfig
 from raw2s.cli import guarded, main
 from raw2s.config import RunConfig, describe_keys, load_config, parse_config, read_yaml
 from raw2s.errors import ConfigError, StageFailed
+from raw2s.methods import LOSSES, METHODS, label_of, title_of
+from raw2s.methods.method import PREFERENCE_LOSSES
 from raw2s.models.load import model_source
 from raw2s.pipeline import preflight
 from raw2s.pipeline.preflight import check
+from raw2s.tasks import TASKS
+from raw2s.teachers import TEACHERS
 
 ROOT = Path(__file__).resolve().parents[1]
 CONFIGS = sorted((ROOT / "configs").glob("*.yaml"))
@@ -22,6 +27,7 @@ TREE = {
 }
 
 ANN = {"name": "ann", "kind": "labels", "file": "ann.csv"}
+AS_IT_IS = {"fine_tune": False}
 CLASSES = {"name": "slurp_scenario"}
 
 
@@ -56,62 +62,89 @@ def leaves(tree, prefix: str = "") -> dict:
 MISTAKES = {
     "unknown section": ({"tsk": {}}, "tsk: unknown key", "did you mean task?"),
     "unknown key": ({"task": {"n_teachr": 3}}, "task.n_teachr: unknown key", "did you mean n_teacher?"),
-    "unknown key in a list": ({"students": [{"gama_max": 0.1}]}, "students.0.gama_max: unknown key", "did you mean gamma_max?"),
+    "unknown key in a list": ({"methods": [{"confidenc": True}]}, "methods.0.confidenc: unknown key", "did you mean confidence?"),
+    "unknown key of a loss": (
+        {"methods": [{"loss": {"gama_max": 0.1}}]},
+        "methods.0.loss.gama_max: unknown key",
+        "did you mean gamma_max?",
+    ),
+    "unknown key of a loss, beside it": (
+        {"methods": [{"gama_max": 0.1}]},
+        "methods.0.gama_max: unknown key",
+        "did you mean loss.gamma_max?",
+    ),
+    "a loss's knob beside it": (
+        {"methods": [{"method": "naive", "gamma_max": 0.1}]},
+        "methods.0.gamma_max: unknown key",
+        "write loss.gamma_max",
+    ),
+    "another loss's knob": (
+        {"methods": [{"method": "naive", "loss": {"kl_weight": 0.1}}]},
+        "methods.0.loss.kl_weight: unknown key",
+        "it goes with name: edl; remove it",
+    ),
+    "another method's knob": (
+        {"methods": [{"method": "naive", "score": "prob"}]},
+        "methods.0.score: unknown key",
+        "it goes with method: joint; remove it",
+    ),
+    "the former name of methods": ({"students": [{"method": "naive"}]}, "students: unknown key", "it is now methods"),
+    "the former place of joint's score": ({"labeling": {"score": "prob"}}, "labeling.score: unknown key", "preference.score"),
+    "the former place of beta": ({"preference": {"beta": 10}}, "preference.beta: unknown key", "write loss.beta"),
+    "an unknown task": ({"task": {"name": "slurp_slot"}}, "task: 'slurp_slot' is unknown", "did you mean slurp_slots?"),
+    "an unknown method": ({"methods": [{"method": "naif"}]}, "methods.0: 'naif' is unknown", "did you mean naive?"),
+    "an unknown loss": ({"methods": [{"loss": "zzz"}]}, "methods.0.loss: 'zzz' is unknown", "name one of ce, edl"),
+    "pairs' loss for a method": ({"methods": [{"loss": "cdpo"}]}, "methods.0.loss: 'cdpo' is unknown", "name one of ce, edl"),
+    "an unknown loss of pairs": ({"preference": {"loss": "dpo"}}, "preference.loss: 'dpo' is unknown", "did you mean cdpo?"),
+    "an unknown kind of teacher": (
+        {"teachers": [{"name": "ann", "kind": "label", "file": "ann.csv"}]},
+        "teachers.0: 'label' is unknown",
+        "did you mean labels?",
+    ),
+    "a module that is not there": (
+        {"task": {"name": "no_such_module:TASK"}},
+        "task: 'no_such_module:TASK' cannot be imported",
+        "put its folder on PYTHONPATH",
+    ),
+    "a module without that name": (
+        {"methods": [{"method": "math:NAIVE"}]},
+        "methods.0: 'math:NAIVE' cannot be imported",
+        "correct it",
+    ),
+    "an object of another kind": (
+        {"teachers": [{"name": "ann", "kind": "math:pi"}]},
+        "teachers.0: 'math:pi' is a float and no TeacherKind",
+        "name a TeacherKind object",
+    ),
+    "a number for a method": ({"methods": [3]}, "methods.0: 3 is no section", "give a mapping with method"),
     "unknown key in an optional section": ({"ceiling_training": {"epoch": 1}}, "ceiling_training.epoch:", "did you mean epochs?"),
     "unknown key like no other": ({"ray": {"zzzzzz": 1}}, "ray.zzzzzz: unknown key", "see --help"),
     "missing key": ({"teachers": [{"name": "gpt2"}]}, "teachers.0.model: missing", "add it"),
     "a file without a kind": (
         {"teachers": [{"name": "ann", "file": "ann.csv"}]},
         "teachers.0.model: missing",
-        "or set kind: labels for a file",
+        "or set another kind (model, labels)",
     ),
     "labels without a file": (
         {"teachers": [{"name": "ann", "kind": "labels"}]},
         "teachers.0.file: missing",
-        "or set kind: model",
+        "or set another kind (model, labels)",
     ),
     "labels with a model": (
         {"teachers": [{"name": "ann", "kind": "labels", "file": "ann.csv", "model": "tiny-opt"}]},
-        "teachers.0.model: a teacher of kind labels has none",
+        "teachers.0.model: unknown key; it goes with kind: model",
         "remove it",
     ),
     "a model with a file": (
         {"teachers": [{"name": "ann", "model": "tiny-opt", "file": "ann.csv"}]},
-        "teachers.0.file: a teacher of kind model has none",
-        "remove it",
-    ),
-    "votes on text": ({"students": [{"method": "majority"}]}, "students.0.method: majority", "use joint or naive"),
-    "joint decoding without a model": (
-        {"teachers": [ANN], "students": [{"method": "joint"}]},
-        "students.0.method: joint needs a teacher that scores",
-        "add a model with a weight above zero in weights.joint",
-    ),
-    "preference without a model's weight": (
-        {"teachers": [ANN, TREE["teachers"][0]], "students": [{"cdpo": True}], "weights": {"preference": [1, 0]}},
-        "students.0.cdpo: preference needs",
-        "weights.preference",
-    ),
-    "weights of text from devel": (
-        {"weights": {"loss": "devel"}},
-        "weights.loss: devel needs class",
-        "task.name: slurp_scenario",
-    ),
-    "calibrated text": ({"labeling": {"calibrate": "temperature"}}, "labeling.calibrate needs class", "remove it"),
-    "weights of a file from devel": (
-        {"task": CLASSES, "teachers": [ANN, TREE["teachers"][0]], "weights": {"loss": "devel"}},
-        "weights.loss: devel needs every teacher's labels of devel",
-        "give numbers",
-    ),
-    "nothing to calibrate": (
-        {"task": CLASSES, "teachers": [ANN], "labeling": {"calibrate": "temperature"}},
-        "labeling.calibrate:",
+        "teachers.0.file: unknown key; it goes with kind: labels",
         "remove it",
     ),
     "another calibration": ({"labeling": {"calibrate": "platt"}}, "labeling.calibrate:", "not 'platt'; correct"),
     "no number": ({"task": {"n_teacher": "many"}}, "task.n_teacher:", "not 'many'; correct"),
     "a fraction of an utterance": ({"task": {"n_test": 1.5}}, "task.n_test:", "not 1.5; correct"),
     "no epoch": ({"student_training": {"epochs": 0}}, "student_training.epochs:", "not 0; correct"),
-    "not one of the choices": ({"students": [{"bridge": "eq9"}]}, "students.0.bridge:", "not 'eq9'; correct"),
+    "not one of the choices": ({"methods": [{"loss": {"bridge": "eq9"}}]}, "methods.0.loss.bridge:", "not 'eq9'; correct"),
     "a word for a section": ({"labeling": "fast"}, "labeling:", "not 'fast'; correct"),
     "no seed": ({"seeds": []}, "seeds:", "correct"),
     "no teacher": ({"teachers": []}, "teachers:", "correct"),
@@ -142,6 +175,11 @@ MISTAKES = {
         "student_training: offload all needs zero_stage 3",
         "raise zero_stage",
     ),
+    "compiled layers whose weights are taken apart": (
+        {"student_training": {"zero_stage": 3, "compile": "layers"}},
+        "student_training: compile: layers does not go with zero_stage 3",
+        "compile: auto",
+    ),
     "DeepSpeed's word for a key of ours": (
         {"teacher_training": {"deepspeed": {"zero_optimization": {"stage": 2}}}},
         "teacher_training: deepspeed.zero_optimization.stage is set by zero_stage",
@@ -154,27 +192,90 @@ MISTAKES = {
         "rename",
     ),
     "units that lose much": ({"labeling": {"batch_size": 1001}}, "labeling.batch_size:", "correct"),
-    "classes by a backend for text": (
-        {"task": {"name": "slurp_scenario"}, "teachers": [TREE["teachers"][0] | {"backend": "ctranslate2"}]},
-        "teachers: backend ctranslate2",
-        "remove it",
-    ),
     "more actors at least than at most": ({"student": {"model": "tiny-opt", "replicas": [3, 1]}}, "student.replicas", ""),
     "a seed twice": ({"seeds": [1, 1]}, "seeds", ""),
-    "single without its teacher": ({"students": [{"method": "single"}]}, "students.0: `teacher`", "set both or neither"),
-    "a teacher without single": ({"students": [{"method": "joint", "teacher": "opt"}]}, "students.0: `teacher`", "or neither"),
-    "nobody's name": ({"students": [{"method": "single", "teacher": "bert"}]}, "students: no teacher", "name one of gpt2, opt"),
-    "preference among classes": (
-        {"task": {"name": "slurp_scenario"}, "students": [{"cdpo": True}]},
-        "students: cdpo",
-        "task.name: slurp_slots",
+    "single without its teacher": (
+        {"methods": [{"method": "single"}]},
+        "methods.0.teacher: missing; add it",
+        "or set another method",
+    ),
+    "a teacher without single": (
+        {"methods": [{"method": "joint", "teacher": "opt"}]},
+        "methods.0.teacher: unknown key; it goes with method: single",
+        "remove it",
     ),
     "the paper's prompt for classes": (
         {"task": {"name": "slurp_scenario", "prompt": "paper"}},
-        "task.prompt:",
-        "set task.prompt: short",
+        "task.prompt: unknown key; it goes with name: slurp_slots",
+        "remove it",
     ),
 }
+
+RULES = {
+    "votes on text": ({"methods": [{"method": "majority"}]}, "methods.0.method: majority", "use single or naive or joint"),
+    "joint decoding of classes": (
+        {"task": CLASSES, "methods": [{"method": "joint"}]},
+        "methods.0.method: joint combines texts",
+        "use single or naive or bayesian",
+    ),
+    "joint decoding without a model": (
+        {"teachers": [ANN], "methods": [{"method": "joint"}]},
+        "methods.0.method: joint needs a teacher that scores",
+        "add a model with a weight above zero in weights.joint",
+    ),
+    "preference without a model's weight": (
+        {"teachers": [ANN, TREE["teachers"][0]], "methods": [{"cdpo": True}], "weights": {"preference": [1, 0]}},
+        "methods.0.cdpo: preference needs",
+        "weights.preference",
+    ),
+    "weights of text from devel": (
+        {"weights": {"loss": "devel"}},
+        "weights.loss: devel needs class probabilities",
+        "remove it",
+    ),
+    "calibrated text": ({"labeling": {"calibrate": "temperature"}}, "labeling.calibrate needs class", "remove it"),
+    "weights of a file from devel": (
+        {"task": CLASSES, "teachers": [ANN, TREE["teachers"][0]], "weights": {"loss": "devel"}},
+        "weights.loss: devel needs every teacher's labels of devel",
+        "give numbers",
+    ),
+    "nothing to calibrate": (
+        {"task": CLASSES, "teachers": [ANN], "labeling": {"calibrate": "temperature"}},
+        "labeling.calibrate:",
+        "remove it",
+    ),
+    "classes by a backend for text": (
+        {"task": CLASSES, "teachers": [TREE["teachers"][0] | {"backend": "ctranslate2"}]},
+        "teachers: backend ctranslate2",
+        "remove it",
+    ),
+    "nobody's name": (
+        {"methods": [{"method": "single", "teacher": "bert"}]},
+        "methods.0.teacher: no teacher is called 'bert'",
+        "name one of gpt2, opt",
+    ),
+    "preference among classes": (
+        {"task": CLASSES, "methods": [{"cdpo": True}]},
+        "methods.0.cdpo: cdpo needs a task of text",
+        "remove it",
+    ),
+    "an instruction without the example": (
+        {"teachers": [TREE["teachers"][0] | AS_IT_IS | {"instruction": "Which slots?"}]},
+        "teachers.0.instruction: it lacks {prompt}",
+        "put it in",
+    ),
+    "examples before a fine-tuned model's prompts": (
+        {"teachers": [TREE["teachers"][0] | {"shots": 2}]},
+        "teachers: gpt2's instruction and shots go with fine_tune: false",
+        "or remove them",
+    ),
+    "a model as it is, asked by another backend": (
+        {"teachers": [TREE["teachers"][0] | AS_IT_IS | {"backend": "ctranslate2"}]},
+        "teachers: gpt2 with fine_tune: false is asked by torch",
+        "remove its backend",
+    ),
+}
+"""What only the task can tell: refused by `check`, like what its data cannot bear."""
 
 
 @pytest.mark.parametrize(("sections", "key", "advice"), MISTAKES.values(), ids=MISTAKES)
@@ -182,6 +283,29 @@ def test_a_mistake_is_one_line_with_the_key_and_what_to_do(sections, key, advice
     message = refusal(lambda: make(**sections))
     assert message.startswith(key)
     assert advice in message
+
+
+@pytest.mark.parametrize(("sections", "key", "advice"), RULES.values(), ids=RULES)
+def test_what_the_task_cannot_bear_is_one_line_too(sections, key, advice):
+    message = refusal(check, make(**sections))
+    assert message.startswith(key)
+    assert advice in message
+
+
+@pytest.mark.parametrize(
+    ("method", "name", "title"),
+    [
+        ({}, "bayesian", "Bayesian multi-weak (EDL)"),
+        ({"loss": "ce"}, "bayesian+ce", "Bayesian multi-weak (CE)"),
+        ({"method": "naive"}, "naive", "naive multi-weak (CE)"),
+        ({"method": "joint"}, "joint", "joint decoding (CE)"),
+        ({"method": "joint", "loss": {"name": "edl"}}, "joint+edl", "joint decoding (EDL)"),
+        ({"method": "single", "teacher": "opt"}, "single:opt", "single teacher opt (CE)"),
+    ],
+)
+def test_methods_have_readable_names(method, name, title):
+    (section,) = make(methods=[method]).methods
+    assert (label_of(section), title_of(section)) == (name, title)
 
 
 def test_every_mistake_is_named_at_once():
@@ -204,13 +328,13 @@ def test_a_missing_file_is_refused(tmp_path):
 
 def test_overrides_are_yaml_values_put_over_the_file(tmp_path):
     overrides = [
-        "teachers.1.name=second", "task.n_test=null", "labeling.score=prob", "seeds=[3, 4]", "weights.loss=[1, 3]",
+        "teachers.1.name=second", "task.n_test=null", "preference.score=prob", "seeds=[3, 4]", "weights.loss=[1, 3]",
         "preference.training.epochs=7", "student_training={batch_size: 32}", "student_training.micro_batch_size=4", "name=a=b",
     ]  # fmt: skip
     config = load_config(written(tmp_path, TREE), overrides[:-1])
     assert [teacher.name for teacher in config.teachers] == ["gpt2", "second"]
     assert config.task.n_test is None
-    assert config.labeling.score == "prob"
+    assert config.preference.score == "prob"
     assert config.seeds == [3, 4]
     assert config.teacher_weights("loss") == [0.25, 0.75]
     assert config.preference.training.epochs == 7
@@ -254,21 +378,62 @@ def with_every_section() -> RunConfig:
     return make(ceiling_training=lora, student_training=lora, teacher_training=lora, preference={"training": lora})
 
 
+VARYING = {
+    "task": ("name", TASKS),
+    "teachers.0": ("kind", TEACHERS),
+    "methods.0": ("method", METHODS),
+    "methods.0.loss": ("name", LOSSES),
+    "preference.loss": ("name", PREFERENCE_LOSSES),
+}
+"""By the place of a choice: the key that makes it, and what there is."""
+
+
+def defaults_of(section) -> dict:
+    """The keys of one choice's own section with their defaults as JSON; "required" without one, and no sections inside it."""
+    fields = {name: field for name, field in section.model_fields.items() if name != "loss"}
+    constructed = section.model_construct().model_dump(mode="json", warnings=False)
+    return {name: "required" if field.is_required() else constructed[name] for name, field in fields.items()}
+
+
+def told_keys() -> list[tuple[str, str, str]]:
+    """(key, default, the rest of the line), of every line of --help that has a default."""
+    split = [re.fullmatch(r"(\S+) \[(.*?)\]: (.*)", line) for line in describe_keys()]
+    return [match.groups() for match in split if match]
+
+
 def test_help_describes_every_key():
-    described = [line.partition(": ") for line in describe_keys()]
-    assert all(text.strip() not in ("", "None") for _, _, text in described)
-    keys = [key.partition(" [")[0] for key, _, _ in described if key.endswith("]")]
-    assert len(set(keys)) == len(keys)
-    assert set(keys) == leaves(with_every_section().model_dump()).keys()
+    lines = describe_keys()
+    assert all(line.partition(": ")[2].strip() not in ("", "None") for line in lines)
+    assert len(set(lines)) == len(lines)
+    fixed = {key for key in leaves(with_every_section().model_dump()) if not key.startswith((*VARYING, "task"))}
+    varying = {
+        f"{at}.{key}" for at, (_, known) in VARYING.items() for choice in known.values() for key in defaults_of(choice.section)
+    }
+    assert {key for key, _, _ in told_keys()} == fixed | varying
 
 
 def test_help_tells_the_true_defaults():
-    told = dict(line.partition("]: ")[0].split(" [", 1) for line in describe_keys() if "]: " in line)
-    true = leaves(with_every_section().model_dump(mode="json")) | {"teachers.0.model": ""}
-    required = {key for key, default in told.items() if default == "required"}
-    assert required == {"teachers.0.name", "student.model"}
-    wrong = {key: (told[key], true[key]) for key in told.keys() - required if yaml.safe_load(told[key]) != true[key]}
+    true = leaves(with_every_section().model_dump(mode="json"))
+    told = {key: default for key, default, _ in told_keys() if not key.startswith((*VARYING, "task"))}
+    assert {key for key, default in told.items() if default == "required"} == {"student.model"}
+    del told["student.model"]
+    wrong = {key: (default, true[key]) for key, default in told.items() if yaml.safe_load(default) != true[key]}
     assert wrong == {}
+
+
+@pytest.mark.parametrize(
+    ("at", "choice"), [(at, name) for at, (_, known) in VARYING.items() for name in known], ids=lambda value: value
+)
+def test_help_tells_every_choices_keys_and_their_defaults(at, choice):
+    key, known = VARYING[at]
+    told = {}
+    for name, default, rest in told_keys():
+        only = re.search(rf"\({key}: (.*)\)$", rest)
+        if name.rpartition(".")[0] == at and (only is None or choice in only[1].split(", ")):
+            assert name not in told, "one key with two defaults"
+            told[name.rpartition(".")[2]] = default if default == "required" else yaml.safe_load(default)
+    assert told.pop(key) in (*known, "the method's own")
+    assert told == {name: default for name, default in defaults_of(known[choice].section).items() if name != key}
 
 
 @pytest.mark.parametrize("command", [("-m", "raw2s.cli", "run"), ("-m", "raw2s.cli", "sweep"), ("jobs/full_pipeline.py",)])
@@ -333,7 +498,7 @@ PREFLIGHT = {
     ),
     "more beams at test time": ({"evaluation": {"beams": 5000}}, "evaluation.beams:", "lower it"),
     "more of the student's own beams": (
-        {"preference": {"beams": 1501}, "students": [{"cdpo": True}]},
+        {"preference": {"beams": 1501}, "methods": [{"cdpo": True}]},
         "preference.beams:",
         "more than the 1500 pieces of tiny-gpt-neox; lower it",
     ),
@@ -373,13 +538,14 @@ def test_preflight_reads_the_label_files(tmp_path, monkeypatch):
         ann = {"name": "ann", "kind": "labels", "file": str(tmp_path / "ann.csv")}
         return refusal(check, make(task={"name": "slurp_scenario"}, teachers=[TREE["teachers"][0], ann], **sections))
 
-    assert "teachers.1.file: " in message("id,label\n1,alarms\n")
-    assert "'alarms' is no class of the task; did you mean alarm?" in message("id,label\n1,alarms\n")
+    unknown = message("id,label\n1,alarms\n")
+    assert unknown.startswith(f"teachers.1: {tmp_path / 'ann.csv'}: row 1: ")
+    assert "'alarms' is no class of the task; did you mean alarm?" in unknown
     assert "labels none of the items of B (seed 1)" in message("id,label\n-1,alarm\n")
     assert "no file" in refusal(check, make(task={"name": "slurp_scenario"}, teachers=[ANN]))
     monkeypatch.setattr(preflight, "find_spec", lambda name: None)
-    needed = refusal(check, make(task={"name": "slurp_scenario"}, students=[{}, {"method": "mace"}]))
-    assert needed == 'students.1.method: mace needs crowd-kit; run pip install "raw2s[crowd]"'
+    needed = refusal(check, make(task={"name": "slurp_scenario"}, methods=[{}, {"method": "mace"}]))
+    assert needed == 'methods.1.method: mace needs crowd-kit; run pip install "raw2s[crowd]"'
 
 
 def test_preflight_names_models_that_ctranslate2_cannot_read_and_the_missing_package(tmp_path, monkeypatch):

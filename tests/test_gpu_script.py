@@ -6,6 +6,7 @@ import time
 import types
 
 import gpu
+import gpu_beams
 import pytest
 
 
@@ -80,3 +81,11 @@ def test_only_the_named_parts_run(parts, monkeypatch, tmp_path):
     assert list(run(monkeypatch, tmp_path, "other")[1]["parts"]) == ["other"]
     with pytest.raises(SystemExit):
         run(monkeypatch, tmp_path, "another")
+
+
+@pytest.mark.slow
+def test_the_beams_part_runs_here_too(tmp_path):
+    found = gpu_beams.run(tmp_path / "gpu_beams.json", tiny=True)
+    assert not [name for name, figures in found.items() if "error" in figures]
+    assert found["beams_agree"]["candidates_shared_fp32"] == 1
+    assert json.loads((tmp_path / "gpu_beams.json").read_text()).keys() == found.keys()

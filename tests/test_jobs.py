@@ -18,8 +18,10 @@ import yaml
 from tiny_runs import ROOT, tiny_run, write_config
 
 from raw2s.cli import main
-from raw2s.pipeline.execute import free_port
-from raw2s.tasks.slurp import draw_slurp
+from raw2s.pipeline.local_ray import free_port
+from raw2s.results import Results
+from raw2s.tasks import draw_halves
+from raw2s.tasks.slurp_scenario import ScenarioSection
 
 BIN = Path(sys.executable).parent
 NOT_YET_UP = ("Failed to connect to Ray", "No available agent")
@@ -49,16 +51,17 @@ def classification(tmp_path_factory: pytest.TempPathFactory) -> dict:
     The job and the sweep share its storage, so the sweep finds the job's teachers and labels.
     """
     folder = tmp_path_factory.mktemp("classification")
-    labelled = draw_slurp("pool", 48, 48, seed=1)["student"][:30]
-    lines = ["id,label", "-1,alarm", *(f"{row['id']},{row['scenario']}" for row in labelled)]
+    task = {"name": "slurp_scenario", "n_teacher": 48, "n_student": 48, "n_validation": 32, "n_test": 24}
+    labelled = draw_halves(ScenarioSection(**task), 1).student[:30]
+    lines = ["id,label", "-1,alarm", *(f"{example['id']},{example['target']}" for example in labelled)]
     (folder / "ann.csv").write_text("\n".join(lines) + "\n")
     tree = tiny_run(folder / "runs")
     return tree | {
-        "task": {"name": "slurp_scenario", "n_teacher": 48, "n_student": 48, "n_validation": 32, "n_test": 24},
+        "task": task,
         "teachers": [tree["teachers"][0], {"name": "ann", "kind": "labels", "file": str(folder / "ann.csv")}],
         "labeling": {"batch_size": 24, "calibrate": "temperature"},
         "student_training": {"epochs": 2, "keep": "best"},
-        "students": [{"method": "bayesian", "gamma_max": 0.1, "kl_weight": 0.01}],
+        "methods": [{"method": "bayesian", "loss": {"gamma_max": 0.1, "kl_weight": 0.01}}],
     }
 
 
@@ -98,17 +101,16 @@ def test_a_submitted_classification_job_streams_output_and_returns_its_exit_stat
                 time.sleep(1)
             raise TimeoutError(done.stderr)
 
-        good = submit(
-            "jobs/full_pipeline.py", "--config", "configs/tiny.yaml", "--set", "students=[]"
-        )  # the sweep trains students
+        # The sweep trains students.
+        good = submit("jobs/full_pipeline.py", "--config", "configs/tiny.yaml", "--set", "methods=[]")
         assert good.returncode == 0, good.stdout + good.stderr
         assert "test/ceiling: done" in good.stdout
         assert "items 30, missing 18, ids_not_in_b 1, annotators 1, accuracy_on_b 1" in good.stdout
-        results = json.loads((Path(classification["storage"]) / "tiny" / "results.json").read_text())
-        assert results["metric"] == "accuracy"
-        assert [teacher["name"] for teacher in results["teachers"]] == ["gpt2"]
-        assert results["students"] == []
-        assert [(file["name"], file["score_on_b"]) for file in results["label_files"]] == [("ann", 1.0)]
+        results = Results.read(Path(classification["storage"]) / "tiny")
+        assert results.metric == "accuracy"
+        assert [teacher.name for teacher in results.tested] == ["gpt2"]
+        assert results.students == []
+        assert [(teacher.name, teacher.on_b.score) for teacher in results.given] == [("ann", 1.0)]
         bad = submit("jobs/full_pipeline.py", "--config", "configs/tiny.yaml", "--set", "labelling.beams=3")
         assert bad.returncode != 0
         assert "labelling: unknown key; did you mean labeling?" in bad.stdout + bad.stderr

@@ -1,14 +1,17 @@
-"""The README's tables and the figures of docs/labelling.md and docs/training.md are those of the benchmark files."""
+"""The README's tables and the figures of docs/labeling.md and docs/training.md are those of the benchmark files."""
 
 import json
 import re
 from statistics import median
 
 import pytest
-from tiny_runs import ROOT
+import yaml
+from tiny_runs import ROOT, tiny_run
+
+from raw2s.config import parse_config
 
 README = (ROOT / "README.md").read_text()
-LABELLING = (ROOT / "docs" / "labelling.md").read_text()
+LABELING = (ROOT / "docs" / "labeling.md").read_text()
 
 
 def cells(results: dict) -> list[str]:
@@ -26,6 +29,15 @@ def test_every_figure_of_the_readme_is_in_a_benchmark_file(name):
             assert re.search(re.escape(cell), README), f"{cell} of {name} is not in README.md"
 
 
+PAGES = ["README.md", "docs/labeling.md", "docs/training.md", "docs/architecture.md"]
+EXAMPLES = [block for page in PAGES for block in re.findall(r"```yaml\n(.*?)```", (ROOT / page).read_text(), re.DOTALL)]
+
+
+@pytest.mark.parametrize("example", EXAMPLES, ids=lambda text: text.partition("\n")[0])
+def test_every_yaml_example_is_a_config_of_today(example):
+    parse_config({**tiny_run(ROOT), **yaml.safe_load(example)})
+
+
 SCIQ = json.loads((ROOT / "benchmarks" / "results" / "sciq.json").read_text())
 NAMES = {"mean": "mean of the probabilities", "majority": "majority vote", "dawid_skene": "Dawid-Skene", "mace": "MACE"}
 
@@ -38,14 +50,14 @@ def test_the_table_of_real_teachers_is_the_benchmarks(way):
     ]
     difference = measured[-1]["difference_to_best"]
     row = f"| {NAMES.get(way, way)} | {' | '.join(cells)} | {difference['mean']:+.4f} ({difference['least']:+.4f}) |"
-    assert row in LABELLING
+    assert row in LABELING
 
 
 def test_the_table_of_temperatures_is_the_benchmarks():
     for name, title in (("seed1_xent", "seed 1"), ("seed1_logconf", "collapsed set")):
         for model, own in SCIQ["sets"][name]["calibration"].items():
             pairs = [f"{own['before'][key]['mean']:.3f} → {own['after'][key]['mean']:.3f}" for key in ("nll", "brier", "ece")]
-            assert f"| {model}, {title} | {own['temperature']['mean']:.2f} | {' | '.join(pairs)} |" in LABELLING
+            assert f"| {model}, {title} | {own['temperature']['mean']:.2f} | {' | '.join(pairs)} |" in LABELING
 
 
 def test_a_collapsed_teacher_does_not_drag_the_fitted_weights_down():
@@ -61,8 +73,8 @@ def test_a_collapsed_teacher_does_not_drag_the_fitted_weights_down():
 
 
 def test_the_ray_tax_is_within_its_bar_and_said_as_measured():
-    tax = json.loads((ROOT / "benchmarks" / "results" / "labelling.json").read_text())["ray_tax"]["results"]
-    section = " ".join(LABELLING[LABELLING.index("## How fast") :].split())
+    tax = json.loads((ROOT / "benchmarks" / "results" / "labeling.json").read_text())["ray_tax"]["results"]
+    section = " ".join(LABELING[LABELING.index("## How fast") :].split())
     for prompts, rounds in tax["prompts"].items():
         process = [min(own["wall_seconds"] for name, own in each["runs"].items() if name != "ray") for each in rounds]
         assert min(process) >= 60, "the bar is for work of a minute or more"

@@ -83,15 +83,15 @@ def _advice(name: str, key: str, place: tuple[type[Section], Chosen | None]) -> 
     section, choice = place
     if key in MOVED:
         return f"it is now {MOVED[key]}"
-    for inner, (nested, _) in {field: _inside(section, field) for field in section.model_fields}.items():
-        known = {option for s in nested for option in s.model_fields}
-        if name in known:
-            return f"it belongs to {inner}: write {inner}.{name}"
-    for option, value in choice.registry.items() if choice else ():
-        if name in value.section.model_fields:
-            return f"it goes with {choice.key}: {option}; remove it, or set that" if choice else ""
-    close = difflib.get_close_matches(name, section.model_fields, n=1)
-    return f"did you mean {close[0]}?" if close else "see --help for the keys"
+    nested = {option: field for field in section.model_fields for s in _inside(section, field)[0] for option in s.model_fields}
+    if name in nested:
+        return f"it belongs to {nested[name]}: write {nested[name]}.{name}"
+    if choice is not None and (options := [o for o, value in choice.registry.items() if name in value.section.model_fields]):
+        return f"it goes with {choice.key}: {' or '.join(options)}; remove it, or set that"
+    if close := difflib.get_close_matches(name, section.model_fields, n=1):
+        return f"did you mean {close[0]}?"
+    close = difflib.get_close_matches(name, nested, n=1)
+    return f"did you mean {nested[close[0]]}.{close[0]}?" if close else "see --help for the keys"
 
 
 def _place(root: type[Section], tree: Any, path: list[Any]) -> tuple[type[Section], Chosen | None]:
@@ -151,18 +151,13 @@ def describe_keys(section: type[Section] = RunConfig, prefix: str = "") -> list[
             continue
         if field.description:
             lines.append(f"{prefix}{name}: {field.description}")
-        shown: set[str] = set()
+        described = {option: describe_keys(option, f"{prefix}{name}{mark}") for option in inner}
         if choice is not None:
             default = choice.default or "the method's own"
             lines.append(f"{prefix}{name}{mark}{choice.key} [{default}]: {', '.join(choice.registry)}, or module:name")
-            shown = {
-                line for option in inner for line in describe_keys(option, f"{prefix}{name}{mark}") if _key(line) == choice.key
-            }
-        for option in inner:
-            for line in describe_keys(option, f"{prefix}{name}{mark}"):
-                if line not in shown:  # what the choices share is said once
-                    lines.append(_with_choice(line, choice, option, inner))
-                    shown.add(line)
+        for line in dict.fromkeys(line for own in described.values() for line in own):  # what the choices share is said once
+            if choice is None or _key(line) != choice.key:
+                lines.append(_with_choice(line, choice, described))
     return lines
 
 
@@ -171,13 +166,12 @@ def _key(line: str) -> str:
     return line.partition(" [")[0].rpartition(".")[2]
 
 
-def _with_choice(line: str, choice: Chosen | None, option: type[Section], inner: list[type[Section]]) -> str:
-    """A key that not all choices have says with which ones it goes."""
-    key = _key(line)
-    if choice is None or all(key in section.model_fields for section in inner):
+def _with_choice(line: str, choice: Chosen | None, described: dict[type[Section], list[str]]) -> str:
+    """A key that not all choices have, with this default and meaning, says with which ones it goes."""
+    if choice is None or all(line in own for own in described.values()):
         return line
-    names = [name for name, value in choice.registry.items() if key in value.section.model_fields]
-    return f"{line} ({choice.key}: {', '.join(names)})" if names else line
+    names = [name for name, value in choice.registry.items() if line in described[value.section]]
+    return f"{line} ({choice.key}: {', '.join(names)})"
 
 
 def _plain(value: Any) -> Any:

@@ -28,16 +28,15 @@ class Decoding(Section):
     max_new_tokens: int | None = None
     batch_size: int
     """Prompts in one unit of work."""
-    precision: Precision
 
 
 class LabelingConfig(Tolerance):
     beams: Positive = 5
     """M: beams a teacher keeps, and candidates it contributes, per prompt (section 4.1)."""
     max_new_tokens: Positive = 64
-    """Longest answer, in the labelling model's own pieces, end marker included."""
+    """Longest answer, in the labeling model's own pieces, end marker included."""
     batch_size: Annotated[int, Field(gt=0, le=1000)] = 50
-    """Prompts in one unit of labelling work, at most 1,000: what is lost, at most and per actor, when a run is killed."""
+    """Prompts in one unit of labeling work, at most 1,000: what is lost, at most and per actor, when a run is killed."""
     precision: Precision = "auto"
     """Number format of the models that label, score and decode; auto: bf16 on GPUs, fp32 on CPUs. Sums and softmax are fp32."""
     calibrate: Literal["temperature"] | None = None

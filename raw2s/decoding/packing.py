@@ -31,7 +31,7 @@ class TokenTree:
 def token_tree(prompt: list[int], continuations: Sequence[list[int]]) -> TokenTree:
     """The tree of a prompt of one token or more and its continuations, of which what they share is there once.
 
-    A continuation's last token is predicted and never read, so it is no node. Without continuations: the prompt alone.
+    A continuation's last token is predicted and never read, so it gets no node. Without continuations: the prompt alone.
     """
     ids, positions, ends = list(prompt), list(range(len(prompt))), [0] * len(prompt)
     predictors: list[list[int]] = [[] for _ in continuations]
@@ -71,13 +71,13 @@ def _shared_tokens(one: list[int], other: list[int]) -> int:
 
 @dataclass
 class PackedRows:
-    """R rows of T tokens, each a run of trees and then filler; token q of a row sees token k where `k <= q < end[k]`."""
+    """R rows of T tokens, each a run of trees and then padding; token q of a row sees token k where `k <= q < end[k]`."""
 
     input_ids_RT: Tensor
     position_ids_RT: Tensor
     end_RT: Tensor
     tokens: int
-    """In all rows, filler not counted."""
+    """In all rows, padding not counted."""
 
     def to(self, device: torch.device) -> "PackedRows":
         return PackedRows(self.input_ids_RT.to(device), self.position_ids_RT.to(device), self.end_RT.to(device), self.tokens)
@@ -86,15 +86,15 @@ class PackedRows:
 def row_layout(lengths: Sequence[int], hidden_size: int) -> list[list[int]]:
     """Indices in rows as wide as makes the whole cheapest for a model of this hidden size.
 
-    A layer costs a token some 24 H^2 operations in its matrices and 4 H T in attention over a row of T, filler included:
-    narrow rows waste on filler, wide ones on attention.
+    A layer costs a token some 24 H^2 operations in its matrices and 4 H T in attention over a row of T, padding included:
+    narrow rows waste on padding, wide ones on attention.
     """
     total, longest = sum(lengths), max(lengths)
     best, best_cost = _first_fit(lengths, longest), float("inf")
     for rows in range(total // longest, 0, -1):  # wider and wider
         width = max(longest, -(-total // rows))
         if total * (6 * hidden_size + width) >= best_cost:
-            break  # no filler at all would not make up for such a width
+            break  # no padding at all would not make up for such a width
         layout = _first_fit(lengths, width)
         filled = max(sum(lengths[i] for i in row) for row in layout)
         cost = len(layout) * filled * (6 * hidden_size + filled)
@@ -120,14 +120,16 @@ def _first_fit(lengths: Sequence[int], width: int) -> list[list[int]]:
 Layout = Literal["rows", "bucketed_rows", "one_row", "one_text_a_row"]
 """Rows as `row_layout` has them; the same in a `bucket`'s width; all trees in one row of a `bucket`'s width, for attention that
 skips what no token sees; a row for each of the trees, which `separate_texts` made, for a model that is not `packable`."""
+BUCKET_STEP: dict[Layout, int] = {"bucketed_rows": 16, "one_row": 128}
+"""The narrowest step between widths: every row of many pays for it, and one row is in blocks of 128 anyway."""
 
 
 def pack_rows(
-    trees: Sequence[TokenTree], *, filler: int, hidden_size: int, layout: Layout = "rows"
+    trees: Sequence[TokenTree], *, padding: int, hidden_size: int, layout: Layout = "rows"
 ) -> tuple[PackedRows, list[int]]:
     """The trees in rows, and the flat index, row * T + column, at which each tree begins.
 
-    Rows are filled on the right with the id `filler`; a filling token sees itself only.
+    Rows are padded on the right with the id `padding`; a padding token sees itself only.
     """
     lengths = [len(tree.ids) for tree in trees]
     match layout:
@@ -138,10 +140,10 @@ def pack_rows(
         case _:
             placed = row_layout(lengths, hidden_size)
     width = max(sum(lengths[i] for i in row) for row in placed)
-    if layout in ("bucketed_rows", "one_row"):
-        width = bucket(width)
+    if layout in BUCKET_STEP:
+        width = bucket(width, BUCKET_STEP[layout])
         placed = _first_fit(lengths, width)
-    ids = torch.full((len(placed), width), filler)
+    ids = torch.full((len(placed), width), padding)
     positions = torch.zeros_like(ids)
     ends = torch.arange(1, width + 1).repeat(len(placed), 1)
     starts = [0] * len(trees)
@@ -157,12 +159,12 @@ def pack_rows(
     return PackedRows(ids, positions, ends, sum(lengths)), starts
 
 
-def bucket(tokens: int) -> int:
-    """The next of the widths that one row may have: multiples of 128, and at most sixteen from a power of two to the next.
+def bucket(tokens: int, least: int) -> int:
+    """The next of a few widths: multiples of `least`, a power of two, and at most sixteen from a power of two to the next.
 
-    A new width costs a GPU a compiled kernel or a plan; these cost at most a sixteenth of filler, beside the 128.
+    A new width costs a GPU a compiled kernel or a plan; these cost at most a sixteenth of padding, beside the least.
     """
-    step = 1 << max(7, (tokens - 1).bit_length() - 5)
+    step = max(least, 1 << max(0, (tokens - 1).bit_length() - 5))
     return -(-tokens // step) * step
 
 
@@ -196,7 +198,7 @@ def by_layer_type(rows: PackedRows, config: PreTrainedConfig, within: Callable[[
 
 
 def padding_mask(rows: PackedRows) -> Tensor:
-    """Of rows of one text each: (R, T), 1 where a token is, 0 where filler is."""
+    """Of rows of one text each: (R, T), 1 where a token is, 0 where padding is."""
     index_T = torch.arange(rows.end_RT.shape[1], device=rows.end_RT.device)
     return (index_T < rows.end_RT[:, :1]).long()  # a text's first token ends where the text does
 
@@ -208,11 +210,11 @@ def packable(model: PreTrainedModel) -> bool:
     a (rows, tokens) mask up to the key's column. Of two continuations of a prompt the second would stand behind the first,
     further from the prompt than it is; nor can such a mask say that it does not see the first. MPT and Falcon with ALiBi count
     columns too. Raises ValueError for a recurrent model, which carries a state from one token to the next: no mask keeps texts
-    in a batch apart, nor filler from the text.
+    in a batch apart, nor padding from the text.
     """
     if model._is_stateful:
         raise ValueError(
-            f"{model.config.model_type} is recurrent: its state runs along the row through filler and other texts alike; "
+            f"{model.config.model_type} is recurrent: its state runs along the row through padding and other texts alike; "
             "take a model of attention layers only, such as GPT-2, OPT, GPT-NeoX, Llama, Qwen2, Mistral or BLOOM"
         )
     decoder: Any = model.get_decoder()

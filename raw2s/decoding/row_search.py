@@ -11,7 +11,8 @@ from torch import Tensor
 from transformers import Cache, DynamicCache, PreTrainedModel
 
 from raw2s.decoding.beam_rules import Beams, advance, start
-from raw2s.decoding.heads import head_logits, output_head
+from raw2s.decoding.heads import output_head
+from raw2s.decoding.logits import head_logits
 
 
 def row_search(

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from raw2s.decoding.heads import head_logits, hidden_at, layout_for, output_head, require_plain_head
+from raw2s.decoding.heads import hidden_at, layout_for, output_head, require_plain_head
+from raw2s.decoding.logits import head_logits
 from raw2s.decoding.packing import PackedRows, TokenTree, pack_rows, packable, token_tree
 from raw2s.decoding.tokens import check_context, encode_prompt, encode_target, pad_id
 from raw2s.losses import linear_log_probs
@@ -52,7 +53,7 @@ def target_logprobs(
         check_context(model.config, len(prompt_ids) + longest, f"prompt {prompt[:60]!r} with its target")
     logprobs = continuation_logprobs(
         model, ids, [[target_ids for target_ids, _ in texts] for texts in encoded],
-        filler=pad_id(tokenizer), max_tokens_per_batch=max_tokens_per_batch,
+        padding=pad_id(tokenizer), max_tokens_per_batch=max_tokens_per_batch,
     )  # fmt: skip
     return [
         [ScoredTarget(scores, offsets) for scores, (_, offsets) in zip(scored, texts, strict=True)]
@@ -66,14 +67,14 @@ def continuation_logprobs(
     prompts: Sequence[list[int]],
     continuations: Sequence[Sequence[list[int]]],
     *,
-    filler: int,
+    padding: int,
     max_tokens_per_batch: int | None = None,
 ) -> list[list[list[float]]]:
     """Natural log-probability of every token of each prompt's continuations: per prompt and continuation a list as long as it.
 
     A prompt is forwarded once for all its continuations, and so is a prefix that some of them share; where the model is not
-    `packable`, once for each. Batches hold at most
-    `max_tokens_per_batch` tokens (default `BATCH_TOKENS`) and a little filler of id `filler`, or one prompt. The vocabulary head runs once for each token that
+    `packable`, once for each. Batches hold at most `max_tokens_per_batch` tokens (default `BATCH_TOKENS`) and a little padding of
+    id `padding`, or one prompt. The vocabulary head runs once for each token that
     predicts; a block of its logits is held at a time, the softmax in fp32.
     Raises ValueError for a model that bends its logits after the head, and for a recurrent one.
     """
@@ -86,7 +87,7 @@ def continuation_logprobs(
     trees = [token_tree(prompts[p], [continuations[p][c] for c in part]) for p, part in parts]
     scored: list[tuple[list[tuple[int, int]], Tensor]] = []
     for batch in _batches(trees, max_tokens_per_batch or BATCH_TOKENS[model.device.type]):
-        rows, starts = _packed(model, [trees[i] for i in batch], filler)
+        rows, starts = _packed(model, [trees[i] for i in batch], padding)
         predictors = [
             start + node for i, start in zip(batch, starts, strict=True) for text in trees[i].predictors for node in text
         ]
@@ -159,9 +160,9 @@ def class_logits(
     return logits
 
 
-def _packed(model: PreTrainedModel, trees: list[TokenTree], filler: int) -> tuple[PackedRows, list[int]]:
+def _packed(model: PreTrainedModel, trees: list[TokenTree], padding: int) -> tuple[PackedRows, list[int]]:
     hidden_size = model.config.get_text_config().hidden_size
-    rows, starts = pack_rows(trees, filler=filler, hidden_size=hidden_size, layout=layout_for(model))
+    rows, starts = pack_rows(trees, padding=padding, hidden_size=hidden_size, layout=layout_for(model))
     return rows.to(model.device), starts
 
 

@@ -16,7 +16,7 @@ from transformers import PreTrainedModel
 
 from raw2s.decoding.beam_rules import NEVER, Beams, advance, grow, prompt_positions, start, step_mask
 from raw2s.decoding.grouped_attention import grouped_heads
-from raw2s.decoding.heads import next_token_logits
+from raw2s.decoding.logits import next_token_logits
 from raw2s.decoding.packing import packable
 from raw2s.decoding.row_search import row_search
 from raw2s.decoding.static_search import can_capture, static_search

@@ -17,7 +17,7 @@ from transformers import PreTrainedModel
 
 from raw2s.decoding.beam_rules import Beams, advance, grow, prompt_positions, start, step_mask
 from raw2s.decoding.grouped_attention import grouped_heads
-from raw2s.decoding.heads import next_token_logits
+from raw2s.decoding.logits import next_token_logits
 from raw2s.decoding.tree_cache import StaticTreeCache
 
 WIDTH_STEP = 64

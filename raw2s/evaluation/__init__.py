@@ -1,4 +1,4 @@
-"""How good a labelling is, how much of the gap a student recovered, and how sure of both one may be."""
+"""How good a labeling is, how much of the gap a student recovered, and how sure of both one may be."""
 
 from raw2s.evaluation.gap import performance_gap_recovered
 from raw2s.evaluation.intervals import gap_is_noise, gap_recovered_interval, interval, paired_bootstrap, sign_test

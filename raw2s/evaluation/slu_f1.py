@@ -1,6 +1,6 @@
 """SLU-F1 (Bastianelli et al., SLURP, EMNLP 2020; section 5.2 of the paper), as the official SLURP scorer computes it.
 
-A predicted entity of the right type is a full true positive, and the distance of its filler from the gold filler is added to
+A predicted entity of the right type is a full true positive, and the distance of its value from the gold value is added to
 both the false positives and the false negatives. This is done once with a distance over words and once with one over
 characters; SLU-F1 is the F1 of the two counts together (not the mean of two F1s).
 """
@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from rapidfuzz.distance import Levenshtein
 
 Entity = Sequence[str]
-"""(type, filler)."""
+"""(type, value)."""
 Corpus = Sequence[Sequence[Entity]]
 """Utterances, each with its entities in order."""
 Charge = tuple[float, float, float]
@@ -33,10 +33,10 @@ class SluF1(NamedTuple):
 def slu_f1(gold: Corpus, predicted: Corpus, *, average: Literal["micro", "macro"] = "micro") -> SluF1:
     """SLU-F1 of a corpus; utterance i of `predicted` answers utterance i of `gold`.
 
-    Fillers are compared as they are: gold fillers of SLURP are lower-case tokens joined by spaces. "micro" sums the counts over
+    Values are compared as they are: gold values of SLURP are lower-case tokens joined by spaces. "micro" sums the counts over
     all types, "macro" is the unweighted mean of each type's scores. A score whose denominator is 0 is 0.
 
-    Raises ValueError for corpora of different lengths, an empty gold filler or another `average`, and ZeroDivisionError, as the
+    Raises ValueError for corpora of different lengths, an empty gold value or another `average`, and ZeroDivisionError, as the
     official scorer does, for the macro average of a corpus without any entity.
     """
     if average == "micro":
@@ -56,7 +56,7 @@ def slu_f1(gold: Corpus, predicted: Corpus, *, average: Literal["micro", "macro"
 def slu_f1_counts(gold: Corpus, predicted: Corpus) -> NDArray[np.float64]:
     """TP, FP and FN of every utterance, word and character counts summed: (utterances, 3), to resample or to test.
 
-    Raises ValueError for corpora of different lengths and for an empty gold filler.
+    Raises ValueError for corpora of different lengths and for an empty gold value.
     """
     counts_U3 = np.zeros((len(gold), 3))
     for utterance, _, charge in _charges(gold, predicted):
@@ -88,8 +88,8 @@ def _charges(gold: Corpus, predicted: Corpus) -> Iterator[tuple[int, str, Charge
         )
     for utterance, (gold_entities, predicted_entities) in enumerate(zip(gold, predicted, strict=True)):
         # The official scorer notices this only if the type is also predicted; a broken corpus should fail in every run.
-        if not all(filler.strip() for _, filler in gold_entities):
-            raise ValueError(f"A gold filler of utterance {utterance} is empty. Drop the entity, or give the words it covers.")
+        if not all(value.strip() for _, value in gold_entities):
+            raise ValueError(f"A gold value of utterance {utterance} is empty. Drop the entity, or give the words it covers.")
         for distance in (_word_distance, _character_distance):
             for entity_type, charge in _match(gold_entities, predicted_entities, distance):
                 yield utterance, entity_type, charge
@@ -100,10 +100,10 @@ def _match(
 ) -> Iterator[tuple[str, Charge]]:
     """Each prediction, in order, takes the closest gold entity of its type still left (ties: the first): greedy, not optimal."""
     remaining = list(gold)
-    for entity_type, filler in predicted:
+    for entity_type, value in predicted:
         candidates = [
-            (distance(gold_filler, filler), index)
-            for index, (gold_type, gold_filler) in enumerate(remaining)
+            (distance(gold_value, value), index)
+            for index, (gold_type, gold_value) in enumerate(remaining)
             if gold_type == entity_type
         ]
         if candidates:
@@ -122,11 +122,11 @@ def _word_distance(gold: str, predicted: str) -> float:
     return Levenshtein.distance(gold_words, _words(predicted)) / len(gold_words)
 
 
-def _words(filler: str) -> list[str]:
+def _words(value: str) -> list[str]:
     # As jiwer 2.0 splits: runs of white space become one space, but a single tab or line break stays inside its word.
-    return re.sub(r"\s\s+", " ", filler).strip().split(" ")
+    return re.sub(r"\s\s+", " ", value).strip().split(" ")
 
 
 def _character_distance(gold: str, predicted: str) -> float:
-    """Edits per character of the longer filler, in [0, 1]; spaces count."""
+    """Edits per character of the longer value, in [0, 1]; spaces count."""
     return Levenshtein.normalized_distance(gold, predicted)

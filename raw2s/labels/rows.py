@@ -15,6 +15,8 @@ class TextTarget(TypedDict):
     text: str
     weights: list[float]
     word_logprobs: NotRequired[list[list[float]]]
+    teacher: NotRequired[int]
+    """Where weights are learned: the one teacher behind it, as a place in the table's lists."""
 
 
 class TrainingRow(TypedDict):
@@ -27,7 +29,11 @@ class TrainingRow(TypedDict):
     prompt: str
     targets: NotRequired[list[TextTarget]]
     probabilities: NotRequired[list[float]]
+    by_teacher: NotRequired[list[list[float] | None]]
+    """Where weights are learned: every teacher's own probabilities; None where it has no label."""
     chosen: NotRequired[str]
     rejected: NotRequired[str]
     ref_chosen: NotRequired[float]
     ref_rejected: NotRequired[float]
+    margin: NotRequired[float]
+    """Of a pair: the teachers' weighted score of the chosen text less that of the rejected."""

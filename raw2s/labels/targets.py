@@ -27,6 +27,8 @@ class Labelled:
     """One a teacher, in the order of the table's lists."""
     temperatures: Sequence[float] | None = None
     """That divide the teachers' class logits; None leaves them."""
+    teachers: Sequence[str] = ()
+    """Their names, in the same order; only methods that learn the weights ask."""
     merge: bool = True
     """Whether teachers who gave one text may share one sequence: where the loss is linear in the target."""
 
@@ -53,12 +55,13 @@ def best_candidate(candidates: Sequence[CandidateRow], weights: Sequence[float],
     return max(candidates, key=lambda c: (candidate_score(c["words"], c["tokens"], weights, score), -c["candidate"]))
 
 
-def text_rows(labelled: Labelled, *, confidence: bool) -> list[TrainingRow]:
+def text_rows(labelled: Labelled, *, confidence: bool, per_teacher: bool = False) -> list[TrainingRow]:
     """One training row per prompt: every teacher's own best beam with its weight and, with `confidence`, its word scores.
 
     Teachers of weight zero have no say, and those without a text for the prompt leave theirs to the others. A prompt for which
     none is left gives no row. Teachers who gave the same text share one sequence if `labelled.merge`.
-    A teacher that scores nothing, a file of labels, is sure of its words.
+    A teacher that scores nothing, a file of labels, is sure of its words. `per_teacher`: none share, and each target names its
+    teacher, for weights that are learned.
     """
     rows = []
     for i, candidates in _by_prompt(labelled.table):
@@ -73,9 +76,12 @@ def text_rows(labelled: Labelled, *, confidence: bool) -> list[TrainingRow]:
         total = sum(weight for _, _, weight in given)
         groups: dict[Any, list[tuple[int, CandidateRow, float]]] = {}
         for teacher, candidate, weight in given:
-            key = candidate["text"] if labelled.merge else teacher
+            key = candidate["text"] if labelled.merge and not per_teacher else teacher
             groups.setdefault(key, []).append((teacher, candidate, weight / total))
         targets = [_text_target(group, confidence) for group in groups.values()]
+        if per_teacher:
+            for teacher, target in zip(groups, targets, strict=True):
+                target["teacher"] = teacher
         rows.append(TrainingRow(id=i, prompt=labelled.prompts[i], targets=targets))
     return rows
 
@@ -94,11 +100,11 @@ def joint_rows(labelled: Labelled, *, score: Score, confidence: bool) -> list[Tr
     return rows
 
 
-def class_rows(labelled: Labelled, *, confidence: bool) -> list[TrainingRow]:
+def class_rows(labelled: Labelled, *, confidence: bool, per_teacher: bool = False) -> list[TrainingRow]:
     """One training row per prompt: the teachers' class probabilities, or their arg-max, mixed with the weights (Eq. 2, 4).
 
     Teachers without a label for the prompt leave their weight to the others; a prompt for which no teacher of weight above zero
-    is left gives no row.
+    is left gives no row. `per_teacher`: each teacher's own stand beside the mixture, for weights that are learned.
     """
     rows = []
     for row in labelled.table:
@@ -113,7 +119,11 @@ def class_rows(labelled: Labelled, *, confidence: bool) -> list[TrainingRow]:
         else:
             target_IK = torch.nn.functional.one_hot(logits_IK.argmax(dim=-1), logits_IK.shape[-1]).double()
         mixed_K = mix_targets(target_IK, torch.tensor([labelled.weights[i] for i in present], dtype=torch.float64))
-        rows.append(TrainingRow(id=row["id"], prompt=labelled.prompts[row["id"]], probabilities=mixed_K.tolist()))
+        made = TrainingRow(id=row["id"], prompt=labelled.prompts[row["id"]], probabilities=mixed_K.tolist())
+        if per_teacher:
+            own = dict(zip(present, target_IK.tolist(), strict=True))
+            made["by_teacher"] = [own.get(i) for i in range(len(row["logits"]))]
+        rows.append(made)
     return rows
 
 
@@ -148,6 +158,7 @@ def preference_pairs(
                     rejected=rejected["text"],
                     ref_chosen=chosen["reference"],
                     ref_rejected=rejected["reference"],
+                    margin=max(scores) - min(scores),
                 )
             )
     return rows

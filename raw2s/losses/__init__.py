@@ -5,6 +5,7 @@ from raw2s.losses.cross_entropy import cross_entropy, soft_label, soft_label_cro
 from raw2s.losses.edl import edl_loss, edl_terms
 from raw2s.losses.ensemble import mix_targets
 from raw2s.losses.heads import FusedHead, HeadLoss, linear_cross_entropy, linear_edl_loss, linear_log_probs
+from raw2s.losses.linear_loss import linear_loss
 from raw2s.losses.preference import cdpo_loss, sequence_log_probs
 
 __all__ = [
@@ -20,6 +21,7 @@ __all__ = [
     "linear_cross_entropy",
     "linear_edl_loss",
     "linear_log_probs",
+    "linear_loss",
     "mix_targets",
     "mix_with_own_prediction",
     "sequence_log_probs",

@@ -20,6 +20,7 @@ from raw2s.methods.method import (
     title_of,
 )
 from raw2s.methods.naive import NAIVE
+from raw2s.methods.raven import RAVEN
 from raw2s.methods.single import SINGLE
 
 __all__ = [
@@ -38,7 +39,9 @@ __all__ = [
     "title_of",
 ]
 
-METHODS.update(single=SINGLE, naive=NAIVE, joint=JOINT, bayesian=BAYESIAN, majority=MAJORITY, dawid_skene=DAWID_SKENE, mace=MACE)
+METHODS.update(
+    single=SINGLE, naive=NAIVE, joint=JOINT, bayesian=BAYESIAN, raven=RAVEN, majority=MAJORITY, dawid_skene=DAWID_SKENE, mace=MACE
+)
 
 AnyMethod = Annotated[MethodSection, Chosen("method", METHODS, Method, default="bayesian")]
 """An entry of the config's `methods`: the section of the method it names."""

@@ -40,7 +40,8 @@ class PairTargets:
 
     policy_P2: torch.Tensor
     reference_P2: torch.Tensor
-    weight_P: torch.Tensor
+    teacher_margin_P: torch.Tensor
+    """The teachers' weighted score of the chosen text less that of the rejected (Eq. 10, 11), above 0."""
 
 
 OverTokens = Callable[[nn.Module, torch.Tensor, TokenTargets, Any, Coefficients], Outcome]

@@ -11,13 +11,16 @@ from raw2s.labels.crowd import CrowdMethod
 from raw2s.labels.rows import TrainingRow
 from raw2s.labels.targets import Labelled, class_rows, text_rows
 from raw2s.methods.cross_entropy import CROSS_ENTROPY
+from raw2s.methods.cw_preference import CW_CDPO
 from raw2s.methods.evidential import EVIDENTIAL
+from raw2s.methods.learned import LearnedWeights
 from raw2s.methods.loss import Loss, LossSection
 from raw2s.methods.preference import CDPO
+from raw2s.methods.reverse import REVERSE_CE, REVERSE_KL
 from raw2s.section import Section
 
-LOSSES: dict[str, Loss] = {"ce": CROSS_ENTROPY, "edl": EVIDENTIAL}
-PREFERENCE_LOSSES: dict[str, Loss] = {"cdpo": CDPO}
+LOSSES: dict[str, Loss] = {"ce": CROSS_ENTROPY, "edl": EVIDENTIAL, "reverse_ce": REVERSE_CE, "reverse_kl": REVERSE_KL}
+PREFERENCE_LOSSES: dict[str, Loss] = {"cdpo": CDPO, "cw_cdpo": CW_CDPO}
 
 Weights = dict[str, float] | Literal["devel"]
 """By teacher's name, summing to one; `devel`: those fitted on the validation examples."""
@@ -27,7 +30,7 @@ class MethodSection(Section):
     """What every method may be told; a method's own section adds its knobs."""
 
     method: str = "bayesian"
-    """Whose labels the student learns from: single, naive, joint, bayesian, a crowd method, or module:name of one outside the package."""
+    """Whose labels are learned, and how: single, naive, joint, bayesian, raven, majority, dawid_skene, mace, or module:name."""
     loss: Annotated[LossSection, Chosen("name", LOSSES, Loss)]
     """The loss and its knobs; by default the method's own: EDL for bayesian, cross entropy for the others."""
     confidence: bool = True
@@ -76,6 +79,8 @@ class Method:
     from_classes: MakeRows | None
     crowd: CrowdMethod | None = None
     """The crowd-kit aggregator that combines the votes first (classes), into a table of one teacher called like the method."""
+    learned: Callable[[Any, Labelled], LearnedWeights] | None = None
+    """(section, B as labelled) -> how the weights are learned while the student trains; its rows are made with `per_teacher`."""
 
     def __post_init__(self) -> None:
         if not (self.from_text or self.from_classes):

@@ -16,8 +16,11 @@ class PreferenceSection(LossSection):
     """epsilon of cDPO (Eq. 12); 0 is plain DPO."""
 
 
-def _over_pairs(targets: PairTargets, section: PreferenceSection) -> Outcome:
-    """`reference_kl` is the mean over both of log P_ref - log P: the reference wrote them, so it estimates KL(ref || policy)."""
+def pair_losses(targets: PairTargets, section: PreferenceSection) -> Outcome:
+    """Every pair's loss, (P,), and what is logged, summed.
+
+    `reference_kl` is the mean over both of log P_ref - log P: the reference wrote them, so it estimates KL(ref || policy).
+    """
     (chosen_P, rejected_P), (ref_chosen_P, ref_rejected_P) = targets.policy_P2.unbind(1), targets.reference_P2.unbind(1)
     loss_P = cdpo_loss(
         chosen_P,
@@ -31,7 +34,12 @@ def _over_pairs(targets: PairTargets, section: PreferenceSection) -> Outcome:
     margin_P = section.beta * ((chosen_P - ref_chosen_P) - (rejected_P - ref_rejected_P)).detach()
     away_P = (targets.reference_P2 - targets.policy_P2.detach()).mean(dim=1)
     logged = {"margin": margin_P.sum(), "accuracy": (margin_P > 0).sum(), "reference_kl": away_P.sum()}
-    return (targets.weight_P * loss_P).sum(), logged
+    return loss_P, logged
+
+
+def _over_pairs(targets: PairTargets, section: PreferenceSection) -> Outcome:
+    loss_P, logged = pair_losses(targets, section)
+    return loss_P.sum(), logged
 
 
 CDPO = Loss(

@@ -17,7 +17,7 @@ from raw2s.methods.cross_entropy import AuxiliarySection
 from raw2s.pipeline.artifacts import versions
 from raw2s.pipeline.execute import Done
 from raw2s.pipeline.labeling_stages import Given
-from raw2s.pipeline.plan import PlannedStudent, SeedPlan
+from raw2s.pipeline.seed_plan import PlannedStudent, SeedPlan
 from raw2s.pipeline.stage import Stage
 from raw2s.pipeline.testing_stages import Test
 from raw2s.results import Baseline, Ceiling, Interval, OnB, Results, StageRecord, Student, Teacher

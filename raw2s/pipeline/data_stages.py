@@ -38,7 +38,8 @@ class Examples(Stage):
             write_jsonl(self.file(work.out, part), examples)
         return {part: len(examples) for part, examples in self.drawn.parts.items()}
 
-    def file(self, folder: Path, part: str) -> Path:
+    @staticmethod
+    def file(folder: Path, part: str) -> Path:
         return folder / f"{part}.jsonl"
 
     def read(self, folder: Path, part: str) -> list[Example]:

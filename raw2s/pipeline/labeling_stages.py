@@ -26,7 +26,6 @@ from raw2s.labels.table import (
     read_table,
     write_table,
 )
-from raw2s.models import Precision
 from raw2s.pipeline.data_stages import Examples
 from raw2s.pipeline.model import Model
 from raw2s.pipeline.stage import Metrics, Stage, Work
@@ -39,18 +38,19 @@ ANSWERS, REJECTED = "answers.parquet", "rejects.parquet"
 
 @dataclass(frozen=True, kw_only=True)
 class Labeller:
-    """A model that labels, by its name, and its actors."""
+    """A model that labels, by its name, the number format of its weights, and its actors."""
 
     name: str
     model: Model
+    precision: Literal["fp32", "bf16"]
     actors: Actors
 
-    def pool(self, work: Work, precision: Precision) -> Any:
+    def pool(self, work: Work) -> Any:
         """For the passes of `raw2s.labeling`."""
         from raw2s.labeling.units import Pool  # imports Ray  # noqa: PLC0415
 
         source = self.model.source(work.folder(self.model))
-        return Pool(name=self.name, model=source, actors=self.actors, precision=precision)
+        return Pool(name=self.name, model=source, actors=self.actors, precision=self.precision)
 
     def asked(self, work: Work, prompts: Mapping[int, str]) -> dict[int, str]:
         """The prompts as its model is asked them."""
@@ -119,7 +119,7 @@ class Answers(Answered):
 
         prompts = self.examples.prompts(work.folder(self.examples), self.part)
         answered = answers.answers_of(
-            self.labeller.pool(work, self.decoding.precision),
+            self.labeller.pool(work),
             self.task,
             self.labeller.asked(work, prompts),
             decoding=self.decoding,
@@ -203,7 +203,7 @@ class Label(Stage):
     scorers: Mapping[str, Labeller]
     """Those that score the candidates; none where labels are classes."""
     task: Task
-    decoding: Decoding
+    batch_size: int
     tolerance: Tolerance
 
     TABLE: ClassVar[str] = "labels.parquet"
@@ -236,7 +236,7 @@ class Label(Stage):
         """Candidates, cross-scored (Eq. 6), as the table; its metrics, and what some teacher could not score."""
         candidates = {i: merged_texts([own.get(i, []) for own in given]) for i in prompts}
         scores = cross_scores(
-            self.name, work, self.scorers.values(), prompts, candidates, decoding=self.decoding, known=self._known(work)
+            self.name, work, self.scorers.values(), prompts, candidates, batch_size=self.batch_size, known=self._known(work)
         )
         rejects: list[dict[str, Any]] = []
         for name, scored in scores.items():
@@ -259,10 +259,14 @@ class Label(Stage):
         known: dict[str, dict[tuple[int, str], ScoreRow]] = {name: {} for name in self.scorers}
         for artifact in work.earlier(self.kind):
             made_from = artifact.manifest["inputs"]
-            same_precision = artifact.manifest["settings"]["decoding"]["precision"] == self.decoding.precision
-            if made_from.get("split") != self.split.key or not same_precision:
+            if made_from.get("split") != self.split.key:
                 continue
-            same = [n for n, scorer in self.scorers.items() if made_from.get(f"scorers/{n}/model") == scorer.model.key]
+            before = dict(artifact.manifest["settings"]["scorers"])
+            same = [
+                name
+                for name, scorer in self.scorers.items()
+                if made_from.get(f"scorers/{name}/model") == scorer.model.key and before[name]["precision"] == scorer.precision
+            ]
             rows, names = self.read(artifact.folder) if same else ([], [])
             for place, name in [(names.index(name), name) for name in same]:
                 known[name] |= {(r["id"], r["text"]): ScoreRow(words=r["words"][place], tokens=r["tokens"][place]) for r in rows}
@@ -278,17 +282,16 @@ def cross_scores(
     prompts: Mapping[int, str],
     candidates: Mapping[int, list[str]],
     *,
-    decoding: Decoding,
+    batch_size: int,
     known: Mapping[str, Mapping[tuple[int, str], ScoreRow]],
 ) -> dict[str, Any]:
     """`raw2s.labeling.cross_scores.Scores` by teacher's name: every scorer of every candidate, each on its own actors."""
     from raw2s.labeling import cross_scores as scoring  # imports Ray  # noqa: PLC0415
     from raw2s.labeling.units import PromptProgress  # noqa: PLC0415
 
-    asked = [(labeller.pool(work, decoding.precision), labeller.asked(work, prompts)) for labeller in scorers]
+    asked = [(labeller.pool(work), labeller.asked(work, prompts)) for labeller in scorers]
     progress = PromptProgress(work.board, stage, len(asked) * len(prompts))
-    batch_size, folder = decoding.batch_size, work.parts
-    return scoring.cross_score(asked, candidates, known=known, batch_size=batch_size, folder=folder, progress=progress)
+    return scoring.cross_score(asked, candidates, known=known, batch_size=batch_size, folder=work.parts, progress=progress)
 
 
 def reject_rows(teacher: str, rejected: Mapping[int, str]) -> list[dict[str, Any]]:

@@ -43,7 +43,7 @@ class Pairs(Stage):
 
         prompts = dict(list(self.split.prompts(work.folder(self.split), "student").items())[: self.prompts])
         own = answers.answers_of(
-            self.student.pool(work, self.decoding.precision),
+            self.student.pool(work),
             self.task,
             prompts,
             decoding=self.decoding,
@@ -53,7 +53,7 @@ class Pairs(Stage):
         texts = dict(zip(own.answers["id"].to_pylist(), own.answers["texts"].to_pylist(), strict=True))
         answered = {i: prompts[i] for i in prompts if i in texts}
         scorers = [*self.scorers.values(), self.student]
-        scores = cross_scores(self.name, work, scorers, answered, texts, decoding=self.decoding, known={})
+        scores = cross_scores(self.name, work, scorers, answered, texts, batch_size=self.decoding.batch_size, known={})
         rejects = reject_rows(self.student.name, own.rejected)
         for name, scored in scores.items():
             rejects += reject_rows(name, scored.answered.rejected)

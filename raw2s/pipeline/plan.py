@@ -10,14 +10,12 @@ teachers without a model. Between `label` and a student of classes may stand `co
 (temperatures and weights), made from the teachers' answers on the validation examples (`devel/*`).
 """
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Literal
 
 from raw2s.config import Decoding, RunConfig, Tolerance, TrainingConfig
-from raw2s.methods import GivenWeights, MethodSection, label_of, method_of, title_of
-from raw2s.methods.method import Weights
+from raw2s.methods import MethodSection, label_of, loss_of, method_of, title_of
 from raw2s.models import Precision
 from raw2s.models.load import model_fingerprint
 from raw2s.pipeline.combining_stages import Combine, FitOnDevel
@@ -25,54 +23,13 @@ from raw2s.pipeline.data_stages import Drawn, Examples
 from raw2s.pipeline.labeling_stages import Answered, Answers, Convert, Given, Label, Labeller
 from raw2s.pipeline.model import AsItIs, Model
 from raw2s.pipeline.pair_stages import Pairs
-from raw2s.pipeline.stage import Stage, inputs_first
+from raw2s.pipeline.seed_plan import PlannedStudent, SeedPlan
 from raw2s.pipeline.testing_stages import Test
 from raw2s.pipeline.training_stages import TrainOnGroundTruth, TrainPreference, TrainStudent
+from raw2s.pipeline.weights import given_weights, scoring_weights
 from raw2s.section import Actors, part
 from raw2s.tasks import Task, draw_halves, task_of
 from raw2s.teachers import ModelSection, TeacherSection, teacher_kind
-
-
-@dataclass(frozen=True, kw_only=True)
-class PlannedStudent:
-    """One row of the results: a method's student, or the same followed by cDPO."""
-
-    method: MethodSection
-    name: str
-    """As results.json names it: `bayesian+cdpo`."""
-    title: str
-    """As tables write it."""
-    stage: TrainStudent | TrainPreference
-    test: Test
-
-
-@dataclass(frozen=True, kw_only=True)
-class SeedPlan:
-    """The stages of one seed, by what the results call them."""
-
-    seed: int
-    testset: Examples
-    validation: Examples
-    label: Label
-    teachers: Mapping[str, Test]
-    """The tests of the teachers that are models, by name."""
-    given: Mapping[str, Given]
-    """The teachers without a model, which answer no test example."""
-    ceiling: Test | None
-    """None where B lacks answers."""
-    students: list[PlannedStudent]
-
-    @property
-    def tests(self) -> list[Test]:
-        """Every test: teachers, ceiling, students; a student that two rows share once."""
-        ceiling = [] if self.ceiling is None else [self.ceiling]
-        every = [*self.teachers.values(), *ceiling, *(student.test for student in self.students)]
-        return list({test.name: test for test in every}.values())
-
-    def in_order(self) -> list[Stage]:
-        """Every stage once, inputs first."""
-        models = [test.labeller.model for test in self.teachers.values()]
-        return inputs_first([*models, self.label, *self.tests])
 
 
 def plan_stages(config: RunConfig, seed: int) -> SeedPlan:
@@ -112,15 +69,16 @@ class _Planner:
     def tolerance(self) -> Tolerance:
         return part(self.config.labeling, Tolerance)
 
-    def decoding(self, beams: int) -> Decoding:
-        """Of the models that label."""
-        return self._decoding(beams, self.config.labeling.batch_size, self.config.labeling.precision)
-
-    def _decoding(self, beams: int, batch_size: int, precision: Precision) -> Decoding:
+    def decoding(self, beams: int, batch_size: int) -> Decoding:
         if self.task.form == "classes":
-            return Decoding(batch_size=batch_size, precision=precision)
-        length = self.config.labeling.max_new_tokens
-        return Decoding(beams=beams, max_new_tokens=length, batch_size=batch_size, precision=precision)
+            return Decoding(batch_size=batch_size)
+        return Decoding(beams=beams, max_new_tokens=self.config.labeling.max_new_tokens, batch_size=batch_size)
+
+    def labeller(self, name: str, model: Model, section: Actors, precision: Precision) -> Labeller:
+        """`auto` becomes what it means on these actors, so that a GPU's bf16 and a CPU's fp32 share no key."""
+        actors = part(section, Actors)
+        resolved: Literal["fp32", "bf16"] = ("bf16" if actors.num_gpus else "fp32") if precision == "auto" else precision
+        return Labeller(name=name, model=model, precision=resolved, actors=actors)
 
     def test(self, name: str, labeller: Labeller) -> Test:
         evaluation = self.config.evaluation
@@ -130,7 +88,7 @@ class _Planner:
             labeller=labeller,
             task=self.task,
             metric=self.task.metric.name,
-            decoding=self._decoding(evaluation.beams, evaluation.batch_size, evaluation.precision),
+            decoding=self.decoding(evaluation.beams, evaluation.batch_size),
         )
 
     def trained(self, name: str, half: Literal["teacher", "student"], training: TrainingConfig, pretrained: str) -> Model:
@@ -166,7 +124,7 @@ class _Planner:
     def labellers(self) -> dict[str, Labeller]:
         """The teachers that are models."""
         return {
-            teacher.name: Labeller(name=teacher.name, model=self.teacher_model(teacher), actors=part(teacher, Actors))
+            teacher.name: self.labeller(teacher.name, self.teacher_model(teacher), teacher, self.config.labeling.precision)
             for teacher in self.config.models
         }
 
@@ -181,7 +139,7 @@ class _Planner:
             labeller=labeller,
             converted=converted,
             task=self.task,
-            decoding=self.decoding(self.config.labeling.beams),
+            decoding=self.decoding(self.config.labeling.beams, self.config.labeling.batch_size),
             tolerance=self.tolerance,
         )
 
@@ -205,7 +163,7 @@ class _Planner:
             answers={teacher.name: self.answered(teacher) for teacher in self.config.teachers},
             scorers=self.labellers if self.task.form == "text" else {},
             task=self.task,
-            decoding=Decoding(batch_size=self.config.labeling.batch_size, precision=self.config.labeling.precision),
+            batch_size=self.config.labeling.batch_size,
             tolerance=self.tolerance,
         )
 
@@ -256,13 +214,13 @@ class _Planner:
         pairs = Pairs(
             name=self.named(f"pairs/{index}"),
             split=self.split,
-            student=self.decoded(student),
+            student=self.decoded(student, self.config.labeling.precision),
             scorers=self.labellers,
             weights=scoring_weights(self.config, "preference"),
             score=preference.score,
             prompts=preference.prompts,
             task=self.task,
-            decoding=self.decoding(preference.beams),
+            decoding=self.decoding(preference.beams, self.config.labeling.batch_size),
             tolerance=self.tolerance,
         )
         return TrainPreference(
@@ -276,12 +234,13 @@ class _Planner:
             seed=self.seed,
         )
 
-    def decoded(self, model: Model) -> Labeller:
+    def decoded(self, model: Model, precision: Precision) -> Labeller:
         """A model of the student's kind on the student's actors."""
-        return Labeller(name="student", model=model, actors=part(self.config.student, Actors))
+        return self.labeller("student", model, self.config.student, precision)
 
     def plan(self) -> SeedPlan:
         students: list[PlannedStudent] = []
+        precision = self.config.evaluation.precision
         for index, method in enumerate(self.config.methods):
             made = self.student(index, method)
             # The same student, with cDPO, is one artifact.
@@ -289,40 +248,28 @@ class _Planner:
             rows: list[tuple[str, str, TrainStudent | TrainPreference]] = [(label_of(method), title_of(method), made)]
             if method.cdpo:
                 preferred = self.preference(index, made)
-                rows.append((f"{label_of(method)}+cdpo", f"{title_of(method)}, then cDPO", preferred))
+                then = loss_of(preferred.loss).title(preferred.loss)
+                rows.append((f"{label_of(method)}+cdpo", f"{title_of(method)}, then {then}", preferred))
             for name, title, stage in rows:
-                test = self.test(stage.name.partition("@")[0], self.decoded(stage))
+                test = self.test(stage.name.partition("@")[0], self.decoded(stage, precision))
                 students.append(PlannedStudent(method=method, name=name, title=title, stage=stage, test=test))
         training = self.config.ceiling_training or self.config.student_training
-        ceiling = self.test("ceiling", self.decoded(self.trained("ceiling", "student", training, self.config.student.model)))
+        model = self.trained("ceiling", "student", training, self.config.student.model)
+        ceiling = self.test("ceiling", self.decoded(model, precision))
         labelled = all(example["target"] is not None for example in self.split.drawn.parts["student"])
         return SeedPlan(
             seed=self.seed,
             testset=self.testset,
             validation=self.validation,
             label=self.label,
-            teachers={name: self.test(f"teacher/{name}", labeller) for name, labeller in self.labellers.items()},
+            teachers={
+                teacher.name: self.test(
+                    f"teacher/{teacher.name}",
+                    self.labeller(teacher.name, self.labellers[teacher.name].model, teacher, precision),
+                )
+                for teacher in self.config.models
+            },
             given=self.given,
             ceiling=ceiling if labelled else None,
             students=students,
         )
-
-
-def named_weights(config: RunConfig, use: Literal["loss", "joint", "preference"]) -> dict[str, float]:
-    return dict(zip((t.name for t in config.teachers), config.teacher_weights(use), strict=True))
-
-
-def scoring_weights(config: RunConfig, use: Literal["joint", "preference"]) -> dict[str, float]:
-    """Of the teachers that score text, which those without a model do not; renormalised over them."""
-    weights, models = named_weights(config, use), [teacher.name for teacher in config.models]
-    scoring = {name: weights[name] for name in models}
-    if len(scoring) == len(weights):
-        return weights
-    return {name: weight / sum(scoring.values()) for name, weight in scoring.items()}
-
-
-def given_weights(config: RunConfig, task: Task) -> GivenWeights:
-    """What the methods may read; `joint` of the teachers that score, where labels are texts."""
-    loss: Weights = "devel" if config.weights.loss == "devel" else named_weights(config, "loss")
-    joint = scoring_weights(config, "joint") if task.form == "text" and config.models else named_weights(config, "joint")
-    return GivenWeights(names=tuple(teacher.name for teacher in config.teachers), loss=loss, joint=joint)

@@ -12,9 +12,10 @@ from raw2s.config import RunConfig
 from raw2s.pipeline.artifacts import ArtifactStore
 from raw2s.pipeline.collect import collect_results
 from raw2s.pipeline.execute import Done, execute
-from raw2s.pipeline.plan import SeedPlan, plan_stages
+from raw2s.pipeline.plan import plan_stages
 from raw2s.pipeline.preflight import check
 from raw2s.pipeline.progress import StageDisplay
+from raw2s.pipeline.seed_plan import SeedPlan
 from raw2s.pipeline.stage import Stage
 from raw2s.pipeline.training_stages import Trained
 from raw2s.report import closing_table, write_report

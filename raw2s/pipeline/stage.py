@@ -116,13 +116,13 @@ def _stages(role: str, value: Any) -> Iterator[tuple[str, Stage]]:
 
 
 def _plain(value: Any) -> Any:
-    """A field as plain data: sections without placement, mappings of stages as the order of their names."""
+    """A field as plain data: sections without placement, mappings of stages in the order of their names."""
     if isinstance(value, Keyed):
         return value.content
     if isinstance(value, Section):
         return settings_of(value)
     if isinstance(value, Mapping) and any(True for _ in _stages("", value)):
-        return list(value)
+        return [[name, None if isinstance(inner, Stage) else _plain(inner)] for name, inner in value.items()]
     return _settings(value) if dataclasses.is_dataclass(value) else value
 
 

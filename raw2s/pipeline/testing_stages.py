@@ -40,7 +40,7 @@ class Test(Stage):
         examples = self.examples.read(work.folder(self.examples), "test")
         prompts = {example["id"]: example["prompt"] for example in examples}
         answered = answers.answers_of(
-            self.labeller.pool(work, self.decoding.precision),
+            self.labeller.pool(work),
             self.task,
             self.labeller.asked(work, prompts),
             decoding=self.decoding,

@@ -12,6 +12,7 @@ from raw2s.labels.rows import RowKind, TrainingRow
 from raw2s.labels.targets import Labelled
 from raw2s.methods import LossSection, MethodSection, loss_of, method_of
 from raw2s.methods.cross_entropy import CrossEntropySection
+from raw2s.methods.learned import LearnedWeights
 from raw2s.methods.method import Weights
 from raw2s.pipeline.combining_stages import Combine, FitOnDevel
 from raw2s.pipeline.data_stages import Examples
@@ -39,7 +40,14 @@ class Trained(Model):
         return read_jsonl(folder / "history.jsonl")
 
     def fit(
-        self, work: Work, rows: list[TrainingRow], *, pretrained: str, loss: LossSection, row_kind: RowKind | None = None
+        self,
+        work: Work,
+        rows: list[TrainingRow],
+        *,
+        pretrained: str,
+        loss: LossSection,
+        row_kind: RowKind | None = None,
+        learned: LearnedWeights | None = None,
     ) -> Metrics:
         """Train on the rows; leaves model, training curve and the rows, which are the evidence of what was learned."""
         from raw2s.training.fit import fit  # imports Ray, which planning and a cached run do not need  # noqa: PLC0415
@@ -62,6 +70,7 @@ class Trained(Model):
             training=self.training,
             loss=loss,
             seed=self.seed,
+            learned=learned,
         )
         metrics = fit(job, work.out, work.parts, board=work.board, callbacks=work.callbacks)
         validation_file.unlink()  # it is the split's
@@ -110,7 +119,8 @@ class TrainStudent(Trained):
                 f"no teacher of weight above zero has labelled any of the {items} items; give another teacher weight"
             )
         without = {"without_label": items - len(rows)} if len(rows) < items else {}
-        return without | self.fit(work, rows, pretrained=self.pretrained, loss=self.method.loss)
+        learned = None if method.learned is None else method.learned(self.method, labelled)
+        return without | self.fit(work, rows, pretrained=self.pretrained, loss=self.method.loss, learned=learned)
 
     def _labelled(self, work: Work) -> Labelled:
         table, names = self.labels.read(work.folder(self.labels))
@@ -126,6 +136,7 @@ class TrainStudent(Trained):
             prompts={example["id"]: example["prompt"] for example in examples},
             table=table,
             weights=[weights.get(name, 0.0) for name in names],
+            teachers=names,
             temperatures=None if fitted is None else [fitted.temperatures.get(name, 1.0) for name in names],
             merge=loss_of(self.method.loss).linear(self.method.loss),
         )

@@ -56,15 +56,15 @@ def answer_parser(metric: MetricName) -> Callable[[str], Any | None]:
 
 
 def parse_entities(text: str) -> list[list[str]] | None:
-    """The (type, filler) pairs of a JSON object whose values are texts or lists of texts; None for anything else."""
+    """The (type, value) pairs of a JSON object whose values are texts or lists of texts; None for anything else."""
     try:
         pairs = json.loads(text, object_pairs_hook=tuple)
     except (ValueError, RecursionError):
         return None
     if not isinstance(pairs, tuple):
         return None
-    entities = [[kind, filler] for kind, value in pairs for filler in (value if isinstance(value, list) else [value])]
-    return entities if all(isinstance(filler, str) and filler.strip() for _, filler in entities) else None
+    entities = [[kind, value] for kind, given in pairs for value in (given if isinstance(given, list) else [given])]
+    return entities if all(isinstance(value, str) and value.strip() for _, value in entities) else None
 
 
 def _pieces(prompt: str) -> list[tuple[str, str | None]]:

@@ -29,7 +29,7 @@ Source = Literal["train", "devel", "test", "nlu_eval_extra"]
 
 
 class Row(TypedDict):
-    """One utterance; `entities` are (type, filler) in the official scorer's form, in order."""
+    """One utterance; `entities` are (type, value) in the official scorer's form, in order."""
 
     id: int
     text: str

@@ -41,16 +41,16 @@ def slot_target(row: Row, prompt: str) -> str:
     (Eq. 7-8), and a small teacher's doubt about a slot should not spill over to the bracket or the colon glued to it.
     """
     values: dict[str, list[str]] = {}
-    for kind, filler in row["entities"]:
-        values.setdefault(kind, []).append(filler)
+    for kind, value in row["entities"]:
+        values.setdefault(kind, []).append(value)
     if prompt == "paper" or not values:
-        return json.dumps({kind: JOIN.join(fillers) for kind, fillers in values.items()}, ensure_ascii=False)
-    slots = (f"{json.dumps(kind)} : {json.dumps(JOIN.join(fillers), ensure_ascii=False)}" for kind, fillers in values.items())
+        return json.dumps({kind: JOIN.join(own) for kind, own in values.items()}, ensure_ascii=False)
+    slots = (f"{json.dumps(kind)} : {json.dumps(JOIN.join(own), ensure_ascii=False)}" for kind, own in values.items())
     return f"{{ {' , '.join(slots)} }}"
 
 
 def parse_slots(text: str) -> list[list[str]] | None:
-    """The (type, filler) pairs a model wrote; None when it is not a JSON object of strings.
+    """The (type, value) pairs a model wrote; None when it is not a JSON object of strings.
 
     Types outside the 55 are dropped, as the authors' scoring script does.
     """
@@ -60,7 +60,7 @@ def parse_slots(text: str) -> list[list[str]] | None:
         return None
     if not isinstance(pairs, tuple) or not all(isinstance(value, str) for _, value in pairs):
         return None
-    return [[kind, filler] for kind, value in pairs if kind in SLOT_TYPES for filler in value.split(JOIN)]
+    return [[kind, value] for kind, joined in pairs if kind in SLOT_TYPES for value in joined.split(JOIN)]
 
 
 class SlotsSection(SlurpSection):

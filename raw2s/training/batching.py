@@ -27,6 +27,7 @@ class TokenSequence:
     words: list[int] = field(default_factory=list)
     weights: list[float] = field(default_factory=lambda: [1.0])
     word_logprobs: list[list[float]] = field(default_factory=list)
+    teacher: int | None = None
 
 
 @dataclass(frozen=True)
@@ -42,6 +43,10 @@ class TokenRow:
     probabilities: list[float]
     reference: tuple[float, ...]
     total: float
+    margin: float = 0.0
+    """Of a pair, as its teachers score it."""
+    by_teacher: Sequence[Sequence[float] | None] = ()
+    """Each teacher's own class probabilities, where its weight is learned."""
 
     @property
     def length(self) -> int:
@@ -65,6 +70,10 @@ class Batch:
     word_logprob_IW: torch.Tensor | None
     probabilities_PK: torch.Tensor
     reference_P2: torch.Tensor
+    margin_P: torch.Tensor
+    teacher_N: torch.Tensor | None = None
+    by_teacher_PIK: torch.Tensor | None = None
+    """0 throughout where a teacher has no label."""
 
     def to(self, device: torch.device) -> "Batch":
         moved: dict[str, Any] = {name: None if part is None else part.to(device) for name, part in vars(self).items()}
@@ -74,15 +83,16 @@ class Batch:
 def tokenize_row(row: TrainingRow, tokenizer: PreTrainedTokenizerBase, kind: RowKind) -> TokenRow:
     prompt = encode_prompt(tokenizer, row["prompt"])
     if kind == "probabilities":
-        return TokenRow(row["id"], token_tree(prompt, []), [], row["probabilities"], (), 1.0)
+        own = row.get("by_teacher", [])
+        return TokenRow(row["id"], token_tree(prompt, []), [], row["probabilities"], (), 1.0, by_teacher=own)
     if kind == "pair":
         pair = [TokenSequence(encode_target(tokenizer, row[side])[0]) for side in ("chosen", "rejected")]
-        return TokenRow(row["id"], token_tree(prompt, [s.ids for s in pair]), pair, [], (), 1.0)
+        return TokenRow(row["id"], token_tree(prompt, [s.ids for s in pair]), pair, [], (), 1.0, row["margin"])
     sequences = []
     for target in row["targets"]:
         ids, offsets = encode_target(tokenizer, target["text"])
         words = word_of_piece(target["text"], offsets)
-        sequences.append(TokenSequence(ids, words, target["weights"], target.get("word_logprobs", [])))
+        sequences.append(TokenSequence(ids, words, target["weights"], target.get("word_logprobs", []), target.get("teacher")))
     tree = token_tree(prompt, [s.ids for s in sequences])
     return TokenRow(row["id"], tree, sequences, [], (), sum(len(s.ids) * sum(s.weights) for s in sequences))
 
@@ -113,7 +123,7 @@ def collate(rows: Sequence[TokenRow], tokenizer: PreTrainedTokenizerBase, hidden
     trees = [row.tree for row in rows]
     if layout == "one_text_a_row":
         trees = [text for tree in trees for text in separate_texts(tree)]
-    packed, starts = pack_rows(trees, filler=pad_id(tokenizer), hidden_size=hidden_size, layout=layout)
+    packed, starts = pack_rows(trees, padding=pad_id(tokenizer), hidden_size=hidden_size, layout=layout)
     # A classification row is a sequence of no tokens that its prompt's last token predicts.
     sequences = [s for row in rows for s in row.sequences or [TokenSequence([])]]
     predictors = [
@@ -143,4 +153,18 @@ def collate(rows: Sequence[TokenRow], tokenizer: PreTrainedTokenizerBase, hidden
         packed, torch.tensor(predictor), torch.tensor(sequence), torch.tensor(token), torch.tensor(weight),
         torch.tensor(word), torch.tensor(logprob) if soft else None,
         torch.tensor([r.probabilities for r in rows]), torch.tensor([r.reference for r in rows]),
+        torch.tensor([r.margin for r in rows]), _teachers(flat), _own_probabilities(rows),
     )  # fmt: skip
+
+
+def _teachers(flat: Sequence[tuple[TokenSequence, Sequence[int]]]) -> torch.Tensor | None:
+    """The teacher of every target token, where each sequence is one teacher's."""
+    teachers = [s.teacher for s, _ in flat for _ in s.ids if s.teacher is not None]
+    return torch.tensor(teachers) if teachers else None
+
+
+def _own_probabilities(rows: Sequence[TokenRow]) -> torch.Tensor | None:
+    """(P, I, K), 0 where a teacher has no label; None where the rows hold the mixture alone."""
+    if not rows[0].by_teacher:
+        return None
+    return torch.tensor([[own or [0.0] * len(row.probabilities) for own in row.by_teacher] for row in rows])

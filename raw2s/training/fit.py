@@ -18,7 +18,7 @@ from raw2s.config import TrainingConfig
 from raw2s.errors import StageFailed
 from raw2s.models.load import quiet_transformers
 from raw2s.training.job import Job
-from raw2s.training.progress import MODEL, read_progress
+from raw2s.training.progress import MODEL, WEIGHT, read_progress
 
 # Without this DeepSpeed probes for GPUs by compiling; on a GPU machine it finds CUDA by itself.
 WORKER_ENV = {"TOKENIZERS_PARALLELISM": "false", "HF_HUB_DISABLE_PROGRESS_BARS": "1"}
@@ -52,11 +52,13 @@ def fit(job: Job, out: Path, parts: Path, *, board: Any, callbacks: Sequence[Use
     os.replace(Path(kept.path) / MODEL, out / MODEL)
     shutil.rmtree(folder)
     validation = {name: value for name, value in metrics.items() if name.startswith("validation_")}
+    weights = {} if job.learned is None else dict(zip(job.learned.teachers, progress.weights, strict=True))
     losses = [point["loss"] for point in progress.history if "loss" in point]
     return {
         "final_loss": losses[-1],
         "epoch_kept": metrics["epoch"],
         **validation,
+        **{WEIGHT + name: weight for name, weight in weights.items()},
         "tokens_per_second": result.metrics["tokens_per_second"],
     }
 

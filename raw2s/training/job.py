@@ -6,6 +6,7 @@ from raw2s.config import TrainingConfig
 from raw2s.form import FormName
 from raw2s.labels.rows import RowKind
 from raw2s.methods import LossSection
+from raw2s.methods.learned import LearnedWeights
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,3 +27,5 @@ class Job:
     training: TrainingConfig
     loss: LossSection
     seed: int
+    learned: LearnedWeights | None = None
+    """Where the teachers' weights are learned too; the training rows then hold each teacher's own label."""

@@ -28,6 +28,7 @@ from raw2s.training.export import export_model, load_trainable
 from raw2s.training.job import Job
 from raw2s.training.objectives import Objective, PackedModel, class_accuracy, objective_of, pair_references, token_accuracy
 from raw2s.training.progress import MODEL, Progress, read_progress, write_progress
+from raw2s.training.teacher_weights import learn, teachers_agree, weigh_rows
 from raw2s.training.throughput import WORK, Meter
 
 HISTORY_POINTS = 200
@@ -75,6 +76,8 @@ def train(job: Job, rank: int, workers: int, *, checkpoint: Path | None, report:
     model = PackedModel(load_trainable(job))
     engine = resume_engine(model, training, workers, checkpoint, progress.workers)
     progress.workers = workers
+    if job.learned is not None and not progress.weights:
+        progress.weights = list(job.learned.start)
     meter = Meter(model, engine.device, workers)
     run = Run(
         job=job, rank=rank, workers=workers, total_steps=total_steps, engine=engine, tokenizer=tokenizer, rows=rows,
@@ -153,7 +156,12 @@ def _step(run: Run, step: int, chosen: list[int], shares: list[list[int]]) -> di
     job, engine = run.job, run.engine
     torch.manual_seed((job.seed * 1_000_003 + step) * run.workers + run.rank)  # dropout, the same after a checkpoint
     learning_rate = job.training.learning_rate * learning_rate_at(step, run.total_steps, job.training)
-    divisor = sum(run.rows[i].total for i in chosen)
+    resting = job.learned is not None and job.learned.resting(step, run.total_steps)
+    if resting:
+        chosen, *shares = ([i for i in part if teachers_agree(run.rows[i])] for part in (chosen, *shares))
+    if job.learned is not None:
+        weigh_rows(run.rows, chosen, run.progress.weights)
+    divisor = sum(run.rows[i].total for i in chosen) or 1.0
     objective, at = objective_of(job, step, run.total_steps)
     engine.train()
     sums: dict[str, torch.Tensor] = {}
@@ -165,6 +173,9 @@ def _step(run: Run, step: int, chosen: list[int], shares: list[list[int]]) -> di
         sums = {key: sums.get(key, 0.0) + value for key, value in logged.items()}
     totals = _over_ranks(run, sums)
     run.meter.add({key: totals.pop(key) for key in WORK})
+    learned: dict[str, float] = {}
+    if job.learned is not None:
+        run.progress.weights, learned = learn(job.learned, run.progress.weights, totals, resting=resting)
     means = {key: value / divisor for key, value in totals.items()}
     return {
         "step": step + 1,
@@ -172,6 +183,7 @@ def _step(run: Run, step: int, chosen: list[int], shares: list[list[int]]) -> di
         "learning_rate": learning_rate,
         "gradient_norm": norm,
         **means,
+        **learned,
     }
 
 

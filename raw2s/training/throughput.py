@@ -1,4 +1,4 @@
-"""How fast a run is: tokens a second, filler, memory and, where the device's peak is known, model FLOPs utilisation."""
+"""How fast a run is: tokens a second, padding, memory and, where the device's peak is known, model FLOPs utilisation."""
 
 import resource
 import time
@@ -10,7 +10,7 @@ from torch import nn
 from raw2s.training.objectives import PackedModel
 
 WORK = ("tokens", "cells", "targets")
-"""Tokens forwarded; the same with filler; positions at which the output head ran."""
+"""Tokens forwarded; the same with padding; positions at which the output head ran."""
 
 PEAK_FLOPS = {
     "H200": 989e12,
@@ -48,7 +48,7 @@ class Meter:
             self.recent[key] += work[key]
 
     def read(self) -> dict[str, float]:
-        """Since it was read last: tokens a second, the share of filler; memory at its highest so far in GiB; MFU if known."""
+        """Since it was read last: tokens a second, the share of padding; memory at its highest so far in GiB; MFU if known."""
         now = time.perf_counter()
         seconds, self.last = now - self.last, now
         done, self.recent = self.recent, dict.fromkeys(WORK, 0.0)

@@ -66,7 +66,7 @@ def assert_as_hugging_face(model, tokenizer, prompts, beams, max_new_tokens):
 @pytest.mark.parametrize("beams", [1, 2, 5])
 def test_every_family_finds_what_generate_finds(any_model, tokenizer, spelled_ids, beams):
     model = copy.deepcopy(any_model)
-    if packable(model):  # BLOOM's softmax is in fp32 always, where the mask of a filler in fp64 is -inf throughout
+    if packable(model):  # BLOOM's softmax is in fp32 always, where the mask of padding in fp64 is -inf throughout
         model = model.double()
     often = greedy_ids(model, encode_prompt(tokenizer, PROMPTS[0]), None, 4)[-1]
     ending, _ = ending_at(tokenizer, often)

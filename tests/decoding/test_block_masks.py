@@ -24,7 +24,7 @@ def planted(lengths):
 @given(st.lists(trees, min_size=1, max_size=4), st.sampled_from(["rows", "one_row"]), st.sampled_from([None, WINDOW]))
 @settings(max_examples=25)
 def test_the_table_has_every_block_that_the_dense_mask_sees_and_no_other(lengths, layout, window):
-    rows, _ = pack_rows(planted(lengths), filler=0, hidden_size=64, layout=layout)
+    rows, _ = pack_rows(planted(lengths), padding=0, hidden_size=64, layout=layout)
     width = rows.end_RT.shape[1]
     mask = block_mask(rows, window)
     dense_RTT = attention_mask(rows, GPT2Config() if window is None else MistralConfig(sliding_window=window), torch.float32)
@@ -58,23 +58,23 @@ def of_lists(counts, indices):
     return table
 
 
-@given(st.integers(1, 300_000))
-def test_a_bucket_holds_the_tokens_with_little_filler(tokens):
-    width = bucket(tokens)
-    assert width % BLOCK == 0 and width == bucket(width)
-    assert tokens <= width <= tokens + max(BLOCK - 1, tokens / 16)
+@given(st.integers(1, 300_000), st.sampled_from([16, BLOCK]))
+def test_a_bucket_holds_the_tokens_with_little_padding(tokens, least):
+    width = bucket(tokens, least)
+    assert width % least == 0 and width == bucket(width, least)
+    assert tokens <= width <= tokens + max(least - 1, tokens / 16)
 
 
 def test_buckets_are_few():
     for power in range(11, 18):
-        assert len({bucket(tokens) for tokens in range(2**power + 1, 2 ** (power + 1) + 1)}) == 16
+        assert len({bucket(tokens, BLOCK) for tokens in range(2**power + 1, 2 ** (power + 1) + 1)}) == 16
 
 
 @given(st.lists(trees, min_size=1, max_size=6))
 def test_one_row_is_one_row_of_a_buckets_width(lengths):
     made = planted(lengths)
-    rows, starts = pack_rows(made, filler=7, hidden_size=64, layout="one_row")
-    assert rows.input_ids_RT.shape == (1, bucket(sum(len(tree.ids) for tree in made)))
+    rows, starts = pack_rows(made, padding=7, hidden_size=64, layout="one_row")
+    assert rows.input_ids_RT.shape == (1, bucket(sum(len(tree.ids) for tree in made), BLOCK))
     for tree, start in zip(made, starts, strict=True):
         assert rows.input_ids_RT[0, start : start + len(tree.ids)].tolist() == tree.ids
 

@@ -45,7 +45,7 @@ def test_each_length_is_laid_out_once(lengths, hidden_size):
     assert sorted(i for row in rows for i in row) == list(range(len(lengths)))
 
 
-def test_rows_of_a_wide_model_have_no_filler_and_of_a_narrow_one_are_short():
+def test_rows_of_a_wide_model_have_no_padding_and_of_a_narrow_one_are_short():
     lengths = [3 + i * 7 % 30 for i in range(200)]
 
     def size(hidden_size):
@@ -63,7 +63,7 @@ def test_rows_of_a_wide_model_have_no_filler_and_of_a_narrow_one_are_short():
 @given(st.lists(trees, min_size=1, max_size=6))
 def test_packed_trees_keep_their_ids_and_see_no_other_tree(given_trees):
     planted = [token_tree(prompt, continuations) for prompt, continuations in given_trees]
-    rows, starts = pack_rows(planted, filler=9, hidden_size=4)
+    rows, starts = pack_rows(planted, padding=9, hidden_size=4)
     mask_RTT = attention_mask(rows, GPT2Config(), torch.float32)[:, 0]
     ids, width = rows.input_ids_RT.flatten(), rows.input_ids_RT.shape[1]
     trees_tokens = set()
@@ -93,7 +93,7 @@ def test_packed_trees_keep_their_ids_and_see_no_other_tree(given_trees):
 )
 def test_a_sliding_window_counts_positions_and_not_columns(config, slides):
     tree = token_tree([5, 6, 7], [[1, 1, 1, 1, 0], [2, 2, 2, 2, 0]])
-    rows, _ = pack_rows([tree], filler=0, hidden_size=4)
+    rows, _ = pack_rows([tree], padding=0, hidden_size=4)
     mask = attention_mask(rows, config, torch.float32)
     if isinstance(mask, dict):
         assert mask["full_attention"][0, 0, 10].isfinite().nonzero()[:, 0].tolist() == [0, 1, 2, 7, 8, 9, 10]

@@ -168,7 +168,7 @@ def test_any_ids_score_as_one_by_one(any_model, data):
     texts = st.lists(st.integers(0, 3), min_size=1, max_size=12)  # of four ids, so that prefixes are shared
     prompts = data.draw(st.lists(texts, max_size=3))
     continuations = [data.draw(st.lists(texts, max_size=4)) for _ in prompts]
-    scores = continuation_logprobs(any_model, prompts, continuations, filler=0, max_tokens_per_batch=60)
+    scores = continuation_logprobs(any_model, prompts, continuations, padding=0, max_tokens_per_batch=60)
     for prompt, given_texts, given_scores in zip(prompts, continuations, scores, strict=True):
         for text, score in zip(given_texts, given_scores, strict=True):
             with torch.no_grad():

@@ -90,7 +90,7 @@ def test_in_half_precision_a_beams_score_is_near_that_of_its_tokens_in_single(na
         found = shrinking_search(half, ids_BP, mask_BP, **options)
         targets, means = found.ids_BMT.tolist(), found.mean_logprob_BM
     prompts = [row[mask.bool()].tolist() for row, mask in zip(ids_BP, mask_BP, strict=True)]
-    expected = torch.tensor(continuation_logprobs(single, prompts, targets, filler=0)).mean(dim=2)
+    expected = torch.tensor(continuation_logprobs(single, prompts, targets, padding=0)).mean(dim=2)
     torch.testing.assert_close(means, expected, rtol=0.02, atol=0.02)
     assert means.dtype == torch.float32
     assert (means != means.bfloat16().float()).any(), "the scores are rounded to bf16"

@@ -30,7 +30,7 @@ def differences(model, positions_RT):
     The tree's mask is put in and the keys' positions are given, which BLOOM itself offers no way to do.
     """
     tree = token_tree(PROMPT, TEXTS)
-    rows, _ = pack_rows([tree], filler=0, hidden_size=32)
+    rows, _ = pack_rows([tree], padding=0, hidden_size=32)
     decoder = model.get_decoder()
     mask = attention_mask(rows, model.config, model.dtype)
     with pytest.MonkeyPatch.context() as patch:
@@ -51,7 +51,7 @@ def alibi_of(position_RT, mask, num_heads, dtype):
 
 
 def test_bloom_takes_no_mask_of_who_sees_whom(bloom):
-    rows, _ = pack_rows([token_tree(PROMPT, TEXTS)], filler=0, hidden_size=32)
+    rows, _ = pack_rows([token_tree(PROMPT, TEXTS)], padding=0, hidden_size=32)
     mask = attention_mask(rows, bloom.config, bloom.dtype)
     with pytest.raises(ValueError, match="too many values to unpack"):
         bloom.get_decoder()(input_ids=rows.input_ids_RT, attention_mask=mask, position_ids=rows.position_ids_RT)
@@ -83,7 +83,7 @@ def test_separate_texts_are_the_texts(prompt, continuations):
 @given(trees=st.lists(st.tuples(texts, st.lists(texts, max_size=3)), min_size=1, max_size=4))
 def test_every_row_is_one_text_as_the_model_reads_it_alone(unpacked, trees):
     planted = [text for prompt, continuations in trees for text in separate_texts(token_tree(prompt, continuations))]
-    rows, starts = pack_rows(planted, filler=9, hidden_size=32, layout="one_text_a_row")
+    rows, starts = pack_rows(planted, padding=9, hidden_size=32, layout="one_text_a_row")
     width = rows.input_ids_RT.shape[1]
     assert starts == list(range(0, len(planted) * width, width))
     assert width == max(len(tree.ids) for tree in planted)

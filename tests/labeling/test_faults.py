@@ -11,7 +11,9 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
-from raw2s.labeling.units import ANSWER, Pool, Progress, answer, prompt_units, run_pass
+from raw2s.labeling.units import Pool, PromptProgress, answer, prompt_units, run_pass
+from raw2s.labels.table import ANSWER
+from raw2s.section import Actors
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(240)]
 
@@ -45,8 +47,12 @@ def given(log: Path) -> list[tuple[int, ...]]:
     return sorted(tuple(json.loads(line)) for line in log.read_text().splitlines()) if log.exists() else []
 
 
+def teacher_pool(**actors: object) -> Pool:
+    return Pool(name="teacher", model="", actors=Actors(**actors))
+
+
 def label(folder: Path, make, pool: Pool, board=None):
-    return run_pass(make, UNITS, pool, schema=SCHEMA, folder=folder, progress=Progress(board, "label", len(IDS)))
+    return run_pass(make, UNITS, pool, schema=SCHEMA, folder=folder, progress=PromptProgress(board, "label", len(IDS)))
 
 
 def assert_whole(answered) -> None:
@@ -71,7 +77,7 @@ def test_an_actor_that_dies_costs_its_unit_only(local_ray, tmp_path):
     from raw2s.pipeline.progress import Board
 
     log, board = tmp_path / "log", Board.remote()
-    answered = label(tmp_path / "units", sleeping(log, 0.05, fatal=IDS[20]), Pool("teacher", replicas=(2, 2)), board)
+    answered = label(tmp_path / "units", sleeping(log, 0.05, fatal=IDS[20]), teacher_pool(replicas=(2, 2)), board)
     assert_whole(answered)
     assert ray.get(board.snapshot.remote()) == {"label": (len(IDS), len(IDS), "teacher")}
     seen = given(log)
@@ -88,7 +94,7 @@ def test_a_node_that_goes_takes_nothing_with_it(tmp_path):
         nodes = [cluster.add_node(num_cpus=1, resources={"teaching": 1}, object_store_memory=100 * 2**20) for _ in range(2)]
         ray.init(address=cluster.address, log_to_driver=False)
         log, results = tmp_path / "log", []
-        pool = Pool("teacher", replicas=(2, 2), resources={"teaching": 1})
+        pool = teacher_pool(replicas=(2, 2), resources={"teaching": 1})
         thread = threading.Thread(target=lambda: results.append(label(tmp_path / "units", sleeping(log, 0.4), pool)))
         thread.start()
         while len(given(log)) < 6:
@@ -109,7 +115,7 @@ sys.path[:0] = [{root!r}, {tests!r}]
 import ray
 ray.init("local", num_cpus=2, include_dashboard=False, object_store_memory=100 * 2**20, log_to_driver=False)
 import test_faults
-answered = test_faults.label(Path({folder!r}) / "units", test_faults.sleeping(Path({folder!r}) / {log!r}, 0.3), test_faults.Pool("teacher"))
+answered = test_faults.label(Path({folder!r}) / "units", test_faults.sleeping(Path({folder!r}) / {log!r}, 0.3), test_faults.teacher_pool())
 test_faults.assert_whole(answered)
 """
 

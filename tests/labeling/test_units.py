@@ -3,14 +3,17 @@ import json
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import ray
 from hypothesis import given
 from hypothesis import strategies as st
 
 from raw2s.labeling.cross_scores import cross_score
-from raw2s.labeling.units import ANSWER, Answered, Pool, Progress, UnitActor, answer, gather, prompt_units, unit_name
+from raw2s.labeling.units import Answered, Pool, PromptProgress, UnitActor, answer, gather, prompt_units, unit_name
+from raw2s.labels.table import ANSWER, BEAMS, in_order
+from raw2s.section import Actors
 
 SCHEMA = pa.schema([*ANSWER, ("shout", pa.string())])
-NO_BOARD = Progress(None, "label", 0)
+NO_BOARD = PromptProgress(None, "label", 0)
 texts = st.dictionaries(st.integers(-5, 500), st.text(max_size=8), max_size=30)
 
 
@@ -24,7 +27,7 @@ def shouting(unit):
 
 def finished(folder, units, teacher=shouting):
     """The files of `units`, answered one after another without Ray."""
-    actor = UnitActor(lambda: teacher, SCHEMA, NO_BOARD, "teacher")
+    actor = UnitActor(ray.cloudpickle.dumps(lambda: teacher), SCHEMA, NO_BOARD, "teacher")
     files = [folder / f"{unit_name(unit)}.parquet" for unit in units]
     for unit, file in zip(units, files, strict=True):
         actor({"unit": json.dumps(unit), "file": str(file)})
@@ -127,10 +130,9 @@ def test_only_texts_without_a_score_are_scored(monkeypatch, tmp_path):
         (3, "d"): {"words": [-8.0], "tokens": 8},
         (5, "c"): {"words": [0.0], "tokens": 0},
     }
-    scores = cross_score(
-        {7: "x", 3: "y", 5: "z"}, candidates, [Pool("old"), Pool("new")],
-        known={"old": old}, batch_size=2, folder=tmp_path, progress=NO_BOARD,
-    )  # fmt: skip
+    prompts = {7: "x", 3: "y", 5: "z"}
+    pools = [(Pool(name=name, model="", actors=Actors()), prompts) for name in ("old", "new")]
+    scores = cross_score(pools, candidates, known={"old": old}, batch_size=2, folder=tmp_path, progress=NO_BOARD)
     assert asked == {"old": {7: ["ab"], 5: ["new"]}, "new": candidates}
     assert scores["old"].of(7) == [{"words": [-2.0], "tokens": 2}, {"words": [-9.0], "tokens": 9}]
     assert scores["old"].of(3) == [{"words": [-8.0], "tokens": 8}]
@@ -138,6 +140,4 @@ def test_only_texts_without_a_score_are_scored(monkeypatch, tmp_path):
 
 
 def test_a_table_without_answers_keeps_its_columns():
-    from raw2s.labeling.table import BEAMS, in_order
-
     assert in_order(BEAMS.empty_table(), [1, 2]).schema == BEAMS

@@ -106,10 +106,14 @@ def test_equals_the_losses_on_logits(options: dict[str, Any], soft: bool, gamma:
                 assert got.kl_N is None
 
 
+@pytest.mark.parametrize("chunked", [3], indirect=True)
 @pytest.mark.parametrize("options", [{}, *EDL_OPTIONS[::4]], ids=lambda o: "-".join(str(v) for v in o.values()) or "ce")
 def test_gradcheck(options: dict[str, Any], chunked: int) -> None:
-    """Where the target moves with the logits and counts as a constant all the same, the numerical derivative is of the plain
-    loss with that target fixed, and the fused gradient is compared with its; else it is taken of the fused head itself."""
+    """By random projections; entry by entry, and in one chunk too, gradients are compared with autograd's above.
+
+    Where the target moves with the logits and counts as a constant all the same, the numerical derivative is of the plain
+    loss with that target fixed, and the fused gradient is compared with its; else it is taken of the fused head itself.
+    """
     token, prob, row_weight = rows(3)
     operands = [x.requires_grad_() for x in head(3, 0.7)]
     for gamma, certain in ((0.0, None), (0.4, torch.ones_like(prob))):
@@ -118,6 +122,7 @@ def test_gradcheck(options: dict[str, Any], chunked: int) -> None:
                 fused(h, w, token, certain, bias_V=b, row_weight_N=row_weight, gamma=gamma, options=options).loss
             ),
             operands,
+            fast_mode=True,
         )
     label = soft_label(F.linear(*operands).detach(), token, prob)
     loss_on = edl_loss if options else cross_entropy
@@ -125,7 +130,7 @@ def test_gradcheck(options: dict[str, Any], chunked: int) -> None:
     def with_fixed_label(h: Tensor, w: Tensor, b: Tensor) -> Tensor:
         return (row_weight * loss_on(F.linear(h, w, b), label, reduction="none", **options)).sum()
 
-    assert torch.autograd.gradcheck(with_fixed_label, operands)
+    assert torch.autograd.gradcheck(with_fixed_label, operands, fast_mode=True)
     got = fused(*operands[:2], token, prob, bias_V=operands[2], row_weight_N=row_weight, options=options)
     grads = torch.autograd.grad(got.loss, operands)
     torch.testing.assert_close(grads, torch.autograd.grad(with_fixed_label(*operands), operands))

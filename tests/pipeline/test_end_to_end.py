@@ -8,9 +8,12 @@ from pathlib import Path
 
 import mlflow
 import pytest
+from datasets import load_from_disk
 from tiny_runs import finish, kill_when, start_pipeline, tiny_run, write_config
 
+from raw2s.cli import main
 from raw2s.decoding.bridge import words
+from raw2s.results import Results
 
 TEACHERS = tiny_run(Path())["teachers"]
 NEOX = {"name": "gpt-neox", "model": "tiny-gpt-neox"}
@@ -48,14 +51,15 @@ def contents(storage: Path) -> dict[str, dict]:
 
 def test_leaves_results_report_and_mlflow_runs(finished):
     storage, output = finished
-    results = json.loads((storage / "tiny" / "results.json").read_text())
-    assert [t["name"] for t in results["teachers"]] == ["gpt2", "opt"]
-    assert [s["method"] for s in results["students"]] == ["bayesian", "bayesian+cdpo"]
-    assert all(0 <= system["score"] <= 1 for system in [*results["teachers"], results["ceiling"], *results["students"]])
+    results = Results.read(storage / "tiny")
+    assert [teacher.name for teacher in results.tested] == ["gpt2", "opt"]
+    assert [student.method for student in results.students] == ["bayesian", "bayesian+cdpo"]
+    assert [student.stage for student in results.students] == ["student/0-bayesian", "cdpo/0"]
+    assert all(0 <= system.score <= 1 for system in [*results.tested, results.ceiling, *results.students, results.baseline])
     assert {"split", "teacher/gpt2", "beams/opt", "label", "student/0-bayesian", "pairs/0", "cdpo/0"} <= {
-        s["name"] for s in results["stages"]
+        stage.name for stage in results.stages
     }
-    assert not any(stage["cached"] for stage in results["stages"])
+    assert not any(stage.cached for stage in results.stages)
     assert "<svg" in (storage / "tiny" / "report.html").read_text()
     assert "SLU-F1" in output
     assert re.search(r"beams/opt: done in .* prompts_per_second [\d.]+", output)
@@ -68,7 +72,7 @@ def test_leaves_results_report_and_mlflow_runs(finished):
     parents = [run for run in runs if "mlflow.parentRunId" not in run.data.tags]
     assert len(parents) == 1
     assert parents[0].info.status == "FINISHED"
-    assert parents[0].data.metrics["ceiling"] == pytest.approx(results["ceiling"]["score"])
+    assert parents[0].data.metrics["ceiling"] == pytest.approx(results.ceiling.score)
     student = next(run for run in runs if run.info.run_name == "student/0-bayesian")
     assert student.data.tags["mlflow.parentRunId"] == parents[0].info.run_id
     assert client.get_metric_history(student.info.run_id, "train/loss")
@@ -97,8 +101,8 @@ def test_every_teachers_own_beams_are_in_the_table(finished):
     names = json.loads(table.schema.metadata[b"teachers"])
     assert names == ["gpt2", "opt"]
     ranked = {(row["id"], place, rank): row["text"] for row in table.to_pylist() for place, rank in enumerate(row["rank"])}
-    for folder in storage.glob("artifacts/beams/*"):
-        name = json.loads((folder / "manifest.json").read_text())["settings"]["teacher"]
+    for name in names:
+        (folder,) = folders_of(storage, f"beams/{name}").values()
         for row in pq.read_table(folder / "answers.parquet").to_pylist():
             own = [ranked[row["id"], names.index(name), rank] for rank in range(len(row["texts"]))]
             assert own == row["texts"]
@@ -113,7 +117,19 @@ def test_a_second_run_reuses_every_stage(finished):
     assert process.returncode == 0, output
     assert contents(storage) == before
     assert not started(output)
-    assert all(stage["cached"] for stage in json.loads((storage / "tiny" / "results.json").read_text())["stages"])
+    assert all(stage.cached for stage in Results.read(storage / "tiny").stages)
+
+
+def test_its_label_table_is_found_and_exported(finished, tmp_path, capsys):
+    storage, _ = finished
+    (table,) = storage.glob("artifacts/label/*/labels.parquet")
+    assert main(["label", str(storage.parent / "config.yaml")]) == 0
+    assert f"labels   {table.resolve()}" in capsys.readouterr().out.splitlines()
+    assert main(["labels", "export", str(storage / "tiny"), "--to", str(tmp_path / "made")]) == 0
+    exported = load_from_disk(str(tmp_path / "made"))
+    assert set(exported["teacher"]) == {"gpt2", "opt"}
+    assert len(exported) == 2 * len(set(exported["id"]))
+    assert max(exported["logprob"]) < 0
 
 
 def test_another_teacher_is_the_only_one_to_generate(finished):
@@ -127,7 +143,7 @@ def test_another_teacher_is_the_only_one_to_generate(finished):
         "--set",
         f"teachers={json.dumps([*TEACHERS, NEOX | {'backend': BACKEND}])}",
         "--set",
-        "students=[]",
+        "methods=[]",
         "--set",
         "name=another",
     )
@@ -148,8 +164,8 @@ def test_another_teacher_is_the_only_one_to_generate(finished):
 
 def folders_of(storage: Path, *stages: str) -> dict[str, Path]:
     """By stage its artifact's folder, as the last finished run of this name found it."""
-    made = json.loads((storage / "tiny" / "results.json").read_text())["stages"]
-    return {stage["name"]: next(storage.glob(f"artifacts/*/{stage['key']}")) for stage in made if stage["name"] in stages}
+    made = Results.read(storage / "tiny").stages
+    return {stage.name: next(storage.glob(f"artifacts/*/{stage.key}")) for stage in made if stage.name in stages}
 
 
 def flip_a_byte(file: Path) -> None:
@@ -192,7 +208,7 @@ def test_a_stage_that_fails_is_named_in_one_line_and_those_beside_it_are_kept(fi
         "--set",
         "ceiling_training.epochs=2",
         "--set",
-        "students=[]",
+        "methods=[]",
         "--set",
         "ray.parallel_stages=6",
     )

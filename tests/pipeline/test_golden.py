@@ -75,7 +75,9 @@ def made(tmp_path, monkeypatch) -> dict[str, tuple[int, str]]:
     label_file.write_text("".join(json.dumps({"id": e["id"], "label": e["target"]}) + "\n" for e in student[:12]))
     found: dict[str, list[str]] = {}
     versions: dict[str, int] = {}
-    files = {"people": {"teachers": [{"name": "ann", "kind": "labels", "file": str(label_file)}], "methods": [{"method": "naive"}]}}
+    files = {
+        "people": {"teachers": [{"name": "ann", "kind": "labels", "file": str(label_file)}], "methods": [{"method": "naive"}]}
+    }
     files["people"] |= {"task": {"name": "slurp_scenario", **SMALL}, "labeling": {"max_rejected_fraction": 0.5}}
     for name, sections in (RUNS | files).items():
         _, stages, artifacts = run_here(tmp_path / name, **sections)

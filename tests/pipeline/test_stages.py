@@ -5,7 +5,8 @@ from hypothesis import strategies as st
 from raw2s.config import parse_config
 from raw2s.methods import method_of
 from raw2s.pipeline.jsonl import read_jsonl, write_jsonl
-from raw2s.pipeline.plan import given_weights, plan_stages
+from raw2s.pipeline.plan import plan_stages
+from raw2s.pipeline.weights import given_weights
 from raw2s.tasks import task_of
 
 GPT2, OPT, NEOX = ({"name": name, "model": f"tiny-{name}"} for name in ("gpt2", "opt", "gpt-neox"))
@@ -152,10 +153,10 @@ def test_a_seed_changes_everything_but_what_is_tested_on():
 @pytest.mark.parametrize(
     "sections",
     [
-        {"teachers": [GPT2 | {"num_cpus": 4, "num_gpus": 0.5}, OPT | {"replicas": [2, 3]}]},
+        {"teachers": [GPT2 | {"num_cpus": 4}, OPT | {"replicas": [2, 3]}]},
         {"teachers": [GPT2 | {"resources": {"teaching": 1}}, OPT | {"label_selector": {"pool": "teach"}}]},
         {"labeling": {"max_rejected_fraction": 1}},
-        {"student": {"model": "tiny-gpt-neox", "num_cpus": 4, "num_gpus": 1, "replicas": [2, 3]}},
+        {"student": {"model": "tiny-gpt-neox", "num_cpus": 4, "replicas": [2, 3]}},
         {"student_training": {"cpus_per_worker": 3, "gpus_per_worker": 1}},
         {"teacher_training": {"cpus_per_worker": 3, "gpus_per_worker": 1}},
         {"preference": {"training": {"gpus_per_worker": 1}}},
@@ -166,6 +167,21 @@ def test_a_seed_changes_everything_but_what_is_tested_on():
 )
 def test_where_work_runs_is_in_no_key(sections):
     assert moved(**sections) == set()
+
+
+def test_a_gpu_is_in_the_keys_only_for_its_half_precision():
+    on_gpus = {"teachers": [GPT2 | {"num_gpus": 0.5}, OPT], "student": {"model": "tiny-gpt-neox", "num_gpus": 1}}
+    before, after = keys_of(), keys_of(**on_gpus)
+    changed = {name for name in before if before[name] != after[name]}
+    assert {"beams/gpt2", "label", "test/teacher/gpt2", "test/ceiling"} <= changed
+    assert not {"teacher/gpt2", "ceiling", "beams/opt", "test/teacher/opt"} & changed
+    exact = {"labeling": {"precision": "fp32"}, "evaluation": {"precision": "fp32"}}
+    assert keys_of(**exact) == keys_of(**exact, **on_gpus) == before
+
+
+def test_the_order_of_the_teachers_is_in_the_key_of_what_it_orders():
+    weights = {use: numbers[::-1] for use, numbers in TREE["weights"].items()}
+    assert moved(teachers=[OPT, GPT2], weights=weights) == {"label"} | STUDENTS | PREFERENCE
 
 
 def test_another_teacher_leaves_the_others():

@@ -1,6 +1,7 @@
 """The report on synthetic results: wording, escaping, self-containment, and a table that fits a log."""
 
 import io
+import json
 import math
 import re
 import xml.etree.ElementTree as ET
@@ -15,7 +16,9 @@ from rich.console import Console
 from raw2s.report import closing_table, write_report
 from raw2s.report.figures import edl_figure, score_figure, to_svg, training_figure
 from raw2s.report.outcome import outcome
-from raw2s.report.systems import list_systems, method_name, stage_title
+from raw2s.report.systems import list_systems, stage_title
+from raw2s.results import Baseline, Ceiling, OnB, Results, StageRecord, Student, Teacher
+from raw2s.tasks.slurp import CREDIT
 
 TEACHERS = {"gpt2": 0.326, "opt": 0.357, "gpt-neox": 0.425}
 CEILING = 0.553
@@ -23,32 +26,67 @@ NASTY = "wake me <b>up</b> & <script>alert('x')</script>"
 VOID = {"meta", "link", "br"}
 
 
+TITLES = {
+    "bayesian": "Bayesian multi-weak (EDL)",
+    "naive": "naive multi-weak (CE)",
+    "joint": "joint decoding (CE)",
+    "dawid_skene": "Dawid-Skene (CE)",
+    "single:gpt-neox": "single teacher gpt-neox (CE)",
+}
+ANSWERS = {"empty": 0.35, "unparsable": 0.0}
+
+
 def scored(score, **extra):
-    return {"score": score, "ci95": [score - 0.02, score + 0.02], "per_seed": [score - 0.01, score + 0.01], **extra}
-
-
-def student(method, score, *, pgr=0.2, pgr_ci95=(0.1, 0.3), aux=False, confidence=True):
-    by_teacher = {name: (score - weak) / (CEILING - weak) for name, weak in TEACHERS.items()}
-    answers = {"empty": 0.4312, "unparsable": 0.0123}
     return {
-        "method": method, "aux": aux, "confidence": confidence, **scored(score), **answers,
-        "pgr": pgr, "pgr_ci95": list(pgr_ci95), "pgr_by_teacher": by_teacher,
-    }  # fmt: skip
+        "form": "text",
+        "score": score,
+        "ci95": (score - 0.02, score + 0.02),
+        "per_seed": [score - 0.01, score + 0.01],
+        **extra,
+    }
+
+
+def student(method, score, *, pgr=0.2, pgr_ci95=(0.1, 0.3), aux=False, confidence=True, stage="student/0"):
+    base, plus, _ = method.partition("+")
+    return Student(
+        stage=stage,
+        title=TITLES[base] + (", then cDPO" if plus else ""),
+        method=method,
+        aux=aux,
+        confidence=confidence,
+        pgr=pgr,
+        pgr_ci95=pgr_ci95,
+        pgr_by_teacher={name: (score - weak) / (CEILING - weak) for name, weak in TEACHERS.items()},
+        **scored(score, empty=0.4312, unparsable=0.0123),
+    )
+
+
+def teacher(name, score, *, noise=False):
+    return Teacher(name=name, stage=f"teacher/{name}", title=f"teacher {name}", gap_is_noise=noise, **scored(score, **ANSWERS))
 
 
 def make_results(students, noise=(), **changes):
-    answers = {"empty": 0.35, "unparsable": 0.0}
-    return {
-        "run": "demo", "task": "slurp_slots", "metric": "slu_f1", "seeds": [1, 2], "test_utterances": 1234,
-        "teachers": [{"name": name, **scored(score, **answers)} for name, score in TEACHERS.items()],
-        "ceiling": {"name": "tiny-llama", **scored(CEILING, **answers)},
-        "gap_is_noise": {name: name in noise for name in TEACHERS},
+    found = {
+        "run": "demo",
+        "task": "slurp_slots",
+        "form": "text",
+        "metric": "slu_f1",
+        "metric_title": "SLU-F1",
+        "credit": CREDIT,
+        "seeds": [1, 2],
+        "test_examples": 1234,
+        "teachers": [teacher(name, score, noise=name in noise) for name, score in TEACHERS.items()],
+        "ceiling": Ceiling(
+            name="tiny-llama", stage="ceiling", title="ceiling (student on ground truth)", **scored(CEILING, **ANSWERS)
+        ),
+        "baseline": Baseline(answer='{"date": "today"}', score=0.131),
         "students": students,
         "environment": {"python": "3.11.9", "torch": "2.13.0"},
-        "stages": [{"name": "split@1", "key": "0123abcd", "cached": True, "seconds": 1.25}],
-        "finished": "2026-01-02T03:04:05+00:00", "command": "python jobs/full_pipeline.py --set name='<demo>'",
-        **changes,
-    }  # fmt: skip
+        "stages": [StageRecord(name="split@1", key="0123abcd", cached=True, seconds=1.25)],
+        "finished": "2026-01-02T03:04:05+00:00",
+        "command": "python jobs/full_pipeline.py --set name='<demo>'",
+    }
+    return Results(**found | changes)
 
 
 def curve(edl=False):
@@ -61,10 +99,10 @@ def curve(edl=False):
 
 
 STUDENTS = [
-    student("single:gpt-neox", 0.4311, confidence=False, pgr=0.29, pgr_ci95=(0.1, 0.5)),
-    student("bayesian", 0.4223, pgr=0.24, pgr_ci95=(-0.01, 0.5)),
-    student("bayesian+cdpo", 0.4009, pgr=-0.53, pgr_ci95=(-0.7, -0.3)),
-    student("bayesian", 0.3502, aux=True, pgr=None, pgr_ci95=(None, None)),
+    student("single:gpt-neox", 0.4311, confidence=False, pgr=0.29, pgr_ci95=(0.1, 0.5), stage="student/0-single-gpt-neox"),
+    student("bayesian", 0.4223, pgr=0.24, pgr_ci95=(-0.01, 0.5), stage="student/1-bayesian"),
+    student("bayesian+cdpo", 0.4009, pgr=-0.53, pgr_ci95=(-0.7, -0.3), stage="cdpo/1"),
+    student("bayesian", 0.3502, aux=True, pgr=None, pgr_ci95=(None, None), stage="student/2-bayesian"),
 ]
 HISTORIES = {f"teacher/gpt2@{seed}": curve() for seed in (1, 2)} | {
     f"student/1-bayesian@{seed}": curve(edl=True) for seed in (1, 2)
@@ -72,10 +110,16 @@ HISTORIES = {f"teacher/gpt2@{seed}": curve() for seed in (1, 2)} | {
 EXAMPLES = [
     {"prompt": NASTY, "gold": '{"time": "9"}', "outputs": {"teacher/opt@1": '{"time": "9"}', "ceiling@1": NASTY, "cdpo/1@1": ""}},
 ]
-FILE = {
-    "name": "ann", "score_on_b": 0.4567, "ci95": [0.41, 0.51], "per_seed": [0.44, 0.47], "items": [90, 80], "missing": [10, 20],
-    "ids_not_in_b": [3, 3], "annotators": [2, 2],
-}  # fmt: skip
+ON_B = OnB(
+    score=0.4567,
+    ci95=(0.41, 0.51),
+    per_seed=[0.44, 0.47],
+    items=[90, 80],
+    missing=[10, 20],
+    ids_not_in_b=[3, 3],
+    annotators=[2, 2],
+)
+GIVEN = Teacher(name="ann", stage="labels/ann", title="teacher ann", form="text", on_b=ON_B)
 
 
 class Page(HTMLParser):
@@ -125,28 +169,23 @@ def printed(results, width=80):
     return console.file.getvalue()
 
 
-@pytest.mark.parametrize(
-    ("method", "name"),
-    [
-        ("bayesian", "Bayesian multi-weak (EDL)"),
-        ("bayesian+ce", "Bayesian multi-weak (CE)"),
-        ("naive", "naive multi-weak (CE)"),
-        ("joint", "joint decoding"),
-        ("joint+edl+cdpo", "joint decoding (EDL), then cDPO"),
-        ("single:gpt-neox", "single teacher gpt-neox"),
-    ],
-)
-def test_methods_have_readable_names(method, name):
-    assert method_name(method) == name
-
-
 def test_every_model_has_a_label_of_its_own_and_the_stage_that_trained_it():
-    twins = [student("joint", 0.4), student("joint+cdpo", 0.41), student("joint", 0.42)]
+    stages = ["student/0-joint", "cdpo/0", "student/1-joint"]
+    twins = [student(method, 0.4, stage=stage) for method, stage in zip(["joint", "joint+cdpo", "joint"], stages, strict=True)]
     systems = list_systems(make_results(twins))
     assert len({system.label for system in systems}) == len(systems)
-    assert [s.stage for s in systems if s.role == "student"] == ["student/0-joint", "cdpo/0", "student/1-joint"]
-    assert stage_title("cdpo/0@7", systems) == "joint decoding, then cDPO with soft labels@7"
+    assert [s.stage for s in systems if s.role == "student"] == stages
+    assert stage_title("cdpo/0@7", systems) == "joint decoding (CE), then cDPO with soft labels@7"
     assert stage_title("label", systems) == "label"
+
+
+def test_results_are_read_as_they_were_written(tmp_path):
+    results = make_results(STUDENTS, teachers=[teacher("opt", 0.357), GIVEN], ceiling=None, baseline=None)
+    assert results.write(tmp_path) == tmp_path / "results.json"
+    assert Results.read(tmp_path) == results
+    (tmp_path / "results.json").write_text(json.dumps(results.plain() | {"label_files": []}))
+    with pytest.raises(ValueError, match="label_files"):
+        Results.read(tmp_path)
 
 
 score = st.floats(0, 1)
@@ -169,23 +208,40 @@ def test_a_log_has_each_teacher_the_ceiling_and_what_the_intervals_are():
     text = " ".join(printed(make_results(STUDENTS)).split())
     for name, value in TEACHERS.items():
         assert re.search(rf"teacher {name} {value:.3f}", text)
-    assert "paired bootstrap over the 1,234 test utterances, of the means over seeds 1 and 2" in text
+    assert "paired bootstrap over the 1,234 test examples, of the means over seeds 1 and 2" in text
     assert "NOISE" not in text
     assert "*" not in text
 
 
 def test_classification_has_no_columns_of_empty_answers():
-    results = make_results([student("naive", 0.4)], metric="accuracy")
-    for entry in (*results["teachers"], results["ceiling"], *results["students"]):
-        del entry["empty"], entry["unparsable"]
-    text = printed(results)
-    assert "accuracy" in text
-    assert "empty" not in text
+    classes = {"form": "classes", "empty": None, "unparsable": None}
+    text = make_results([student("naive", 0.4)])
+    results = text.model_copy(
+        update={
+            "form": "classes",
+            "metric": "accuracy",
+            "metric_title": "accuracy",
+            "teachers": [own.model_copy(update=classes) for own in text.teachers],
+            "ceiling": text.ceiling.model_copy(update=classes),
+            "students": [own.model_copy(update=classes) for own in text.students],
+        }
+    )
+    shown = printed(results)
+    assert "accuracy" in shown
+    assert "empty" not in shown
+
+
+def test_the_trivial_baseline_is_shown_with_what_it_is():
+    text = " ".join(printed(make_results(STUDENTS)).split())
+    assert "always" in text and '"today"}' in text and "0.131" in text
+    assert "the constant answer that scores best on the validation examples" in text
+    assert "always" not in printed(make_results(STUDENTS, baseline=None))
 
 
 def test_an_undefined_pgr_says_so_and_why():
-    results = make_results([student("naive", 0.4, pgr=None, pgr_ci95=(None, None))], noise=["opt"])
-    results["teachers"][1]["score"] = CEILING
+    made = make_results([student("naive", 0.4, pgr=None, pgr_ci95=(None, None))], noise=["opt"])
+    level = [own.model_copy(update={"score": CEILING}) if own.name == "opt" else own for own in made.teachers]
+    results = made.model_copy(update={"teachers": level})
     text = " ".join(printed(results).split())
     assert "undefined" in text.split("PGR is undefined")[0]
     assert "PGR is undefined where a teacher scores at least as high as the ceiling; here teacher opt." in text
@@ -253,7 +309,7 @@ def test_the_page_says_what_is_noise_and_undefined_and_whose_data(page):
         "WITHIN THE NOISE",
         "(gap is noise)",
         "undefined",
-        "SLURP text, CC BY 4.0",
+        CREDIT,
         "Eq. 13",
         "2026-01-02T03",
         "0123abcd",
@@ -273,7 +329,7 @@ def test_the_figures_are_svg_with_their_words_as_text(report):
     assert files.keys() == {"scores", "training", "edl"}
     words = {stem: " ".join(root.itertext()) for stem, root in files.items()}
     assert all(root.tag.endswith("svg") for root in files.values())
-    assert "SLU-F1 on 1,234 test utterances" in words["scores"]
+    assert "SLU-F1 on 1,234 test examples" in words["scores"]
     assert "best teacher" in words["scores"]
     assert "validation (ground truth)" in words["training"]
     assert words["training"].count("teacher gpt2") == 1  # two seeds, one panel
@@ -285,8 +341,9 @@ def test_without_edl_students_there_is_no_edl_figure():
 
 
 def test_a_run_without_curves_or_examples_still_has_a_report(tmp_path):
-    results = make_results([], finished=None, command=None)
-    results["teachers"][0]["ci95"] = [None, None]
+    made = make_results([], finished="", command="")
+    first, *others = made.teachers
+    results = made.model_copy(update={"teachers": [first.model_copy(update={"ci95": (None, None)}), *others]})
     page = Page(write_report(results, {}, [], tmp_path).read_text(encoding="utf-8"))
     assert page.open == []
     assert "Examples" not in page.text
@@ -294,9 +351,13 @@ def test_a_run_without_curves_or_examples_still_has_a_report(tmp_path):
 
 
 def test_a_label_file_is_told_with_its_score_on_the_training_items_and_is_in_no_pgr():
-    results = make_results([student("dawid_skene", 0.4)], label_files=[FILE])
+    tested = [teacher(name, score) for name, score in TEACHERS.items()]
+    results = make_results([student("dawid_skene", 0.4)], teachers=[*tested, GIVEN])
     text = " ".join(printed(results).split())
-    assert "teacher ann, a label file: 0.457 [0.410, 0.510] against the ground truth of the 170 of 200 training items" in text
+    assert (
+        "teacher ann, labels without a model: 0.457 [0.410, 0.510] against the ground truth of the 170 of 200 training items"
+        in text
+    )
     assert "the mean over the tested teachers" in text
     assert "Dawid-Skene" in text
     assert outcome(results).startswith("4 weak teachers (gpt2, opt, gpt-neox and ann) labelled")
@@ -304,12 +365,25 @@ def test_a_label_file_is_told_with_its_score_on_the_training_items_and_is_in_no_
 
 
 def test_label_files_alone_give_a_report_without_a_pgr(tmp_path):
-    untested = {**student("naive", 0.4, pgr=None, pgr_ci95=(None, None)), "pgr_by_teacher": {}}
-    results = make_results([untested], teachers=[], gap_is_noise={}, label_files=[FILE])
+    untested = student("naive", 0.4, pgr=None, pgr_ci95=(None, None)).model_copy(update={"pgr_by_teacher": {}})
+    results = make_results([untested], teachers=[GIVEN])
     assert "so there is no PGR" in outcome(results)
     assert max(map(len, printed(results).splitlines())) <= 80
     assert "undefined" in printed(results)
     page = Page(write_report(results, {}, EXAMPLES, tmp_path).read_text(encoding="utf-8"))
+    assert page.open == []
+    assert "PGR over each teacher" not in page.text
+
+
+def test_without_ground_truth_of_b_there_is_no_ceiling_and_no_pgr_and_the_table_says_so(tmp_path):
+    blind = student("naive", 0.4, pgr=None, pgr_ci95=(None, None)).model_copy(update={"pgr_by_teacher": {}})
+    unknown = GIVEN.model_copy(update={"on_b": ON_B.model_copy(update={"score": None, "ci95": (None, None), "per_seed": []})})
+    results = make_results([blind], ceiling=None, teachers=[teacher("opt", 0.357), unknown])
+    text = " ".join(printed(results).split())
+    assert "B has no ground truth: there is no ceiling, and so no PGR" in text
+    assert "it labels 170 of the 200 training items, whose ground truth is not known" in text
+    assert "no ceiling and no PGR" in outcome(results)
+    page = Page(write_report(results, {"student/0": curve()}, [], tmp_path).read_text(encoding="utf-8"))
     assert page.open == []
     assert "PGR over each teacher" not in page.text
 

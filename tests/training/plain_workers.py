@@ -13,9 +13,15 @@ from safetensors.torch import load_file
 
 from raw2s.config import TrainingConfig
 from raw2s.errors import StageFailed
+from raw2s.labels.rows import RowKind
+from raw2s.methods import LossSection
+from raw2s.methods.cross_entropy import CrossEntropySection
+from raw2s.methods.learned import LearnedWeights
 from raw2s.training.fit import STOPPED, WORKER_ENV
-from raw2s.training.job import Job, LossSettings
+from raw2s.training.job import Job
 from raw2s.training.progress import read_progress
+
+PLAIN = CrossEntropySection()
 
 
 @dataclass(frozen=True)
@@ -40,14 +46,33 @@ class Case:
         return load_file(self.last / "model" / "model.safetensors")
 
 
-def case(out: Path, rows: Path, *, form: str = "supervised", loss: LossSettings | None = None, model: str = "tiny-gpt2",
-         checkpoint: Path | None = None, validation: Path | None = None, **training: Any) -> Case:  # fmt: skip
-    """A generation job over the rows in a file."""
-    config = TrainingConfig(**{"epochs": 2, "batch_size": 4, "micro_batch_size": 2, "checkpoint_every": None} | training)
+def case(
+    out: Path,
+    rows: Path,
+    *,
+    kind: RowKind = "targets",
+    loss: LossSection = PLAIN,
+    model: str = "tiny-gpt2",
+    checkpoint: Path | None = None,
+    validation: Path | None = None,
+    learned: LearnedWeights | None = None,
+    **training: Any,
+) -> Case:
+    """A job that writes text, over the rows in a file."""
     job = Job(
-        model, "slurp_slots", "generation", (), form, str(rows), str(validation or rows), config, loss or LossSettings(), 7, None,
-        "student/0-test",
-    )  # fmt: skip
+        name="student/0-test",
+        model=model,
+        task="slurp_slots",
+        form="text",
+        classes=(),
+        rows=kind,
+        train_file=str(rows),
+        validation_file=str(validation or rows),
+        training=TrainingConfig(**{"epochs": 2, "batch_size": 4, "micro_batch_size": 2, "checkpoint_every": None} | training),
+        loss=loss,
+        seed=7,
+        learned=learned,
+    )
     return Case(job, out, checkpoint)
 
 
@@ -69,6 +94,6 @@ def _train(rank: int, cases: list[Case], workers: int) -> None:
 
         one.out.mkdir(parents=True, exist_ok=True)
         try:
-            train(one.job, rank, workers, one.checkpoint, report)
+            train(one.job, rank, workers, checkpoint=one.checkpoint, report=report, publish=lambda *_: None)
         except StageFailed as error:
             (one.out / STOPPED).write_text(str(error))

@@ -78,8 +78,8 @@ def test_seeds_shuffle_and_none_keeps_the_order():
     assert ordered != one != two != ordered
 
 
-def supervised(tokenizer, targets: list[dict], prompt: str = PROMPTS[0]):
-    return tokenize_row({"id": 0, "prompt": prompt, "targets": targets}, tokenizer, "supervised")
+def text_row(tokenizer, targets: list[dict], prompt: str = PROMPTS[0]):
+    return tokenize_row({"id": 0, "prompt": prompt, "targets": targets}, tokenizer, "targets")
 
 
 def soft_target(text: str, weights: list[float], start: float) -> dict:
@@ -101,9 +101,9 @@ def tokenizer(request):
 def soft_rows(tokenizer):
     """Three prompts; one with two targets, one with a target of two teachers."""
     return [
-        supervised(tokenizer, [soft_target(TARGETS[0], [0.5], 1.0), soft_target(TARGETS[2], [0.25], 10.0)], PROMPTS[0]),
-        supervised(tokenizer, [soft_target(TARGETS[1], [0.5, 0.25], 20.0)], PROMPTS[1]),
-        supervised(tokenizer, [soft_target(TARGETS[2], [1.0], 30.0)], PROMPTS[2]),
+        text_row(tokenizer, [soft_target(TARGETS[0], [0.5], 1.0), soft_target(TARGETS[2], [0.25], 10.0)], PROMPTS[0]),
+        text_row(tokenizer, [soft_target(TARGETS[1], [0.5, 0.25], 20.0)], PROMPTS[1]),
+        text_row(tokenizer, [soft_target(TARGETS[2], [1.0], 30.0)], PROMPTS[2]),
     ]
 
 
@@ -158,7 +158,7 @@ def test_words_point_at_their_own_sequences_scores(tokenizer, soft_rows):
 
 
 def test_hard_labels_have_no_word_scores(tokenizer):
-    rows = [supervised(tokenizer, [{"text": text, "weights": [0.5]}, {"text": "{}", "weights": [0.5]}]) for text in TARGETS]
+    rows = [text_row(tokenizer, [{"text": text, "weights": [0.5]}, {"text": "{}", "weights": [0.5]}]) for text in TARGETS]
     batch = collate(rows, tokenizer, HIDDEN)
     assert batch.word_logprob_IW is None
     assert batch.weight_IN.tolist() == [[0.5] * len(batch.token_N)]
@@ -166,8 +166,7 @@ def test_hard_labels_have_no_word_scores(tokenizer):
 
 def test_classification_reads_each_prompts_last_token(tokenizer):
     rows = [
-        tokenize_row({"id": 0, "prompt": prompt, "probabilities": [0.25, 0.75]}, tokenizer, "classification")
-        for prompt in PROMPTS
+        tokenize_row({"id": 0, "prompt": prompt, "probabilities": [0.25, 0.75]}, tokenizer, "probabilities") for prompt in PROMPTS
     ]
     batch = collate(rows, tokenizer, HIDDEN)
     for n, prompt in enumerate(PROMPTS):
@@ -183,17 +182,39 @@ def test_preference_alternates_chosen_and_rejected(tokenizer):
         "prompt": PROMPTS[0],
         "chosen": TARGETS[0],
         "rejected": TARGETS[2],
+        "margin": 0.5,
     }
-    rows = [replace(tokenize_row(pair, tokenizer, "preference"), reference=(-3.5, -7.25))] * 2
+    rows = [replace(tokenize_row(pair, tokenizer, "pair"), reference=(-3.5, -7.25))] * 2
     batch = collate(rows, tokenizer, HIDDEN)
     sides = [encode_target(tokenizer, TARGETS[side])[0] for side in (0, 2, 0, 2)]
     assert [batch.token_N[batch.sequence_N == b].tolist() for b in range(4)] == sides
     assert batch.reference_P2.tolist() == [[-3.5, -7.25]] * 2
+    assert batch.margin_P.tolist() == [0.5, 0.5]
     assert [row.total for row in rows] == [1.0, 1.0]
 
 
+def test_every_target_token_knows_its_teacher(tokenizer):
+    rows = [
+        text_row(tokenizer, [{"text": text, "weights": [0.5], "teacher": teacher} for text, teacher in answers])
+        for answers in ([(TARGETS[0], 2), (TARGETS[2], 0)], [(TARGETS[1], 1)])
+    ]
+    batch = collate(rows, tokenizer, HIDDEN)
+    assert batch.teacher_N.tolist() == torch.tensor([2, 0, 1])[batch.sequence_N].tolist()
+    assert collate([text_row(tokenizer, [{"text": "{}", "weights": [1.0]}])], tokenizer, HIDDEN).teacher_N is None
+
+
+def test_a_teacher_without_a_label_has_probabilities_of_0(tokenizer):
+    own = [[[0.5, 0.5], None], [[0.25, 0.75], [1.0, 0.0]]]
+    rows = [
+        tokenize_row({"id": 0, "prompt": "a\n", "probabilities": [0.5, 0.5], "by_teacher": each}, tokenizer, "probabilities")
+        for each in own
+    ]
+    expected = [[[0.5, 0.5], [0.0, 0.0]], own[1]]
+    assert collate(rows, tokenizer, HIDDEN).by_teacher_PIK.tolist() == expected
+
+
 def test_an_empty_target_is_its_end_marker(tokenizer):
-    row = supervised(tokenizer, [soft_target("", [1.0], 1.0)])
+    row = text_row(tokenizer, [soft_target("", [1.0], 1.0)])
     batch = collate([row], tokenizer, HIDDEN)
     assert batch.token_N.tolist() == [tokenizer.eos_token_id]
     assert batch.predictor_N.tolist() == [len(encode_prompt(tokenizer, PROMPTS[0])) - 1]

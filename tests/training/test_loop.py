@@ -12,11 +12,12 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
 from raw2s.errors import StageFailed
+from raw2s.labels.rows import TextTarget, TrainingRow
+from raw2s.methods.evidential import EvidentialSection
+from raw2s.methods.preference import PreferenceSection
 from raw2s.models.load import load_model
 from raw2s.training.fit import STOPPED
-from raw2s.training.job import LossSettings
 from raw2s.training.progress import read_progress
-from raw2s.training.rows import TextTarget, TrainingRow
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(200)]
 LORA = {"rank": 4, "alpha": 16, "target_modules": ["c_attn"]}
@@ -33,14 +34,20 @@ def cases(tmp_path_factory):
     made = {
         "lora": case(folder / "lora", rows, lora=LORA, learning_rate=1e-2, checkpoint_every=2, weight_decay=0.1),
         "wild": case(folder / "wild", rows, learning_rate=1e30, checkpoint_every=1, max_grad_norm=0, epochs=4),
-        "bf16": case(folder / "bf16", rows, precision="bf16", zero_stage=1, loss=LossSettings(edl=True, kl_weight=1e-5)),
+        "bf16": case(folder / "bf16", rows, precision="bf16", zero_stage=1, loss=EvidentialSection(kl_weight=1e-5)),
     }
     pairs = folder / "pairs.jsonl"
     with pairs.open("w") as file:
         for i, time in enumerate(["one", "two", "three", "four", "five", "six", "seven"]):
             chosen, prompt = f'{{ "time" : "{time} am" }}', f"wake me up at {time} am\n"
-            file.write(json.dumps(TrainingRow(id=i, prompt=prompt, chosen=chosen, rejected="{}")) + "\n")
-    cdpo = {"form": "preference", "loss": LossSettings(beta=10.0), "validation": rows, "precision": "bf16", "learning_rate": 1e-4}
+            file.write(json.dumps(TrainingRow(id=i, prompt=prompt, chosen=chosen, rejected="{}", margin=1.0)) + "\n")
+    cdpo = {
+        "kind": "pair",
+        "loss": PreferenceSection(beta=10.0, label_smoothing=0.0),
+        "validation": rows,
+        "precision": "bf16",
+        "learning_rate": 1e-4,
+    }
     made["cdpo"] = case(folder / "cdpo", pairs, **cdpo, checkpoint_every=1)
     cut = case(folder / "cdpo-again", pairs, **cdpo, checkpoint=made["cdpo"].step(3))
     again = case(folder / "lora-again", rows, checkpoint=made["lora"].step(2), lora=LORA, learning_rate=1e-2, weight_decay=0.1)
@@ -52,16 +59,16 @@ def cases(tmp_path_factory):
 def test_adapters_alone_are_trained_and_merged_on_export(cases):
     made = cases["lora"]
     assert made.curve()[-1] < made.curve()[0]
-    base = load_model("tiny-gpt2", "generation").state_dict()
+    base = load_model("tiny-gpt2", "text").state_dict()
     merged = AutoModelForCausalLM.from_pretrained(made.last / "model").state_dict()
     changed = {name for name, weight in merged.items() if not torch.equal(weight, base[name])}
     assert changed == {name for name in base if name.endswith("c_attn.weight")}
-    adapted = PeftModel.from_pretrained(load_model("tiny-gpt2", "generation"), made.last / "model" / "adapter")
+    adapted = PeftModel.from_pretrained(load_model("tiny-gpt2", "text"), made.last / "model" / "adapter")
     for name, weight in adapted.merge_and_unload().state_dict().items():
         torch.testing.assert_close(weight, merged[name])
 
 
-def test_adapters_are_taken_up_again(cases):
+def test_adapters_are_resumed(cases):
     assert cases["lora again"].curve() == cases["lora"].curve()
     again, whole = (load_file(cases[name].last / "model" / "model.safetensors") for name in ("lora again", "lora"))
     assert all(torch.equal(weight, whole[name]) for name, weight in again.items())
@@ -90,7 +97,7 @@ def test_cdpo_in_bf16_starts_where_policy_and_reference_agree(cases):
     assert last["loss"] < first["loss"] - 0.01 and last["margin"] > 0.01, "it learns"
 
 
-def test_references_are_those_before_training_when_a_run_is_taken_up_again(cases):
+def test_references_are_those_before_training_when_a_run_is_resumed(cases):
     whole, again = cases["cdpo"], cases["cdpo again"]
     for figure in ("loss", "margin", "reference_kl"):
         assert again.curve(figure) == whole.curve(figure)
@@ -108,4 +115,4 @@ def test_out_of_memory_says_what_to_lower(cases, monkeypatch, tmp_path):
     monkeypatch.setattr(loop, "resume_engine", lambda *_: SimpleNamespace(device="cpu", gradient_accumulation_steps=lambda: 2))
     monkeypatch.setattr(loop, "Meter", lambda *_: None)
     with pytest.raises(StageFailed, match=r"memory ran out in step 1, on 4 rows of \d+ tokens .*; lower micro_batch_size \(2\)"):
-        loop.train(cases["wild"].job, 0, 1, None, lambda *_: None)
+        loop.train(cases["wild"].job, 0, 1, checkpoint=None, report=lambda *_: None, publish=lambda *_: None)

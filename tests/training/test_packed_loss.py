@@ -1,7 +1,6 @@
 """The packed losses and their gradients against plain ones: every sequence a padded row of its own through the model itself."""
 
 from dataclasses import replace
-from functools import partial
 
 import pytest
 import torch
@@ -17,15 +16,21 @@ from transformers import (
     Qwen2Config,
 )
 
+from raw2s.config import TrainingConfig
 from raw2s.decoding.block_masks import use_block_masks
 from raw2s.decoding.bridge import words
 from raw2s.decoding.tokens import encode_prompt
+from raw2s.labels.rows import RowKind, TextTarget, TrainingRow
 from raw2s.losses import FusedHead
+from raw2s.methods import LossSection
+from raw2s.methods.cross_entropy import CrossEntropySection
+from raw2s.methods.evidential import EvidentialSection
+from raw2s.methods.preference import PreferenceSection
+from raw2s.methods.reverse import ReverseSection
 from raw2s.models.load import load_tokenizer
 from raw2s.training.batching import collate, tokenize_row
-from raw2s.training.job import LossSettings
-from raw2s.training.objectives import Coefficients, PackedModel, class_loss, preference_loss, token_loss
-from raw2s.training.rows import TextTarget, TrainingRow
+from raw2s.training.job import Job
+from raw2s.training.objectives import Objective, PackedModel, objective_of
 
 SIZE = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "max_position_embeddings": 96}
 GATED = {"intermediate_size": 64, "num_key_value_heads": 2}
@@ -92,6 +97,15 @@ def assert_same(model, packed, padded):
         )
 
 
+def objective(section: LossSection, rows: RowKind) -> Objective:
+    """At the last step of a run, where gamma and the regulariser's weight are whole."""
+    job = Job(
+        name="test", model="", task="", form="text", classes=(), rows=rows, train_file="", validation_file="",
+        training=TrainingConfig(), loss=section, seed=0,
+    )  # fmt: skip
+    return objective_of(job, 1, 1)[0]
+
+
 def soft_target(text: str, weights: list[float]) -> TextTarget:
     count = len(words(text)) + 1
     scores = [[-0.1 * (i + 1) * (w + 1) for w in range(count)] for i in range(len(weights))]
@@ -99,8 +113,16 @@ def soft_target(text: str, weights: list[float]) -> TextTarget:
 
 
 @pytest.mark.parametrize("soft", [False, True], ids=["hard", "soft"])
-@pytest.mark.parametrize("edl", [False, True], ids=["ce", "edl"])
-def test_token_losses(config, tokenizer, soft, edl):
+@pytest.mark.parametrize(
+    "section",
+    [
+        CrossEntropySection(gamma_max=0.1),
+        EvidentialSection(gamma_max=0.1, kl_weight=1e-3),
+        ReverseSection(name="reverse_kl", gamma_max=0.1),
+    ],
+    ids=lambda section: section.name,
+)
+def test_token_losses(config, tokenizer, soft, section):
     model = AutoModelForCausalLM.from_config(config).train()
     targets = {
         prompt: [
@@ -109,72 +131,67 @@ def test_token_losses(config, tokenizer, soft, edl):
         ]
         for prompt, texts in TARGETS.items()
     }
-    rows = [tokenize_row(TrainingRow(id=0, prompt=p, targets=t), tokenizer, "supervised") for p, t in targets.items()]
-    settings, at = LossSettings(edl=edl, gamma_max=0.2), Coefficients(gamma=0.1, kl=1e-3 if edl else 0.0)
-    batch = collate(rows, tokenizer, config.hidden_size)
-    assert_same(
-        model,
-        lambda: PackedModel(model)(batch, partial(token_loss, settings=settings, at=at))[0],
-        lambda: PaddedModel(model, rows)(batch, partial(token_loss, settings=settings, at=at))[0],
-    )
+    rows = [tokenize_row(TrainingRow(id=0, prompt=p, targets=t), tokenizer, "targets") for p, t in targets.items()]
+    batch, loss = collate(rows, tokenizer, config.hidden_size), objective(section, "targets")
+    assert_same(model, lambda: PackedModel(model)(batch, loss)[0], lambda: PaddedModel(model, rows)(batch, loss)[0])
 
 
 def test_preference_loss(config, tokenizer):
     model = AutoModelForCausalLM.from_config(config).train()
-    pairs = [TrainingRow(id=0, prompt=prompt, chosen=texts[0], rejected=texts[-1]) for prompt, texts in TARGETS.items()]
-    rows = [replace(tokenize_row(pair, tokenizer, "preference"), reference=(-30.0, -31.0)) for pair in pairs]
-    settings, at = LossSettings(beta=0.3, label_smoothing=0.1), Coefficients(gamma=0.0, kl=0.0)
-    batch = collate(rows, tokenizer, config.hidden_size)
-    assert_same(
-        model,
-        lambda: PackedModel(model)(batch, partial(preference_loss, settings=settings, at=at))[0],
-        lambda: PaddedModel(model, rows)(batch, partial(preference_loss, settings=settings, at=at))[0],
-    )
+    pairs = [
+        TrainingRow(id=0, prompt=prompt, chosen=texts[0], rejected=texts[-1], margin=1.0) for prompt, texts in TARGETS.items()
+    ]
+    rows = [replace(tokenize_row(pair, tokenizer, "pair"), reference=(-30.0, -31.0)) for pair in pairs]
+    batch, loss = collate(rows, tokenizer, config.hidden_size), objective(PreferenceSection(beta=0.3), "pair")
+    assert_same(model, lambda: PackedModel(model)(batch, loss)[0], lambda: PaddedModel(model, rows)(batch, loss)[0])
 
 
 @pytest.mark.parametrize("blocks", [False, True], ids=["dense", "blocks"])
 @pytest.mark.parametrize("layout", ["bucketed_rows", "one_row"])
 @pytest.mark.filterwarnings("ignore:flex_attention called without")
-def test_neither_layout_nor_filler_nor_block_masks_change_a_loss(config, tokenizer, layout, blocks, uncompiled_flex):
+def test_neither_layout_nor_padding_nor_block_masks_change_a_loss(config, tokenizer, layout, blocks, uncompiled_flex):
     """Against narrow rows under the dense mask, with the gradients of every weight."""
     model = AutoModelForCausalLM.from_config(config).train()
     rows = [
-        tokenize_row(TrainingRow(id=0, prompt=p, targets=[soft_target(text, [0.5]) for text in texts]), tokenizer, "supervised")
+        tokenize_row(TrainingRow(id=0, prompt=p, targets=[soft_target(text, [0.5]) for text in texts]), tokenizer, "targets")
         for p, texts in TARGETS.items()
     ]
-    objective = partial(token_loss, settings=LossSettings(edl=True, gamma_max=0.2), at=Coefficients(gamma=0.1, kl=1e-3))
+    loss = objective(EvidentialSection(gamma_max=0.1, kl_weight=1e-3), "targets")
     narrow, wide = (collate(rows, tokenizer, config.hidden_size, chosen) for chosen in ("rows", layout))
-    assert wide.rows.input_ids_RT.shape[1] % 128 == 0 != narrow.rows.input_ids_RT.shape[1] % 128
+    assert wide.rows.input_ids_RT.shape != narrow.rows.input_ids_RT.shape
 
     def laid_out():
         model.set_attn_implementation("sdpa")
         if blocks:
             use_block_masks(model)
-        return PackedModel(model)(wide, objective)[0]
+        return PackedModel(model)(wide, loss)[0]
 
     def plainly():
         model.set_attn_implementation("sdpa")
-        return PackedModel(model)(narrow, objective)[0]
+        return PackedModel(model)(narrow, loss)[0]
 
     assert_same(model, laid_out, plainly)
     assert PackedModel(model).layout == "rows"
 
 
-@pytest.mark.parametrize("edl", [False, True], ids=["ce", "edl"])
-def test_class_loss(config, tokenizer, edl):
+@pytest.mark.parametrize(
+    "section",
+    [CrossEntropySection(gamma_max=0.1), EvidentialSection(gamma_max=0.1, kl_weight=1e-3)],
+    ids=lambda section: section.name,
+)
+def test_class_loss(config, tokenizer, section):
     model = AutoModelForSequenceClassification.from_config(config).train()
     rows = [
-        tokenize_row(TrainingRow(id=0, prompt=prompt, probabilities=[0.2, 0.5, 0.3]), tokenizer, "classification")
+        tokenize_row(TrainingRow(id=0, prompt=prompt, probabilities=[0.2, 0.5, 0.3]), tokenizer, "probabilities")
         for prompt in TARGETS
     ]
-    settings, at = LossSettings(edl=edl), Coefficients(gamma=0.1, kl=1e-3 if edl else 0.0)
-    batch = collate(rows, tokenizer, config.hidden_size)
+    batch, loss = collate(rows, tokenizer, config.hidden_size), objective(section, "probabilities")
 
     def alone():
         return torch.cat([model(torch.tensor([encode_prompt(tokenizer, prompt)])).logits for prompt in TARGETS])
 
     assert_same(
         model,
-        lambda: PackedModel(model)(batch, partial(class_loss, settings=settings, at=at))[0],
-        lambda: class_loss(torch.nn.Identity(), alone(), batch, settings, at)[0],
+        lambda: PackedModel(model)(batch, loss)[0],
+        lambda: loss(torch.nn.Identity(), alone(), batch)[0],
     )

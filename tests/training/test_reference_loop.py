@@ -8,26 +8,27 @@ from plain_workers import case, train_without_ray
 from torch.nn.utils.rnn import pad_sequence
 
 from raw2s.decoding.tokens import encode_prompt, encode_target
+from raw2s.labels.rows import RowKind, TextTarget, TrainingRow
+from raw2s.methods.evidential import EvidentialSection
+from raw2s.methods.preference import PreferenceSection
 from raw2s.models.load import load_model, load_tokenizer
 from raw2s.training.batching import plan_epoch, tokenize_row
-from raw2s.training.job import LossSettings
-from raw2s.training.rows import TextTarget, TrainingRow
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(200)]
 
 HOURS = ["one", "two", "half past three", "four", "five", "quarter to six", "seven", "eight", "nine", "ten", "eleven"]
 EPOCHS, BATCH, RATE, BETA, EPSILON, KL, ANNEAL = 3, 4, 1e-3, 0.1, 0.1, 1e-4, 0.5
 SETTINGS = {
-    "preference": LossSettings(beta=BETA, label_smoothing=EPSILON),
-    "supervised": LossSettings(edl=True, kl_weight=KL, kl_anneal_fraction=ANNEAL),
+    "pair": PreferenceSection(beta=BETA, label_smoothing=EPSILON),
+    "targets": EvidentialSection(kl_weight=KL, kl_anneal_fraction=ANNEAL),
 }
 
 
-def training_row(i: int, hour: str, form: str) -> TrainingRow:
+def training_row(i: int, hour: str, kind: RowKind) -> TrainingRow:
     prompt, text = f"wake me up at {hour} am\n", f'{{ "time" : "{hour} am" }}'
-    if form == "supervised":
+    if kind == "targets":
         return TrainingRow(id=i, prompt=prompt, targets=[TextTarget(text=text, weights=[1.0])])
-    return TrainingRow(id=i, prompt=prompt, chosen=text, rejected='{ "date" : "today" }' if i % 2 else "{}")
+    return TrainingRow(id=i, prompt=prompt, chosen=text, rejected='{ "date" : "today" }' if i % 2 else "{}", margin=1.0)
 
 
 def cdpo(policy_ST, reference_ST, target_ST):
@@ -47,17 +48,17 @@ def edl(logits_NV, token_N, annealing):
     return (nll_N + KL * annealing * kl_N).mean()
 
 
-def plain_curve(rows, form, seed):
-    tokenizer, model = load_tokenizer("tiny-gpt2"), load_model("tiny-gpt2", "generation").train()
-    untrained = load_model("tiny-gpt2", "generation")
+def plain_curve(rows, kind, seed):
+    tokenizer, model = load_tokenizer("tiny-gpt2"), load_model("tiny-gpt2", "text").train()
+    untrained = load_model("tiny-gpt2", "text")
     optimizer = torch.optim.AdamW(model.parameters(), weight_decay=0.0)
-    lengths = [tokenize_row(row, tokenizer, form).length for row in rows]  # they decide which rows share a step
+    lengths = [tokenize_row(row, tokenizer, kind).length for row in rows]  # they decide which rows share a step
     steps = EPOCHS * -(-len(rows) // BATCH)
     curve = []
     for epoch in range(EPOCHS):
         for chosen, _ in plan_epoch(lengths, batch_size=BATCH, micro_batches=1, workers=1, rank=0, seed=seed * 100_003 + epoch):
             batch, done = [rows[i] for i in chosen], len(curve) / steps
-            texts = [[row["chosen"], row["rejected"]] if form == "preference" else [row["targets"][0]["text"]] for row in batch]
+            texts = [[row["chosen"], row["rejected"]] if kind == "pair" else [row["targets"][0]["text"]] for row in batch]
             pairs = [
                 (encode_prompt(tokenizer, row["prompt"]), encode_target(tokenizer, text)[0])
                 for row, written in zip(batch, texts, strict=True)
@@ -68,7 +69,7 @@ def plain_curve(rows, form, seed):
             spans = [torch.tensor([False] * len(prompt) + [True] * len(target)) for prompt, target in pairs]
             target_ST = pad_sequence(spans, batch_first=True)[:, 1:]
             logits_STV, next_ST = model(ids_ST, attention_mask=seen_ST).logits[:, :-1], ids_ST[:, 1:]
-            if form == "preference":
+            if kind == "pair":
                 with torch.no_grad():
                     before_STV = untrained(ids_ST, attention_mask=seen_ST).logits[:, :-1]
                 policy_ST, reference_ST = (
@@ -87,18 +88,18 @@ def plain_curve(rows, form, seed):
 
 
 def test_the_loss_curve_is_a_plain_loops(tmp_path):
-    rows = {form: [training_row(i, hour, form) for i, hour in enumerate(HOURS)] for form in SETTINGS}
-    for form, made in rows.items():
-        (tmp_path / f"{form}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in made))
+    rows = {kind: [training_row(i, hour, kind) for i, hour in enumerate(HOURS)] for kind in SETTINGS}
+    for kind, made in rows.items():
+        (tmp_path / f"{kind}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in made))
     cases = {
-        form: case(
-            tmp_path / form, tmp_path / f"{form}.jsonl", form=form, loss=loss, validation=tmp_path / "supervised.jsonl",
+        kind: case(
+            tmp_path / kind, tmp_path / f"{kind}.jsonl", kind=kind, loss=loss, validation=tmp_path / "targets.jsonl",
             epochs=EPOCHS, batch_size=BATCH, learning_rate=RATE, zero_stage=0,
         )
-        for form, loss in SETTINGS.items()
+        for kind, loss in SETTINGS.items()
     }  # fmt: skip
     train_without_ray(list(cases.values()), workers=1)
-    for form, made in cases.items():
-        plain = plain_curve(rows[form], form, made.job.seed)
+    for kind, made in cases.items():
+        plain = plain_curve(rows[kind], kind, made.job.seed)
         assert abs(plain[0] - plain[-1]) > 0.1, "it learns"
-        assert made.curve() == pytest.approx(plain, abs=1e-4), form
+        assert made.curve() == pytest.approx(plain, abs=1e-4), kind

@@ -13,8 +13,8 @@ from raw2s.training.objectives import PackedModel
 
 @pytest.mark.parametrize("name", ["tiny-gpt2", "tiny-opt", "tiny-gpt-neox", "tiny-llama"])
 def test_operations_are_those_of_a_training_step(name):
-    model = PackedModel(load_model(name, "generation").train())
-    rows, _ = pack_rows([token_tree(list(range(10, 26)), []) for _ in range(4)], filler=0, hidden_size=model.hidden_size)
+    model = PackedModel(load_model(name, "text").train())
+    rows, _ = pack_rows([token_tree(list(range(10, 26)), []) for _ in range(4)], padding=0, hidden_size=model.hidden_size)
     meter = throughput.Meter(model, torch.device("cpu"), workers=1)
     with FlopCounterMode(display=False) as counter:
         hidden_at(model.model, rows, torch.arange(rows.input_ids_RT.numel())).sum().backward()
@@ -29,7 +29,7 @@ def test_operations_are_those_of_a_training_step(name):
 def test_what_is_read_is_since_the_last_reading(monkeypatch):
     clock = iter([0.0, 2.0, 6.0, 10.0])
     monkeypatch.setattr(throughput.time, "perf_counter", lambda: next(clock))
-    meter = throughput.Meter(PackedModel(load_model("tiny-gpt2", "generation")), torch.device("cpu"), workers=2)
+    meter = throughput.Meter(PackedModel(load_model("tiny-gpt2", "text")), torch.device("cpu"), workers=2)
     meter.peak = 1e9
     meter.add({"tokens": 60.0, "cells": 80.0, "targets": 20.0})
     first = meter.read()

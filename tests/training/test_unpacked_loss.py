@@ -38,7 +38,7 @@ def batch_of(packed, rows, tokenizer):
     batch = collate(rows, tokenizer, packed.hidden_size, packed.layout)
     texts = sum(max(1, len(row.sequences)) for row in rows)
     assert batch.rows.input_ids_RT.shape[0] == texts, "a row for every text"
-    assert batch.rows.tokens < batch.rows.input_ids_RT.numel(), "and filler beside the shorter ones"
+    assert batch.rows.tokens < batch.rows.input_ids_RT.numel(), "and padding beside the shorter ones"
     return batch
 
 

@@ -1,4 +1,4 @@
-"""ZeRO stages 0-3, offload, and numbers of workers: the same fp32 curve; and a run taken up again is the run that was never cut.
+"""ZeRO stages 0-3, offload, and numbers of workers: the same fp32 curve; and a resumed run is the run that was never cut.
 
 Starting processes costs more than these runs: all of them share three starts.
 """
@@ -12,9 +12,13 @@ from plain_workers import Case, case, train_without_ray
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from raw2s.decoding.bridge import words
+from raw2s.labels.rows import RowKind, TextTarget, TrainingRow
+from raw2s.methods import LossSection
+from raw2s.methods.cross_entropy import CrossEntropySection
+from raw2s.methods.evidential import EvidentialSection
+from raw2s.methods.learned import LearnedWeights
+from raw2s.methods.preference import PreferenceSection
 from raw2s.models.load import load_model, load_tokenizer
-from raw2s.training.job import LossSettings
-from raw2s.training.rows import TextTarget, TrainingRow
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 
@@ -22,30 +26,37 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 TIMES = ["one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven"]
 STEPS = 6
 STAGES = (0, 1, 2, 3)
-LOSSES = {
-    "ce": ("supervised", LossSettings(gamma_max=0.2)),
-    "edl": ("supervised", LossSettings(edl=True, kl_weight=1e-5, gamma_max=0.2)),
-    "cdpo": ("preference", LossSettings(beta=0.5, label_smoothing=0.1)),
+LOSSES: dict[str, tuple[RowKind, LossSection, LearnedWeights | None]] = {
+    "ce": ("targets", CrossEntropySection(gamma_max=0.2), None),
+    "edl": ("targets", EvidentialSection(kl_weight=1e-5, gamma_max=0.2), None),
+    "cdpo": ("pair", PreferenceSection(beta=0.5, label_smoothing=0.1), None),
+    "raven": (
+        "targets",
+        CrossEntropySection(),
+        LearnedWeights(teachers=("a", "b", "nobody"), start=(0.5, 0.3, 0.2), rate=0.5, agreement_fraction=0.2),
+    ),
 }
 
 
-def training_row(i: int, time: str, form: str) -> TrainingRow:
+def training_row(i: int, time: str, kind: RowKind) -> TrainingRow:
     prompt, text = f"wake me up at {time} am\n", f'{{ "time" : "{time} am" }}'
-    if form == "preference":
-        return TrainingRow(id=i, prompt=prompt, chosen=text, rejected="{}")
+    if kind == "pair":
+        return TrainingRow(id=i, prompt=prompt, chosen=text, rejected="{}", margin=1.0)
     targets = [
-        TextTarget(text=answer, weights=[weight], word_logprobs=[[-0.1 * w for w in range(len(words(answer)) + 1)]])
-        for answer, weight in ((text, 0.5), ("{}", 0.2))
+        TextTarget(
+            text=answer, weights=[weight], word_logprobs=[[-0.1 * w for w in range(len(words(answer)) + 1)]], teacher=teacher
+        )
+        for teacher, (answer, weight) in enumerate(((text, 0.5), (text if i % 3 == 0 else "{}", 0.2)))
     ]
     return TrainingRow(id=i, prompt=prompt, targets=targets)
 
 
 @pytest.fixture(scope="module")
-def rows(tmp_path_factory) -> dict[str, Path]:
+def rows(tmp_path_factory) -> dict[RowKind, Path]:
     folder = tmp_path_factory.mktemp("rows")
-    files = {form: folder / f"{form}.jsonl" for form in ("supervised", "preference")}
-    for form, file in files.items():
-        file.write_text("".join(json.dumps(training_row(i, time, form)) + "\n" for i, time in enumerate(TIMES)))
+    files: dict[RowKind, Path] = {kind: folder / f"{kind}.jsonl" for kind in ("targets", "pair")}
+    for kind, file in files.items():
+        file.write_text("".join(json.dumps(training_row(i, time, kind)) + "\n" for i, time in enumerate(TIMES)))
     return files
 
 
@@ -53,7 +64,7 @@ def rows(tmp_path_factory) -> dict[str, Path]:
 def with_dropout(tmp_path_factory) -> str:
     """A built-in model that draws dropout in every step."""
     folder = tmp_path_factory.mktemp("dropout")
-    model = load_model("tiny-gpt2", "generation")
+    model = load_model("tiny-gpt2", "text")
     model.config.resid_pdrop = model.config.attn_pdrop = model.config.embd_pdrop = 0.1
     model.save_pretrained(folder)
     load_tokenizer("tiny-gpt2").save_pretrained(folder)
@@ -66,8 +77,11 @@ def cases(rows, with_dropout, tmp_path_factory) -> dict[str, Case]:
     folder = tmp_path_factory.mktemp("cases")
 
     def of(name: str, loss: str, **training: object) -> Case:
-        form, settings = LOSSES[loss]
-        return case(folder / name, rows[form], form=form, loss=settings, validation=rows["supervised"], **training)
+        kind, section, learned = LOSSES[loss]
+        slow = {"learning_rate": 1e-4} if kind == "pair" else {}  # it starts at log 2, with nowhere to fall at once
+        return case(
+            folder / name, rows[kind], kind=kind, loss=section, learned=learned, validation=rows["targets"], **slow | training
+        )
 
     def resumable(name: str, stage: int, **training: object) -> Case:
         return of(f"{name} zero{stage}", "edl", zero_stage=stage, checkpoint_every=2, keep="best", **training)
@@ -84,6 +98,8 @@ def cases(rows, with_dropout, tmp_path_factory) -> dict[str, Case]:
         whole = two[f"whole zero{stage}"] = resumable("whole", stage, workers=2, model=with_dropout)
         two[f"again zero{stage}"] = resumable("again", stage, workers=2, model=with_dropout, checkpoint=whole.step(2))
         two[f"steady zero{stage}"] = resumable("steady", stage, workers=2)
+    learned = two["raven whole"] = of("raven whole", "raven", zero_stage=2, workers=2, checkpoint_every=3)
+    two["raven again"] = of("raven again", "raven", zero_stage=2, workers=2, checkpoint=learned.step(3))
     train_without_ray(list(two.values()), workers=2)
 
     one = {f"{loss} alone": of(f"{loss} alone", loss, zero_stage=0) for loss in LOSSES}
@@ -111,6 +127,24 @@ def test_stages_on_two_workers_are_one_worker(cases, loss):
             torch.testing.assert_close(weight, alone.weights()[name], atol=1e-4, rtol=0, msg=f"ZeRO {stage}, {name}")
 
 
+def test_learned_weights_rest_and_move_alike_at_every_stage(cases):
+    """Teacher a writes what the student finds likelier in the end; nobody labels nothing, and keeps a share."""
+    alone = cases["raven alone"]
+    weights = {name: alone.curve(f"teacher_weight/{name}") for name in ("a", "b", "nobody")}
+    assert [sum(step) for step in zip(*weights.values(), strict=True)] == pytest.approx([1.0] * STEPS)
+    assert weights["a"][:2] == pytest.approx([0.5, 0.5]) and weights["a"][2] != pytest.approx(0.5, abs=1e-3)
+    for stage in STAGES:
+        for name, curve in weights.items():
+            assert cases[f"raven zero{stage}"].curve(f"teacher_weight/{name}") == pytest.approx(curve, abs=1e-4), f"ZeRO {stage}"
+
+
+def test_learned_weights_are_resumed_to_the_bit(cases):
+    whole, again = cases["raven whole"], cases["raven again"]
+    for figure in ("loss", "teacher_loss/a", "teacher_weight/b"):
+        assert again.curve(figure) == whole.curve(figure) and len(whole.curve(figure)) == STEPS
+    assert all(torch.equal(weight, whole.weights()[name]) for name, weight in again.weights().items())
+
+
 OTHERWISE = {"optimizer offloaded": "ce", "all offloaded": "edl", "small buckets": "ce", "recomputed": "edl"}
 
 
@@ -129,7 +163,7 @@ def test_the_export_of_a_partitioned_model_loads_anywhere(cases):
 
 
 @pytest.mark.parametrize("stage", STAGES)
-def test_a_run_taken_up_again_is_to_the_bit_the_run_that_was_never_cut(cases, stage):
+def test_a_resumed_run_is_to_the_bit_the_run_that_was_never_cut(cases, stage):
     whole, again = cases[f"whole zero{stage}"], cases[f"again zero{stage}"]
     for figure in ("loss", "gradient_norm", "validation_loss"):
         assert again.curve(figure) == whole.curve(figure)

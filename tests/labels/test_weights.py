@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 from scipy.optimize import minimize
 from scipy.special import softmax
 
-from raw2s.labeling.weights import fit_weights
+from raw2s.labels.weights import fit_weights
 
 
 def nll(weights, probabilities, labels):

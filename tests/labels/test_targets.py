@@ -5,8 +5,16 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from raw2s.labeling.table import CLASSIFICATION, GENERATION, read_table, write_table
-from raw2s.labeling.targets import best_candidate, candidate_score, class_rows, preference_pairs, text_rows
+from raw2s.labels.table import CLASSIFICATION, GENERATION, read_table, write_table
+from raw2s.labels.targets import (
+    Labelled,
+    best_candidate,
+    candidate_score,
+    class_rows,
+    joint_rows,
+    preference_pairs,
+    text_rows,
+)
 
 PROMPTS = {7: "wake me up\n", 3: "play jazz\n"}
 
@@ -34,9 +42,20 @@ TABLE = [
 ]
 
 
-def rows_of(table=TABLE, **changes):
-    settings = {"method": "multi", "weights": [0.75, 0.25], "score": "mean_logprob", "confidence": True, "merge": True}
-    return text_rows(PROMPTS, table, **(settings | changes))
+def labelled(table=TABLE, **changes):
+    return Labelled(**({"prompts": PROMPTS, "table": table, "weights": [0.75, 0.25]} | changes))
+
+
+def rows_of(table=TABLE, confidence=True, **changes):
+    return text_rows(labelled(table, **changes), confidence=confidence)
+
+
+def joint_of(table=TABLE, confidence=True, **changes):
+    return joint_rows(labelled(table, **changes), score="mean_logprob", confidence=confidence)
+
+
+def classes_of(table, confidence=True, **changes):
+    return class_rows(labelled(table, **changes), confidence=confidence)
 
 
 @pytest.mark.parametrize(
@@ -77,7 +96,7 @@ def test_joint_decoding_takes_the_largest_score_and_of_equals_the_first(words, w
     ],
 )
 def test_joint_trains_on_one_sequence_with_its_producers_confidence(weights, text, producer):
-    (target,) = rows_of(method="joint", weights=weights)[0]["targets"]
+    (target,) = joint_of(weights=weights)[0]["targets"]
     chosen = next(c for c in TABLE if c["text"] == text)
     assert target == {"text": text, "weights": [1.0], "word_logprobs": [chosen["words"][producer]]}
 
@@ -85,7 +104,7 @@ def test_joint_trains_on_one_sequence_with_its_producers_confidence(weights, tex
 @pytest.mark.parametrize(("rank", "producer"), [([1, 0], 1), ([0, 0], 0), ([2, 1], 1), ([-1, 3], 1), ([3, -1], 0)])
 def test_the_producer_is_who_ranked_it_highest_then_the_first(rank, producer):
     words = [[-1.0, -0.1], [-2.0, -0.2]]
-    (row,) = rows_of([candidate(0, "nine", rank, words)], method="joint")
+    (row,) = joint_of([candidate(0, "nine", rank, words)])
     assert row["targets"][0]["word_logprobs"] == [words[producer]]
 
 
@@ -123,9 +142,9 @@ WITH_FILE = [
 
 def test_a_file_of_labels_scores_nothing_and_has_no_say_in_joint_decoding():
     for weights in ([0.5, 0.5, 0.0], [0.9, 0.1, 0.0]):
-        assert rows_of(WITH_FILE, method="joint", weights=weights) == rows_of(TABLE, method="joint", weights=weights[:2])
+        assert joint_of(WITH_FILE, weights=weights) == joint_of(weights=weights[:2])
     alone = [{**WITH_FILE[1], "rank": [-1, -1, 0]}]
-    (row,) = rows_of(alone, method="joint", weights=[0.5, 0.5, 0.0])
+    (row,) = joint_of(alone, weights=[0.5, 0.5, 0.0])
     assert row["targets"] == [{"text": "nine", "weights": [1.0], "word_logprobs": [[0.0, 0.0]]}]  # it is sure of its words
 
 
@@ -142,7 +161,7 @@ def test_a_file_of_labels_is_sure_of_its_words_and_leaves_its_weight_where_it_ha
 def test_a_prompt_without_a_label_of_a_weighted_teacher_gives_no_row():
     assert [row["id"] for row in rows_of(WITH_FILE, weights=[0.0, 0.0, 1.0])] == [7]
     table = [{"id": 7, "logits": [[0.0, 1.0], None]}, {"id": 3, "logits": [[0.0, 1.0], [2.0, 0.0]]}]
-    assert [row["id"] for row in class_rows(PROMPTS, table, weights=[0, 1], confidence=True)] == [3]
+    assert [row["id"] for row in classes_of(table, weights=[0, 1], confidence=True)] == [3]
 
 
 @given(st.lists(st.floats(0.01, 1), min_size=3, max_size=3), st.sets(st.integers(0, 2), min_size=1), st.booleans())
@@ -151,22 +170,40 @@ def test_classes_are_mixed_over_the_teachers_that_have_a_label(weights, present,
     table = [{"id": 3, "logits": [own if i in present else None for i, own in enumerate(logits)]}]
     kept = sorted(present)
     among = [{"id": 3, "logits": [logits[i] for i in kept]}]
-    (row,) = class_rows(PROMPTS, table, weights=weights, confidence=confidence)
-    (expected,) = class_rows(PROMPTS, among, weights=[weights[i] for i in kept], confidence=confidence)
+    (row,) = classes_of(table, weights=weights, confidence=confidence)
+    (expected,) = classes_of(among, weights=[weights[i] for i in kept], confidence=confidence)
     assert row["probabilities"] == pytest.approx(expected["probabilities"])
     assert sum(row["probabilities"]) == pytest.approx(1)
 
 
 def test_temperatures_divide_the_logits_of_their_teacher():
     table = [{"id": 3, "logits": [[0.0, 4.0], None, [2.0, 0.0]]}]
-    (row,) = class_rows(PROMPTS, table, weights=[1, 1, 3], confidence=True, temperatures=[2.0, 9.0, 1.0])
+    (row,) = classes_of(table, weights=[1, 1, 3], confidence=True, temperatures=[2.0, 9.0, 1.0])
     sigmoid = [1 / (1 + math.exp(-2)), 1 / (1 + math.exp(2))]
     assert row["probabilities"][1] == pytest.approx(0.25 * sigmoid[0] + 0.75 * sigmoid[1])
 
 
-@pytest.mark.parametrize("method", ["multi", "joint"])
-def test_hard_labels_carry_no_confidence(method):
-    for row in rows_of(method=method, confidence=False):
+def test_each_teachers_own_text_names_its_teacher():
+    first, second = text_rows(labelled(WITH_FILE, weights=[0.25, 0.0, 0.75]), confidence=True, per_teacher=True)
+    assert [(t["teacher"], t["text"], t["weights"]) for t in first["targets"]] == [(0, "nine am", [0.25]), (2, "nine", [0.75])]
+    assert [(t["teacher"], t["text"], t["weights"]) for t in second["targets"]] == [(0, "jazz", [1.0])]
+    agreed = text_rows(labelled(), confidence=True, per_teacher=True)[1]  # the same text, and yet a target each
+    assert [(t["teacher"], t["text"], t["weights"]) for t in agreed["targets"]] == [(0, "jazz", [0.75]), (1, "jazz", [0.25])]
+
+
+def test_each_teachers_own_classes_stand_beside_their_mixture():
+    table = [{"id": 3, "logits": [[0.0, 1.0], None, [3.0, 1.0]]}]
+    weights = [1, 1, 3]
+    (row,) = class_rows(labelled(table, weights=weights), confidence=True, per_teacher=True)
+    first, nothing, third = row.pop("by_teacher")
+    assert nothing is None and first == torch.tensor([0.0, 1.0], dtype=torch.float64).softmax(0).tolist()
+    assert row["probabilities"] == pytest.approx([0.25 * a + 0.75 * b for a, b in zip(first, third, strict=True)])
+    assert [row] == classes_of(table, weights=weights)
+
+
+@pytest.mark.parametrize("made", [rows_of, joint_of], ids=["multi", "joint"])
+def test_hard_labels_carry_no_confidence(made):
+    for row in made(confidence=False):
         assert [target.keys() for target in row["targets"]] == [{"text", "weights"}] * len(row["targets"])
 
 
@@ -174,14 +211,14 @@ def test_hard_labels_carry_no_confidence(method):
 def test_classes_are_mixed_with_the_weights(confidence):
     probabilities = [[0.7, 0.2, 0.1], [0.1, 0.3, 0.6]]
     table = [{"id": 3, "logits": [[math.log(p) + 5 for p in teacher] for teacher in probabilities]}]
-    (row,) = class_rows(PROMPTS, table, weights=[3, 1], confidence=confidence)
+    (row,) = classes_of(table, weights=[3, 1], confidence=confidence)
     expected = [0.55, 0.225, 0.225] if confidence else [0.75, 0, 0.25]
     assert row == {"id": 3, "prompt": PROMPTS[3], "probabilities": pytest.approx(expected)}
 
 
 def test_a_class_teacher_of_weight_zero_has_no_say():
     table = [{"id": 3, "logits": [[100.0, 0.0], [0.3, 0.4]]}]
-    (row,) = class_rows(PROMPTS, table, weights=[0, 1], confidence=True)
+    (row,) = classes_of(table, weights=[0, 1], confidence=True)
     assert row["probabilities"] == pytest.approx(torch.tensor([0.3, 0.4], dtype=torch.float64).softmax(0).tolist())
 
 
@@ -199,7 +236,7 @@ def test_pairs_are_the_best_against_the_worst(words, weights, score):
         {"text": str(index), "reference": -float(index), "words": each, "tokens": [2, 2]} for index, each in enumerate(words)
     ]
     values = [candidate_score(c["words"], c["tokens"], weights, score) for c in candidates]
-    pairs = preference_pairs([7], PROMPTS, {7: candidates}, weights, score)
+    pairs = preference_pairs(PROMPTS, {7: candidates}, weights, score)
     if max(values) == min(values):
         assert pairs == []
         return
@@ -207,14 +244,14 @@ def test_pairs_are_the_best_against_the_worst(words, weights, score):
     assert pairs == [
         {
             "id": 7, "prompt": PROMPTS[7], "chosen": str(best), "rejected": str(worst),
-            "ref_chosen": -float(best), "ref_rejected": -float(worst),
+            "ref_chosen": -float(best), "ref_rejected": -float(worst), "margin": values[best] - values[worst],
         }
     ]  # fmt: skip
 
 
 def test_no_pair_where_the_best_is_the_worst():
     candidates = {7: own_beams([-2.0, -2.0]), 3: own_beams([-1.0]), 5: own_beams([-2.0, -1.0, -2.0])}
-    (pair,) = preference_pairs([7, 3, 5], PROMPTS | {5: "stop\n"}, candidates, [0.5, 0.5], "mean_logprob")
+    (pair,) = preference_pairs(PROMPTS | {5: "stop\n"}, candidates, [0.5, 0.5], "mean_logprob")
     assert (pair["id"], pair["chosen"], pair["rejected"]) == (5, "1", "0")
 
 

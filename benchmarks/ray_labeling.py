@@ -1,6 +1,6 @@
-"""Labelling under Ray: what Ray costs over the same functions in a plain process, and what more nodes bring.
+"""Labeling under Ray: what Ray costs over the same functions in a plain process, and what more nodes bring.
 
-python benchmarks/ray_labelling.py THREADS|ray PROMPTS FOLDER     (one labelling stage; `labelling.py` starts these and measures)
+python benchmarks/ray_labeling.py THREADS|ray PROMPTS FOLDER     (one labeling stage; `labeling.py` starts these and measures)
 """
 
 import json
@@ -12,14 +12,34 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
-from typing import Any
+from typing import Any, ClassVar
 from unittest.mock import patch
 
 import psutil
 import pyarrow as pa
+import pyarrow.parquet as pq
+import ray
+import torch
 from demo import family
+
+from raw2s.config import Decoding, RayConfig, Tolerance
+from raw2s.labeling.units import Answered, Pool, PromptProgress, UnitActor, gather, prompt_units, run_pass, unit_name
+from raw2s.labels.table import ANSWER
+from raw2s.models.load import model_source
+from raw2s.pipeline.artifacts import Artifact
+from raw2s.pipeline.data_stages import Drawn, Examples
+from raw2s.pipeline.labeling_stages import Answers, Label, Labeller
+from raw2s.pipeline.local_ray import start_ray
+from raw2s.pipeline.model import Model
+from raw2s.pipeline.progress import Board
+from raw2s.pipeline.stage import Metrics, Stage, Work
+from raw2s.section import Actors
+from raw2s.tasks import task_of
+from raw2s.tasks.slurp import POOL
+from raw2s.tasks.slurp_slots import SlotsSection
 
 TEACHERS = ("tiny-gpt2", "tiny-opt", "tiny-gpt-neox")
 BEAMS = 8
@@ -28,9 +48,70 @@ SLEEP = 1.0
 """Seconds of simulated device time for a batch."""
 UNITS = 200
 NODES = (1, 2, 4)
+IN_TURN = threading.Lock()
 
 
-# --- the labelling stage: three teachers' beams, cross scores, one table ---
+# --- the labeling stage: three teachers' beams, cross scores, one table ---
+
+
+@dataclass(frozen=True, kw_only=True)
+class Builtin(Model):
+    """A built-in model as it is: no stage makes it."""
+
+    kind: ClassVar[str] = "builtin"
+    pretrained: str
+
+    def run(self, work: Work) -> Metrics:
+        return {}
+
+    def source(self, folder: Path) -> str:
+        return model_source(self.pretrained)
+
+
+def planned(prompts: int) -> Label:
+    """The label stage of the main job, and through it all others, on the first `prompts` SLURP utterances."""
+    task = task_of(SlotsSection(n_teacher=1, n_student=POOL - 1, n_test=None, n_validation=None))
+    every = [*task.draw(0).student, *task.held_out("test"), *task.held_out("validation")]
+    assert len(every) >= prompts
+    split = Examples(name="split", drawn=Drawn({"student": every[:prompts]}))
+    labellers = {
+        name: Labeller(name=name, model=Builtin(name=name, task=task, pretrained=name), actors=Actors()) for name in TEACHERS
+    }
+    decoding = Decoding(beams=BEAMS, max_new_tokens=48, batch_size=50)
+    answers = {
+        name: Answers(
+            name=f"beams/{name}",
+            examples=split,
+            part="student",
+            labeller=labeller,
+            converted=None,
+            task=task,
+            decoding=decoding,
+            tolerance=Tolerance(),
+        )
+        for name, labeller in labellers.items()
+    }
+    return Label(
+        name="label",
+        split=split,
+        answers=answers,
+        scorers=labellers,
+        task=task,
+        batch_size=decoding.batch_size,
+        tolerance=Tolerance(),
+    )
+
+
+def in_this_process(
+    make: Callable[[], Any], units: list[Any], pool: Any, *, schema: pa.Schema, folder: Path, progress: Any
+) -> Answered:
+    """What `run_pass` does, as a loop without Ray; one pass at a time."""
+    with IN_TURN:
+        actor = UnitActor(ray.cloudpickle.dumps(make), schema, progress, pool.name)
+        files = [folder / f"{unit_name(unit)}.parquet" for unit in units]
+        for unit, file in zip(units, files, strict=True):
+            actor({"unit": json.dumps(unit), "file": str(file)})
+    return gather(units, files, schema)
 
 
 def stage(variant: str, prompts: int, storage: Path) -> None:
@@ -38,76 +119,41 @@ def stage(variant: str, prompts: int, storage: Path) -> None:
 
     With Ray, or for a number of torch threads with `run_pass` as a loop in this process.
     """
-    import torch  # noqa: PLC0415
+    label, made = planned(prompts), {}
+    board: Any = None
 
-    from raw2s.config import RayConfig, parse_config  # noqa: PLC0415
-    from raw2s.labeling.units import UnitActor, gather, unit_name  # noqa: PLC0415
-    from raw2s.models.load import TINY_FOLDER  # noqa: PLC0415
-    from raw2s.pipeline import labelling  # noqa: PLC0415
-    from raw2s.pipeline.artifacts import Artifact  # noqa: PLC0415
-    from raw2s.pipeline.execute import start_ray  # noqa: PLC0415
-    from raw2s.pipeline.progress import Board  # noqa: PLC0415
-    from raw2s.pipeline.stages import StageContext, write_jsonl  # noqa: PLC0415
-    from raw2s.tasks.slurp import held_out_slurp, pool_rows  # noqa: PLC0415
-
-    config = parse_config({"teachers": [{"name": n, "model": n} for n in TEACHERS], "student": {"model": "tiny-gpt2"}})
-    rows = [*pool_rows(), *held_out_slurp("test", None), *held_out_slurp("devel", None)][:prompts]
-    assert len(rows) == prompts
-    split = storage / "split"
-    split.mkdir()
-    write_jsonl(split / "student.jsonl", [{"id": i, "prompt": row["text"] + "\n"} for i, row in enumerate(rows)])
-    models = {}
-    for name in TEACHERS:
-        (storage / name).mkdir()
-        (storage / name / "model").symlink_to(TINY_FOLDER / name)
-        models[name] = Artifact(storage / name, {"key": name})
-    settings: dict[str, Any] = {"beams": BEAMS, "max_new_tokens": 48, "batch_size": 50}
-
-    def context(name: str, inputs: dict[str, Artifact]) -> StageContext:
-        out, parts = storage / name / "out", storage / name / "parts"
+    def run(stage: Stage) -> None:
+        out = storage / stage.name
         out.mkdir(parents=True)
-        return StageContext(name, {"split": Artifact(split, {"key": "split"}), **inputs}, out, parts, board)
+        inputs = {needed.key: made[needed.key] for needed in stage.inputs.values()}
+        stage.run(Work(inputs=inputs, out=out, parts=storage / "parts" / stage.name, board=board))
+        made[stage.key] = Artifact(out, {"key": stage.key})
 
-    def answer(name: str) -> Artifact:
-        at = context(f"beams-{name}", {"teacher": models[name]})
-        labelling.answer(at, config, 1, settings | {"teacher": name})
-        return Artifact(at.out, {"key": f"beams-{name}"})
+    for needed in (label.split, *(labeller.model for labeller in label.scorers.values())):
+        run(needed)
 
-    in_turn = threading.Lock()
-
-    def loop(make: Callable[[], Any], units: list[Any], pool: Any, *, schema: pa.Schema, folder: Path, progress: Any) -> Any:
-        with in_turn:
-            actor = UnitActor(make, schema, progress, pool.name)
-            files = [folder / f"{unit_name(unit)}.parquet" for unit in units]
-            for unit, file in zip(units, files, strict=True):
-                actor({"unit": json.dumps(unit), "file": str(file)})
-        return gather(units, files, schema)
-
-    def label() -> float:
+    def labelled() -> float:
         start = time.perf_counter()
         with ThreadPoolExecutor(len(TEACHERS)) as threads:
-            answers = dict(zip([f"answers:{name}" for name in TEACHERS], threads.map(answer, TEACHERS), strict=True))
-        teachers = {f"teacher:{name}": models[name] for name in TEACHERS}
-        labelling.label(context("label", answers | teachers), config, 1, settings)
+            list(threads.map(run, label.answers.values()))
+        run(label)
         return time.perf_counter() - start
 
-    board: Any = None
     if variant == "ray":
         os.environ["OMP_NUM_THREADS"] = "1"  # as Ray sets it for actors of one CPU
         start_ray(RayConfig(num_cpus=len(TEACHERS)))  # logical, as in configs/demo.yaml: else one waits for another's end
         board = Board.remote()  # type: ignore[attr-defined]
-        seconds = label()
+        seconds = labelled()
     else:
         torch.set_num_threads(int(variant))
-        with patch("raw2s.pipeline.labelling.run_pass", loop), patch("raw2s.labeling.cross_scores.run_pass", loop):
-            seconds = label()
+        passes = ("raw2s.labeling.answers.run_pass", "raw2s.labeling.cross_scores.run_pass")
+        with patch(passes[0], in_this_process), patch(passes[1], in_this_process):
+            seconds = labelled()
     print(json.dumps({"seconds": seconds}))
 
 
 def measured(variant: str, prompts: int, cpus: Sequence[int]) -> dict[str, Any]:
     """On these CPUs: wall seconds of the stage, CPU seconds of the process and all that it started, and the table's rows."""
-    import pyarrow.parquet as pq  # noqa: PLC0415
-
     with tempfile.TemporaryDirectory() as folder:
         command = [sys.executable, __file__, variant, str(prompts), folder]
         process = subprocess.Popen(["taskset", "-c", ",".join(map(str, cpus)), *command], stdout=subprocess.PIPE, text=True)
@@ -123,7 +169,7 @@ def measured(variant: str, prompts: int, cpus: Sequence[int]) -> dict[str, Any]:
         assert process.stdout is not None
         output = process.stdout.read()
         assert process.returncode == 0, output
-        table = pq.read_table(Path(folder) / "label" / "out" / "labels.parquet").to_pylist()
+        table = pq.read_table(Path(folder) / "label" / Label.TABLE).to_pylist()
     return {"wall_seconds": json.loads(output.splitlines()[-1])["seconds"], "cpu_seconds": sum(seen.values()), "table": table}
 
 
@@ -176,10 +222,7 @@ def sleeping(log: Path) -> Callable[[], Callable[[Any], list[Any]]]:
 
 
 def one_cluster(nodes: int) -> dict[str, float]:
-    import ray  # noqa: PLC0415
     from ray.cluster_utils import Cluster  # noqa: PLC0415
-
-    from raw2s.labeling.units import ANSWER, Pool, Progress, prompt_units, run_pass  # noqa: PLC0415
 
     units = prompt_units(range(UNITS), [f"prompt {i}" for i in range(UNITS)], 1)
     cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "object_store_memory": 100 * 2**20})
@@ -189,10 +232,15 @@ def one_cluster(nodes: int) -> dict[str, float]:
         ray.init(address=cluster.address, log_to_driver=False)
         with tempfile.TemporaryDirectory() as folder:
             start, log = time.time(), Path(folder) / "log"
-            pool = Pool("teacher", replicas=(nodes, nodes), resources={"teaching": 1})
+            pool = Pool(name="teacher", model="", actors=Actors(replicas=(nodes, nodes), resources={"teaching": 1}))
             schema = pa.schema([*ANSWER, ("shout", pa.string())])
             answered = run_pass(
-                sleeping(log), units, pool, schema=schema, folder=Path(folder) / "units", progress=Progress(None, "label", 0)
+                sleeping(log),
+                units,
+                pool,
+                schema=schema,
+                folder=Path(folder) / "units",
+                progress=PromptProgress(None, "label", 0),
             )
             seconds = time.time() - start
             began = [float(line) for line in log.read_text().splitlines()]

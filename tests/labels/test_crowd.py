@@ -1,13 +1,15 @@
 """Crowd-kit behind one function; skipped where the extra is not installed."""
 
+from typing import get_args
+
 import numpy as np
 import pytest
 
 pytest.importorskip("crowdkit", reason='pip install "raw2s[crowd]"')
 
-from raw2s.labeling.crowd import combine_votes
+from raw2s.labels.crowd import CrowdMethod, combine_votes
 
-METHODS = ["majority", "dawid_skene", "mace"]
+METHODS = get_args(CrowdMethod)
 
 
 def crowd(accuracies, items=300, classes=3, seed=0):

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from raw2s.labeling.label_files import class_probabilities, file_fingerprint, ranked_texts, read_label_file
+from raw2s.labels.label_files import class_probabilities, file_fingerprint, ranked_texts, read_label_file
 
 CLASSES = ("alarm", "calendar", "music")
 FORMATS = [".jsonl", ".csv", ".parquet"]

@@ -1,0 +1,53 @@
+"""The stages of one seed, by what the results call them."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from raw2s.methods import MethodSection
+from raw2s.pipeline.data_stages import Examples
+from raw2s.pipeline.labeling_stages import Given, Label
+from raw2s.pipeline.stage import Stage, inputs_first
+from raw2s.pipeline.testing_stages import Test
+from raw2s.pipeline.training_stages import TrainPreference, TrainStudent
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlannedStudent:
+    """One row of the results: a method's student, or the same followed by cDPO."""
+
+    method: MethodSection
+    name: str
+    """As results.json names it: `bayesian+cdpo`."""
+    title: str
+    """As tables write it."""
+    stage: TrainStudent | TrainPreference
+    test: Test
+
+
+@dataclass(frozen=True, kw_only=True)
+class SeedPlan:
+    """The stages of one seed, by what the results call them."""
+
+    seed: int
+    testset: Examples
+    validation: Examples
+    label: Label
+    teachers: Mapping[str, Test]
+    """The tests of the teachers that are models, by name."""
+    given: Mapping[str, Given]
+    """The teachers without a model, which answer no test example."""
+    ceiling: Test | None
+    """None where B lacks answers."""
+    students: list[PlannedStudent]
+
+    @property
+    def tests(self) -> list[Test]:
+        """Every test: teachers, ceiling, students; a student that two rows share once."""
+        ceiling = [] if self.ceiling is None else [self.ceiling]
+        every = [*self.teachers.values(), *ceiling, *(student.test for student in self.students)]
+        return list({test.name: test for test in every}.values())
+
+    def in_order(self) -> list[Stage]:
+        """Every stage once, inputs first."""
+        models = [test.labeller.model for test in self.teachers.values()]
+        return inputs_first([*models, self.label, *self.tests])
