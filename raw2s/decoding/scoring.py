@@ -40,13 +40,14 @@ def target_logprobs(
     targets: Sequence[Sequence[str]],
     *,
     max_tokens_per_batch: int | None = None,
+    chat: bool = False,
 ) -> list[list[ScoredTarget]]:
     """Each prompt's targets under the model, teacher-forced: the scores of Eq. 6 (joint decoding), 7 (words) and 9 (preference).
 
     The ids are `encode_prompt`'s and `encode_target`'s; the rest is `continuation_logprobs`. The caller calls `model.eval()`.
     Raises ValueError when a prompt with a target exceeds the model's positions.
     """
-    ids = [encode_prompt(tokenizer, prompt) for prompt in prompts]
+    ids = [encode_prompt(tokenizer, prompt, chat=chat) for prompt in prompts]
     encoded = [[encode_target(tokenizer, text) for text in texts] for texts in targets]
     for prompt, prompt_ids, texts in zip(prompts, ids, encoded, strict=True):
         longest = max((len(target_ids) for target_ids, _ in texts), default=0)
@@ -137,7 +138,12 @@ def _logprobs_by_columns(model: PreTrainedModel, rows: PackedRows, predictor_N: 
 
 @torch.inference_mode()
 def class_logits(
-    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, prompts: list[str], *, max_tokens_per_batch: int | None = None
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    prompts: list[str],
+    *,
+    max_tokens_per_batch: int | None = None,
+    chat: bool = False,
 ) -> np.ndarray:
     """Logits of a sequence-classification model for every prompt: (len(prompts), K), fp32.
 
@@ -146,7 +152,7 @@ def class_logits(
     Batched as in `continuation_logprobs`; the caller calls `model.eval()`.
     Raises ValueError when a prompt exceeds the model's positions, and for a recurrent model.
     """
-    ids = [encode_prompt(tokenizer, prompt) for prompt in prompts]
+    ids = [encode_prompt(tokenizer, prompt, chat=chat) for prompt in prompts]
     for prompt, prompt_ids in zip(prompts, ids, strict=True):
         check_context(model.config, len(prompt_ids), f"prompt {prompt[:60]!r}")
     trees = [token_tree(prompt_ids, []) for prompt_ids in ids]

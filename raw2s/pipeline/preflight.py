@@ -7,7 +7,7 @@ from raw2s.config import RunConfig
 from raw2s.decoding.tokens import positions_of
 from raw2s.errors import ConfigError
 from raw2s.methods import method_of
-from raw2s.models.load import load_model_config, model_source
+from raw2s.models.load import load_model_config, load_tokenizer, model_source
 from raw2s.models.tiny import builtin_refusal
 from raw2s.pipeline.rules import check_rules
 from raw2s.tasks import Halves, Task, draw_halves, task_of
@@ -34,6 +34,8 @@ def check(config: RunConfig) -> None:
     check_rules(config, task)
     for key, model in models.items():
         _check_model_fits(config, task, key, model)
+        if task.chat and load_tokenizer(model).chat_template is None:
+            raise ConfigError(f"{key}: {model} has no chat template; name a model made for chat, or set task.chat: false")
     _check_packages(config)
     _check_sizes(config, next(iter(halves.values())))
     _check_given(config, task, halves)

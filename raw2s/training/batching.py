@@ -80,8 +80,8 @@ class Batch:
         return Batch(**moved)
 
 
-def tokenize_row(row: TrainingRow, tokenizer: PreTrainedTokenizerBase, kind: RowKind) -> TokenRow:
-    prompt = encode_prompt(tokenizer, row["prompt"])
+def tokenize_row(row: TrainingRow, tokenizer: PreTrainedTokenizerBase, kind: RowKind, *, chat: bool = False) -> TokenRow:
+    prompt = encode_prompt(tokenizer, row["prompt"], chat=chat)
     if kind == "probabilities":
         own = row.get("by_teacher", [])
         return TokenRow(row["id"], token_tree(prompt, []), [], row["probabilities"], (), 1.0, by_teacher=own)

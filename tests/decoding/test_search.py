@@ -80,7 +80,7 @@ def test_the_result_is_not_written_over_by_the_next_search(llama):
 @pytest.mark.parametrize("name", ["tiny-gpt2", "tiny-opt", "tiny-gpt-neox", "tiny-llama"])
 @pytest.mark.parametrize("search", ["shrinking", "static"])
 def test_in_half_precision_a_beams_score_is_near_that_of_its_tokens_in_single(name, search):
-    half, single = load_model(name, "generation", dtype=torch.bfloat16), load_model(name, "generation")
+    half, single = load_model(name, "text", dtype=torch.bfloat16), load_model(name, "text")
     ids_BP, mask_BP = random_prompts(half.config.vocab_size, [9, 14, 3], seed=0)
     options = {"beams": 4, "max_new_tokens": 10, "end_id": None}
     if search == "static":

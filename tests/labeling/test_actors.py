@@ -5,6 +5,7 @@ import torch
 
 from raw2s.labeling.actors import ClassActor, ScoreActor, load
 from raw2s.labeling.units import Pool
+from raw2s.section import Actors
 from raw2s.tasks.slurp import held_out_slurp
 
 ROWS = held_out_slurp("test", 4)
@@ -12,12 +13,12 @@ PROMPTS = [row["text"] + "\n" for row in ROWS]
 
 
 def pool(precision, model="tiny-gpt2"):
-    return Pool("teacher", model, precision=precision)
+    return Pool(name="teacher", model=model, actors=Actors(), precision=precision)
 
 
 @pytest.mark.parametrize(("precision", "dtype"), [("auto", torch.float32), ("fp32", torch.float32), ("bf16", torch.bfloat16)])
 def test_the_model_has_the_pools_precision(precision, dtype):
-    model, _ = load(pool(precision), "generation")
+    model, _ = load(pool(precision), "text")
     assert {weight.dtype for weight in model.parameters()} == {dtype}
 
 
