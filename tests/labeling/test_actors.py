@@ -6,10 +6,10 @@ import torch
 from raw2s.labeling.actors import ClassActor, ScoreActor, load
 from raw2s.labeling.units import Pool
 from raw2s.section import Actors
-from raw2s.tasks.slurp import held_out_slurp
+from raw2s.tasks import task_of
+from raw2s.tasks.slurp_slots import SlotsSection
 
-ROWS = held_out_slurp("test", 4)
-PROMPTS = [row["text"] + "\n" for row in ROWS]
+PROMPTS = [example["prompt"] for example in task_of(SlotsSection(n_test=4)).held_out("test")]
 
 
 def pool(precision, model="tiny-gpt2"):
