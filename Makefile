@@ -24,7 +24,9 @@ fast: env  # the tests that need no Ray
 
 # The GPU kernels on a CPU, by Triton's interpreter: in an environment of its own, for it fails with NumPy 2.4, and demo and test need no Triton.
 triton: .venv-triton/.installed
+	PYTHONPATH=. .venv-triton/bin/python tests/losses/compile_kernels.py
 	TRITON_INTERPRET=1 OMP_NUM_THREADS=1 .venv-triton/bin/python -m pytest --confcutdir tests/losses tests/losses/test_triton_rows.py
+	TRITON_INTERPRET=1 OMP_NUM_THREADS=1 .venv-triton/bin/python -m pytest --noconftest tests/decoding/test_step_kernels.py
 
 .venv-triton/.installed: requirements-triton.txt
 	$(PYTHON) -m venv .venv-triton

@@ -11,6 +11,9 @@ from transformers import PreTrainedModel
 
 from raw2s.decoding import static_search as static
 
+TILES = [(8_192, 4, 3), (8_192, 4, 2), (16_384, 4, 2), (8_192, 2, 3), (4_096, 4, 4), (8_192, 8, 3)]
+"""Bytes of keys read at once, warps, and stages: the first is the one in use."""
+
 
 def steps(model: PreTrainedModel, launched: Callable[[int], Any], new_tokens: int) -> dict[str, Any]:
     """Milliseconds of a step by itself, of the prompts' forward pass, and what reading weights and cache once would take.
@@ -43,21 +46,6 @@ def step_ms(model: PreTrainedModel) -> float:
     return seconds(few, 5) / 5 * 1e3
 
 
-def by_attention(model: PreTrainedModel, search: Callable[[], Any]) -> dict[str, Any]:
-    """Milliseconds of a step where only one attention kernel is allowed."""
-    found: dict[str, Any] = {}
-    for backend in (SDPBackend.CUDNN_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH):
-        static._KEPT.pop(model, None)
-        try:
-            with sdpa_kernel(backend):
-                search()
-            found[backend.name] = step_ms(model)
-        except Exception as error:
-            found[backend.name] = str(error)[:200]
-    static._KEPT.pop(model, None)
-    return {"step_ms": found}
-
-
 def kernels(model: PreTrainedModel) -> dict[str, Any]:
     """Where a step's time goes: microseconds and calls of its longest kernels. `model` has just searched by graph."""
     step = static._KEPT[model]
@@ -78,7 +66,7 @@ def attention(query_shape: tuple[int, int, int, int], columns: int, device: torc
     keys, values = (torch.randn(shape, device=device, dtype=torch.bfloat16) for _ in range(2))
     query = torch.randn(query_shape, device=device, dtype=torch.bfloat16)
     bias = torch.zeros(prompts, 1, beams, columns, device=device, dtype=torch.bfloat16)
-    bias[..., columns // 2 :] = float("-inf")
+    bias[..., columns * 7 // 8 :] = float("-inf")
 
     def attend() -> Tensor:
         return torch.nn.functional.scaled_dot_product_attention(query, keys, values, attn_mask=bias)
@@ -101,4 +89,28 @@ def attention(query_shape: tuple[int, int, int, int], columns: int, device: torc
             found[name] = {"us": spent * 1e6, "error": float((got.float() - reference).norm() / reference.norm())}
         except Exception as error:
             found[name] = {"failed": str(error)[:200]}
-    return found
+    return found | {
+        "triton": {
+            f"{block}_{warps}_{ahead}": in_triton(query, keys, values, bias, (block, warps, ahead), reference)
+            for block, warps, ahead in TILES
+        }
+    }
+
+
+def in_triton(
+    query: Tensor, keys: Tensor, values: Tensor, bias: Tensor, tile: tuple[int, int, int], reference: Tensor
+) -> dict[str, Any]:
+    """Our kernel with tiles of so many bytes, warps and stages; its columns end where the mask's do."""
+    try:
+        from raw2s.decoding.cuda import steps as launcher  # Triton may be missing  # noqa: PLC0415
+
+        before = launcher.BLOCK_BYTES, launcher.WARPS, launcher.STAGES
+        launcher.BLOCK_BYTES, launcher.WARPS, launcher.STAGES = tile
+        try:
+            work = lambda: launcher.attend(query, keys, values, bias, query.shape[3] ** -0.5)  # noqa: E731
+            spent, got = repeated(work), work().transpose(1, 2)
+        finally:
+            launcher.BLOCK_BYTES, launcher.WARPS, launcher.STAGES = before
+        return {"us": spent * 1e6, "error": float((got.float() - reference).norm() / reference.norm())}
+    except Exception as error:
+        return {"failed": str(error)[-200:]}

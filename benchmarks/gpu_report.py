@@ -96,15 +96,11 @@ def made_model(config: PretrainedConfig, device: torch.device) -> PreTrainedMode
 
 
 def prepare(model: PreTrainedModel, how: Sequence[str]) -> None:
-    """The model as one variant has it: `blocks`, `compile`, `compile each shape`, `liger` (for good); nothing is today's path."""
+    """The model as one variant has it: `blocks`, `compile`, `compile each shape`; nothing is the path of d5f8c63."""
     torch._dynamo.reset()
     model.set_attn_implementation("sdpa")
     for layer in decoder_layers(model):
         vars(layer).pop("forward", None)
-    if "liger" in how:
-        from liger_kernel.transformers import apply_liger_kernel_to_llama  # noqa: PLC0415
-
-        apply_liger_kernel_to_llama(model=model, cross_entropy=False, fused_linear_cross_entropy=False)
     if "blocks" in how:
         use_block_masks(model)
     if "compile" in how:

@@ -32,13 +32,16 @@ def bars(report: Report) -> None:
     new, fresh = "step, blocks + compile edl", "step, fresh shapes"
     seven = max((v.get("mfu", 0.0) for k, v in found.items() if k.startswith("7B") and k.endswith("edl")), default=0.0)
     peak = max((v.get("peak_gib", 0.0) for k, v in found.items() if k.startswith("7B")), default=0.0)
-    per_token = figure("step, fixed shape on the graph for any", "tokens_per_second") / figure(fresh, "tokens_per_second")
+    speed = figure(fresh, "tokens_per_second")
     report.add(
         "bars",
         step_times_today={"bar": 1.45, "is": figure("step, dense edl", "ms") / figure(new, "ms")},
         step_times_measured_before={"bar": 1.45, "is": MEASURED_BEFORE["edl_step_ms"] / figure(new, "ms")},
         step_mfu={"bar": 0.42, "is": figure(new, "mfu")},
-        fresh_over_fixed_a_token={"bar": 1.05, "is": per_token},
+        fresh_over_fixed_a_token={"bar": 1.05, "is": figure(new, "tokens_per_second") / speed},
+        fresh_over_fixed_on_one_graph_a_token={
+            "bar": 1.05, "is": figure("step, fixed shape on the graph for any", "tokens_per_second") / speed,
+        },
         seven_mfu={"bar": 0.38, "goal": 0.57, "is": seven},
         seven_peak_gib={"bar": 115, "is": peak},
         scoring_times_today={"bar": 1.5, "is": figure("scoring, blocks + compile", "times_today")},

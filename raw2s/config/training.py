@@ -46,6 +46,8 @@ class Workers(Placement):
     """What is kept in host memory: nothing, the optimizer's state (zero_stage 1 or more), or the weights too (zero_stage 3)."""
     activation_checkpointing: Fraction = 0.0
     """Share of the layers (true: all) that are computed again in the backward pass: a third more work, far less memory."""
+    compile: Literal["auto", "none", "layers"] = "auto"
+    """Compile every decoder layer, seconds at the start and two fifths less time a step on a GPU; auto: on GPUs, below zero_stage 3."""
     checkpoint_every: Positive | None = 500
     """Optimizer steps between checkpoints from which a run that was cut off goes on; null writes them at validations only."""
     max_failures: Annotated[int, Field(ge=0)] = 3
@@ -73,8 +75,6 @@ class TrainingConfig(Workers):
     """Prompts per forward pass of one worker, with all their targets; packed in rows with little padding, so more is faster."""
     zero_stage: Literal[0, 1, 2, 3] = 1
     """DeepSpeed ZeRO stage: 1 splits the optimizer's state over the workers, 2 the gradients too, 3 the weights too."""
-    compile: Literal["auto", "none", "layers"] = "auto"
-    """Compile every decoder layer, seconds at the start and a quarter less time a step; auto: on GPUs, below zero_stage 3."""
     lora: LoraConfig | None = None
     """Train low-rank adapters only (extra `raw2s[lora]`); the kept model has them merged, `adapter/` beside it has them alone."""
     deepspeed: dict[str, Any] = {}

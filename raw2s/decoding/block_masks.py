@@ -15,7 +15,7 @@ from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedM
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
-from raw2s.decoding.packing import PackedRows
+from raw2s.decoding.packing import PackedRows, packable
 
 NAME = "raw2s_blocks"
 """Under which transformers knows `_attention`."""
@@ -25,7 +25,12 @@ _ATTENTION_DROPOUT = ("attn_pdrop", "attention_dropout")
 
 
 def use_block_masks(model: PreTrainedModel) -> None:
-    """Let the model's attention take what `block_mask` makes, by FlexAttention; any other mask goes to SDPA as before."""
+    """Let the model's attention take what `block_mask` makes, by FlexAttention; any other mask goes to SDPA as before.
+
+    A model that is not `packable` stays as it is: it takes no such mask.
+    """
+    if not packable(model):
+        return
     AttentionInterface.register(NAME, _attention)
     AttentionMaskInterface.register(NAME, sdpa_mask)
     model.set_attn_implementation(NAME)
@@ -47,11 +52,14 @@ def block_mask(rows: PackedRows, window: int | None = None) -> Any:
     """
     from torch.nn.attention.flex_attention import BlockMask  # imports torch's compiler  # noqa: PLC0415
 
-    end_RT, position_RT = rows.end_RT, rows.position_ids_RT
+    end_RT, position_RT = (
+        rows.end_RT.int(),
+        rows.position_ids_RT.int(),
+    )  # the kernel compares them at every score: 64 bits cost twice
     width = end_RT.shape[1]
     blocks = -(-width // BLOCK)
     end_RBK = F.pad(end_RT, (0, blocks * BLOCK - width)).unflatten(1, (blocks, BLOCK))
-    first_B = torch.arange(0, blocks * BLOCK, BLOCK, device=end_RT.device)
+    first_B = torch.arange(0, blocks * BLOCK, BLOCK, device=end_RT.device, dtype=torch.int32)
     earlier_BB = first_B < first_B[:, None]
     seen_RBB = (earlier_BB & (end_RBK.amax(dim=2)[:, None] > first_B[:, None])) | (first_B == first_B[:, None])
     full_RBB = earlier_BB & (end_RBK.amin(dim=2)[:, None] >= first_B[:, None] + BLOCK)
@@ -94,7 +102,11 @@ def _attention(
         return sdpa_attention_forward(module, query, key, value, attention_mask, **options)
     attend: Any = flex_attention if torch.compiler.is_compiling() else _compiled_attention()
     shared = query.shape[1] != key.shape[1]
-    out = attend(query, key, value, block_mask=attention_mask, scale=options.get("scaling"), enable_gqa=shared)
+    # A graph for any width cannot see that it is whole blocks, and would check every load.
+    whole: Any = {"IS_DIVISIBLE": True} if query.is_cuda and query.shape[2] % BLOCK == 0 else None
+    out = attend(
+        query, key, value, block_mask=attention_mask, scale=options.get("scaling"), enable_gqa=shared, kernel_options=whole
+    )
     return out.transpose(1, 2).contiguous(), None
 
 

@@ -16,12 +16,15 @@ NAME = "raw2s_grouped"
 
 
 @contextmanager
-def grouped_heads(model: PreTrainedModel) -> Iterator[None]:
-    """Within it, `model` attends in this way: only with a mask of four dimensions. Eager attention stays what it is."""
+def grouped_heads(model: PreTrainedModel, name: str = NAME) -> Iterator[None]:
+    """Within it, `model` attends in this way, or by the function of that name: only with a mask of four dimensions.
+
+    Eager attention stays what it is.
+    """
     config = model.config.get_text_config()
     before = config._attn_implementation
     if before != "eager":
-        config._attn_implementation = NAME
+        config._attn_implementation = name
     try:
         yield
     finally:

@@ -6,10 +6,12 @@ A model that cannot be told positions (see `packable`) gets every text, prompt a
 """
 
 import inspect
+from array import array
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+import numpy as np
 import torch
 from torch import Tensor
 from transformers import PreTrainedConfig, PreTrainedModel
@@ -143,20 +145,22 @@ def pack_rows(
     if layout in BUCKET_STEP:
         width = bucket(width, BUCKET_STEP[layout])
         placed = _first_fit(lengths, width)
-    ids = torch.full((len(placed), width), padding)
-    positions = torch.zeros_like(ids)
-    ends = torch.arange(1, width + 1).repeat(len(placed), 1)
+    ids = np.full((len(placed), width), padding)
+    positions = np.zeros_like(ids)
+    ends = np.tile(np.arange(1, width + 1), (len(placed), 1))
     starts = [0] * len(trees)
     for r, row in enumerate(placed):
         column = 0
         for i in row:
             tree, here = trees[i], slice(column, column + len(trees[i].ids))
-            ids[r, here] = torch.tensor(tree.ids)
-            positions[r, here] = torch.tensor(tree.positions)
-            ends[r, here] = torch.tensor(tree.ends) + column
+            # An `array` takes a list three times as fast as a tensor does, and a GPU waits for its first batch.
+            ids[r, here] = array("q", tree.ids)
+            positions[r, here] = array("q", tree.positions)
+            ends[r, here] = array("q", tree.ends)
+            ends[r, here] += column
             starts[i] = r * width + column
             column = here.stop
-    return PackedRows(ids, positions, ends, sum(lengths)), starts
+    return PackedRows(torch.from_numpy(ids), torch.from_numpy(positions), torch.from_numpy(ends), sum(lengths)), starts
 
 
 def bucket(tokens: int, least: int) -> int:

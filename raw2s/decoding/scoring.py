@@ -1,7 +1,9 @@
 """Teacher-forced scores: the log-probability of given targets, and the logits of a classifier."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from bisect import bisect_left
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import islice
 
 import numpy as np
@@ -87,7 +89,7 @@ def continuation_logprobs(
     ]  # fmt: skip
     trees = [token_tree(prompts[p], [continuations[p][c] for c in part]) for p, part in parts]
     scored: list[tuple[list[tuple[int, int]], Tensor]] = []
-    for batch in _batches(trees, max_tokens_per_batch or BATCH_TOKENS[model.device.type]):
+    for batch in _batches(model, trees, max_tokens_per_batch):
         rows, starts = _packed(model, [trees[i] for i in batch], padding)
         predictors = [
             start + node for i, start in zip(batch, starts, strict=True) for text in trees[i].predictors for node in text
@@ -157,7 +159,7 @@ def class_logits(
         check_context(model.config, len(prompt_ids), f"prompt {prompt[:60]!r}")
     trees = [token_tree(prompt_ids, []) for prompt_ids in ids]
     logits = np.empty((len(prompts), model.config.num_labels), dtype=np.float32)  # type: ignore[type-var]
-    for batch in _batches(trees, max_tokens_per_batch or BATCH_TOKENS[model.device.type]):
+    for batch in _batches(model, trees, max_tokens_per_batch):
         rows, starts = _packed(model, [trees[i] for i in batch], pad_id(tokenizer))
         last_P = torch.tensor(
             [start + len(trees[i].ids) - 1 for i, start in zip(batch, starts, strict=True)], device=model.device
@@ -172,10 +174,20 @@ def _packed(model: PreTrainedModel, trees: list[TokenTree], padding: int) -> tup
     return rows.to(model.device), starts
 
 
-def _batches(trees: list[TokenTree], max_tokens: int) -> Iterator[list[int]]:
-    """The trees' indices, like lengths together."""
+def _batches(model: PreTrainedModel, trees: list[TokenTree], max_tokens: int | None) -> Iterator[list[int]]:
+    """The trees' indices, like lengths together; where each batch is one row, in rows of like width, for a new width costs."""
     lengths = [len(tree.ids) for tree in trees]
-    return _runs(lengths, sorted(range(len(trees)), key=lengths.__getitem__), max_tokens)
+    most = max_tokens or BATCH_TOKENS[model.device.type]
+    runs = partial(_runs, lengths, sorted(range(len(trees)), key=lengths.__getitem__))
+    if layout_for(model) == "one_row":
+        most = _least_that_needs_no_more(most, lambda tokens: len(list(runs(tokens))))
+    return runs(most)
+
+
+def _least_that_needs_no_more(most: int, batches: Callable[[int], int]) -> int:
+    """The smallest budget up to `most` that gives as few batches as `most` does."""
+    fewest = batches(most)
+    return bisect_left(range(most), True, key=lambda tokens: batches(tokens) <= fewest)
 
 
 def _runs(lengths: Sequence[int], order: Iterable[int], most: int) -> Iterator[list[int]]:

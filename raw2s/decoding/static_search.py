@@ -12,12 +12,14 @@ from functools import partial
 from weakref import WeakKeyDictionary
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from raw2s.decoding.beam_rules import Beams, advance, grow, prompt_positions, start, step_mask
+from raw2s.decoding import step_attention
+from raw2s.decoding.beam_rules import NEVER, Beams, advance, grow, prompt_positions, start, step_mask
 from raw2s.decoding.grouped_attention import grouped_heads
-from raw2s.decoding.logits import next_token_logits
+from raw2s.decoding.heads import output_head
+from raw2s.decoding.logits import next_token_logits, padded_head, pays_padding, refill
 from raw2s.decoding.tree_cache import StaticTreeCache
 
 WIDTH_STEP = 64
@@ -34,6 +36,8 @@ class Step:
 
     beams: Beams
     cache: StaticTreeCache
+    head: nn.Linear | None
+    """The model's output head with rows up to a width that products are fast for; None where its own is."""
     run: Callable[[PreTrainedModel], None]
     key: tuple[object, ...]
     """What holds for good: shapes, the end marker, and where the weights lie."""
@@ -71,8 +75,13 @@ def static_search(
         return state
     if kept is None:
         own = Beams(**{name: value.clone() for name, value in vars(state).items()})
-        run = partial(_take_step, beams=own, cache=cache, first_column=first_column, end_id=end_id)
-        kept = _KEPT[model] = Step(own, cache, _captured(run, model, own, state) if model.device.type == "cuda" else run, key)
+        head = padded_head(output_head(model)) if pays_padding(output_head(model)) else None
+        run = partial(_take_step, beams=own, cache=cache, head=head, first_column=first_column, end_id=end_id)
+        kept = _KEPT[model] = Step(
+            own, cache, head, _captured(run, model, own, state) if model.device.type == "cuda" else run, key
+        )
+    if kept.head:
+        refill(kept.head, output_head(model))
     kept.beams.copy_(state)
     for number in range(2, max_new_tokens + 1):
         if number % STEPS_UNASKED == 0 and kept.beams.done_B.all():
@@ -87,7 +96,9 @@ def cache_columns(width: int, beams: int, max_new_tokens: int) -> tuple[int, int
     return first_column, -(-(first_column + beams * (max_new_tokens - 1)) // COLUMNS_STEP) * COLUMNS_STEP
 
 
-def _take_step(model: PreTrainedModel, beams: Beams, cache: StaticTreeCache, first_column: int, end_id: int | None) -> None:
+def _take_step(
+    model: PreTrainedModel, beams: Beams, cache: StaticTreeCache, head: nn.Linear | None, first_column: int, end_id: int | None
+) -> None:
     """One step of the search in place: no shape, address or branch depends on the data."""
     config = model.config.get_text_config()
     width = beams.token_BM.shape[1]
@@ -96,8 +107,11 @@ def _take_step(model: PreTrainedModel, beams: Beams, cache: StaticTreeCache, fir
     cache.place.column_M = column_M
     grow(now, column_M)
     mask = step_mask(config, now, now.bias_BMS.shape[2])
-    with grouped_heads(model):
-        logits_BMV = next_token_logits(model, now.token_BM, mask, now.position_B[:, None].expand(-1, width), cache)
+    position_BM = now.position_B[:, None].expand(-1, width)
+    with grouped_heads(model, step_attention.NAME):
+        logits_BMV = next_token_logits(model, now.token_BM, mask, position_BM, cache, head=head)
+    if head:
+        logits_BMV[..., len(output_head(model).get_parameter("weight")) :] = NEVER
     advance(now, logits_BMV, end_id)
     beams.copy_(now)
 

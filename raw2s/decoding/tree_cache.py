@@ -12,6 +12,8 @@ from torch import Tensor
 from transformers import Cache
 from transformers.cache_utils import CacheLayerMixin
 
+from raw2s.decoding import step_attention
+
 
 class TreeLayer(CacheLayerMixin):
     """Keys and values of one layer in buffers that tokens are written into, (B, H, columns, D)."""
@@ -105,8 +107,7 @@ class StaticTreeLayer(TreeLayer):
             self.keys[:, :, : key_states.shape[2]] = key_states
             self.values[:, :, : key_states.shape[2]] = value_states
             return key_states, value_states
-        self.keys.index_copy_(2, self.place.column_M, key_states)
-        self.values.index_copy_(2, self.place.column_M, value_states)
+        step_attention.write(self.keys, self.values, self.place.column_M, key_states, value_states)
         return self.keys, self.values
 
 

@@ -13,6 +13,7 @@ from raw2s.decoding.scoring import class_logits, target_logprobs
 from raw2s.form import FormName
 from raw2s.labeling.units import Pool, Unit
 from raw2s.labels.table import Answer
+from raw2s.models.layers import use_gpu_kernels
 from raw2s.models.load import inference_dtype, load_model, load_model_config, load_tokenizer, quiet_transformers
 
 
@@ -22,6 +23,14 @@ def load(pool: Pool, form: FormName, classes: tuple[str, ...] = ()) -> tuple[Pre
     cuda = bool(pool.actors.num_gpus)
     model: Any = load_model(pool.model, form, classes, inference_dtype(pool.precision, cuda))
     return model.to("cuda" if cuda else "cpu"), load_tokenizer(pool.model)
+
+
+def load_to_score(pool: Pool, form: FormName, classes: tuple[str, ...] = ()) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    """As `load`, for forward passes without a cache: compiled on CUDA, which takes seconds at the first two batches."""
+    model, tokenizer = load(pool, form, classes)
+    if model.device.type == "cuda":
+        use_gpu_kernels(model)
+    return model, tokenizer
 
 
 def convert_model(model: str, folder: Path) -> None:
@@ -62,7 +71,7 @@ class ScoreActor:
     """`table.SCORES`: per prompt and candidate text the word log-probabilities (end marker last) and the token count."""
 
     def __init__(self, pool: Pool) -> None:
-        self.score = partial(target_logprobs, *load(pool, "text"), chat=pool.chat)
+        self.score = partial(target_logprobs, *load_to_score(pool, "text"), chat=pool.chat)
 
     def __call__(self, unit: Unit) -> list[Answer]:
         scored = self.score(unit["prompts"], unit["candidates"])
@@ -79,7 +88,7 @@ class ClassActor:
     """`table.CLASSES`: per prompt the classifier's logits."""
 
     def __init__(self, pool: Pool, classes: tuple[str, ...]) -> None:
-        self.logits = partial(class_logits, *load(pool, "classes", classes), chat=pool.chat)
+        self.logits = partial(class_logits, *load_to_score(pool, "classes", classes), chat=pool.chat)
 
     def __call__(self, unit: Unit) -> list[Answer]:
         return [{"logits": row.tolist()} for row in self.logits(unit["prompts"])]
@@ -89,7 +98,7 @@ class NameActor:
     """`table.CLASSES` of a model without a classifier's head: the log-probability of every class's name after the prompt."""
 
     def __init__(self, pool: Pool, classes: tuple[str, ...]) -> None:
-        self.score = partial(target_logprobs, *load(pool, "text"), chat=pool.chat)
+        self.score = partial(target_logprobs, *load_to_score(pool, "text"), chat=pool.chat)
         self.classes = list(classes)
 
     def __call__(self, unit: Unit) -> list[Answer]:

@@ -22,6 +22,8 @@ class AuxiliarySection(LossSection):
     """How gamma grows; `authors` reproduces the jump of their code."""
     gamma_warmup_fraction: Annotated[float, Field(gt=0, le=1)] = 1.0
     """Share of the run over which gamma rises to gamma_max."""
+    half_precision_weight_grad: bool = False
+    """In half precision on CUDA: sum the output embedding's gradient in that precision; less memory, more rounding."""
 
 
 class CrossEntropySection(AuxiliarySection):
@@ -44,6 +46,7 @@ def _over_tokens(
         targets.token_prob,
         row_weight_N=targets.row_weight_N,
         gamma=at["gamma"],
+        half_precision_weight_grad=section.half_precision_weight_grad,
     )
     return found.loss, {}
 

@@ -48,6 +48,7 @@ def _over_tokens(
         form=section.form,
         logit_clamp=section.logit_clamp,
         kl_clamp=section.kl_clamp,
+        half_precision_weight_grad=section.half_precision_weight_grad,
     )
     logged = {"nll": (targets.row_weight_N * found.nll_N).sum()}
     if found.kl_N is not None:

@@ -1,4 +1,7 @@
-"""A model's decoder layers, compiled or computed again in the backward pass. Neither changes a weight or its name."""
+"""A model's decoder layers: compiled, with attention over blocks, or computed again in the backward pass.
+
+None of it changes a weight or its name.
+"""
 
 from collections.abc import Callable
 from functools import partial
@@ -10,8 +13,20 @@ from torch.utils.checkpoint import checkpoint
 from transformers import Cache, PreTrainedModel
 from transformers.modeling_layers import GradientCheckpointingLayer
 
+from raw2s.decoding.block_masks import use_block_masks
+
 COMPILED_VARIANTS = 64
 """Graphs of one kind of layer at most: training or not, with gradients or not, the first shape and any shape."""
+
+
+def use_gpu_kernels(model: PreTrainedModel) -> None:
+    """FlexAttention over blocks inside compiled layers, for CUDA: the two belong together.
+
+    Of four ways on one H200, ms a step of a 1.1 B Llama on rows of 400 tokens and of 40 (docs/training.md): neither 300 and 53,
+    layers compiled 216 and 41, blocks 241 and 68 (launched one by one they cost more than a short row's dense mask), both 171 and 37.
+    """
+    use_block_masks(model)
+    compile_layers(model)
 
 
 def decoder_layers(model: PreTrainedModel) -> list[nn.Module]:

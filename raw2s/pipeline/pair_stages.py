@@ -20,6 +20,7 @@ class Pairs(Stage):
     """The student's own beams on B, scored by every teacher that is a model, as pairs with the student's reference values."""
 
     kind: ClassVar[str] = "pairs"
+    version: ClassVar[int] = 2
     split: Examples
     student: Labeller
     scorers: Mapping[str, Labeller]

@@ -9,7 +9,7 @@ from transformers import PreTrainedModel
 
 from raw2s.config import TrainingConfig
 from raw2s.decoding.block_masks import use_block_masks
-from raw2s.models.layers import checkpoint_layers, compile_layers
+from raw2s.models.layers import checkpoint_layers, compile_layers, use_gpu_kernels
 from raw2s.training.checkpoints import load_engine, universal_checkpoint
 from raw2s.training.objectives import PackedModel
 
@@ -37,11 +37,14 @@ def make_engine(
 def _prepare_layers(model: PreTrainedModel, training: TrainingConfig) -> None:
     """Attention, compilation and recomputation as the config has them; before the engine, whose hooks go around."""
     on_gpu = training.gpus_per_worker > 0
-    if on_gpu:
-        use_block_masks(model)
     # ZeRO-3 takes weights apart and gathers them in hooks of every module, which a compiled layer would not call.
-    if training.compile == "layers" or (training.compile == "auto" and on_gpu and training.zero_stage < 3):
+    compiled = training.compile == "layers" or (training.compile == "auto" and on_gpu and training.zero_stage < 3)
+    if compiled and on_gpu:
+        use_gpu_kernels(model)
+    elif compiled:
         compile_layers(model)
+    elif on_gpu and training.zero_stage == 3:
+        use_block_masks(model)  # a model that needs ZeRO-3 has enough to do to hide the launches
     if training.activation_checkpointing:
         checkpoint_layers(model, training.activation_checkpointing)
 

@@ -7,6 +7,7 @@ import torch
 from torch.nn.utils.rnn import pad_sequence
 
 from raw2s.decoding import static_search as static_module
+from raw2s.decoding.logits import padded_head, refill
 from raw2s.decoding.scoring import continuation_logprobs
 from raw2s.decoding.search import beam_search, shrinking_search
 from raw2s.decoding.static_search import can_capture, static_search
@@ -47,7 +48,9 @@ def test_steps_of_one_shape_find_the_same_hypotheses(model, beams):
 
 
 @torch.inference_mode()
-def test_a_kept_step_serves_the_next_prompts_and_only_prompts_of_its_shape(model):
+@pytest.mark.parametrize("padded", [False, True])
+def test_a_kept_step_serves_the_next_prompts_and_only_prompts_of_its_shape(model, padded, monkeypatch):
+    monkeypatch.setattr(static_module, "pays_padding", lambda head: padded)
     model = copy.deepcopy(model).double()
     options = {"beams": 3, "max_new_tokens": 8, "end_id": None}
     assert_same(model, *random_prompts(model.config.vocab_size, [30, 21], seed=0), **options)
@@ -64,6 +67,19 @@ def test_a_kept_step_serves_the_next_prompts_and_only_prompts_of_its_shape(model
     model.load_state_dict(copied.state_dict(), assign=True)  # other memory: a graph would read the old
     assert_same(model, *random_prompts(model.config.vocab_size, [4, 9, 5], seed=2), **options)
     assert static_module._KEPT[model] is not other
+
+
+@torch.inference_mode()
+@pytest.mark.parametrize("bias", [False, True])
+def test_a_padded_heads_outputs_are_the_heads_and_zeros(bias):
+    head = torch.nn.Linear(16, 70, bias=bias)
+    padded = padded_head(head)
+    refill(padded, head)
+    hidden = torch.randn(3, 16)
+    found = padded(hidden)
+    assert found.shape == (3, 128)
+    torch.testing.assert_close(found[:, :70], head(hidden))
+    assert not found[:, 70:].any()
 
 
 def test_the_result_is_not_written_over_by_the_next_search(llama):

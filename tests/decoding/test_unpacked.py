@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from transformers import AutoModelForCausalLM, BloomConfig, MambaConfig, MptConfig, PreTrainedTokenizerFast
 from transformers.models.bloom.modeling_bloom import build_alibi_tensor
 
+from raw2s.decoding.block_masks import takes_block_masks, use_block_masks
 from raw2s.decoding.heads import hidden_at, layout_for
 from raw2s.decoding.packing import attention_mask, pack_rows, packable, padding_mask, separate_texts, token_tree
 from raw2s.decoding.tokens import check_context, positions_of
@@ -70,6 +71,13 @@ def test_who_is_packable(unpacked, llama):
     mamba = AutoModelForCausalLM.from_config(MambaConfig(vocab_size=32, hidden_size=16, num_hidden_layers=1))
     with pytest.raises(ValueError, match=r"mamba is recurrent: .* take a model of attention layers only"):
         packable(mamba)
+
+
+def test_block_masks_are_not_for_them(unpacked):
+    before = unpacked.config._attn_implementation
+    use_block_masks(unpacked)
+    assert unpacked.config._attn_implementation == before
+    assert not takes_block_masks(unpacked)
 
 
 @given(texts, st.lists(texts, max_size=5))

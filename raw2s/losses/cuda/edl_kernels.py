@@ -27,15 +27,16 @@ def _evidence(z: tl.tensor, k: tl.tensor, limit: tl.tensor, EVIDENCE: tl.constex
     if EVIDENCE == "exp":
         if CLAMPED:
             inside = tl.where(z > limit, limit, tl.where(z < -limit, -limit, z))
-            e = tl.exp(inside - k.to(tl.float32) * LOG2)
+            e = tl.exp(inside - k.to(z.dtype) * LOG2)
             slope = tl.where(tl.abs(z) > limit, 0.0, e)
         else:
-            e = tl.exp(z - k.to(tl.float32) * LOG2)
+            e = tl.exp(z - k.to(z.dtype) * LOG2)
             slope = e
     elif EVIDENCE == "softplus":
         small = tl.exp(-tl.abs(z))
-        e = tl.where(z <= 0, 0.0, z) + _log_alpha(small, tl.full((), 0, tl.int32))
-        slope = tl.where(z > 0, 1.0, small) / (1.0 + small)
+        v = 1.0 / (small + 1.0)
+        e = tl.where(z <= 0, 0.0, z) + _log_alpha(small, v, tl.full((), 0, tl.int32))
+        slope = tl.where(z > 0, 1.0, small) * v
     else:
         e = tl.where(z <= 0, 0.0, z)
         slope = tl.where(z > 0, 1.0, 0.0)
@@ -43,10 +44,10 @@ def _evidence(z: tl.tensor, k: tl.tensor, limit: tl.tensor, EVIDENCE: tl.constex
 
 
 @triton.jit
-def _log_alpha(e: tl.tensor, k: tl.tensor) -> Any:
-    """log(1 + 2ᵏ e), with what rounding the sum lost."""
+def _log_alpha(e: tl.tensor, v: tl.tensor, k: tl.tensor) -> Any:
+    """log(1 + 2ᵏ e), with what rounding the sum lost; v is 1 / (e + one)."""
     w = e + _one(k)
-    return tl.log(w) + (e - (w - _one(k))) / w + k.to(tl.float32) * LOG2
+    return tl.log(w) + (e - (w - _one(k))) * v + k.to(e.dtype) * LOG2
 
 
 @triton.jit
@@ -57,16 +58,16 @@ def _in_powers(C: tl.constexpr, x: tl.tensor) -> Any:
 
 
 @triton.jit
-def _add_log(e: tl.tensor, k: tl.tensor, mantissa: tl.tensor, exponent: tl.tensor, low: tl.tensor) -> Any:
+def _add_log(e: tl.tensor, v: tl.tensor, k: tl.tensor, mantissa: tl.tensor, exponent: tl.tensor, low: tl.tensor) -> Any:
     """Adds log(1 + 2ᵏ e) to log mantissa + exponent · log 2 + low, with mantissa in [1, 2).
 
     A small e by its series: times a mantissa near 1, the rounding of many would not be random.
     """
     one, w = _one(k), e + _one(k)
-    x = e * ((127 + k) << 23).to(tl.float32, bitcast=True)
+    x = e * _one(-k)
     is_small = x < 1 / 32
     series = x - x * x * (1 / 2 - x * (1 / 3 - x * (1 / 4 - x * (1 / 5))))
-    low += tl.where(is_small, series, (e - (w - one)) / w)
+    low += tl.where(is_small, series, (e - (w - one)) * v)
     bits = (mantissa * tl.where(is_small, one, w)).to(tl.int32, bitcast=True)
     return ((bits & 0x7FFFFF) | 0x3F800000).to(tl.float32, bitcast=True), exponent + ((bits >> 23) - 127 + k), low
 
@@ -85,9 +86,9 @@ def _add(
     if APART:
         softmax += tl.exp(z - reference)
     if KL:
-        u = e / (e + _one(k))
-        excess += _in_powers(G, u) * u
-        mantissa, exponent, low = _add_log(e, k, mantissa, exponent, low)
+        v = 1.0 / (e + _one(k))
+        excess += _in_powers(G, e * v) * (e * v)
+        mantissa, exponent, low = _add_log(e, v, k, mantissa, exponent, low)
     return evidence, softmax, excess, mantissa, exponent, low
 
 
@@ -163,10 +164,9 @@ def sums(
 
 
 @triton.jit
-def _total_slopes(r: tl.tensor, one: tl.tensor, classes: tl.tensor) -> Any:
-    """(h_c'(r), h_c'(r) - 1) of c classes, by Stirling's series (`raw2s.losses.dirichlet.stirling_terms`)."""
-    total = r + classes * one
-    inverse, share = one / total, r / total
+def _total_slopes(r: tl.tensor, v: tl.tensor, one: tl.tensor, classes: tl.tensor) -> Any:
+    """(h_c'(r), h_c'(r) - 1) of c classes, by Stirling's series (`raw2s.losses.dirichlet.stirling_terms`); v is 1 / (r + c one)."""
+    inverse, share = one * v, r * v
     square = inverse * inverse
     bernoulli = ((square * (1 / 42) - 1 / 30) * square + 1 / 6) * inverse
     common = inverse * (bernoulli + 0.5) * share
@@ -174,13 +174,12 @@ def _total_slopes(r: tl.tensor, one: tl.tensor, classes: tl.tensor) -> Any:
 
 
 @triton.jit
-def _total_excess(r: tl.tensor, k: tl.tensor, classes: tl.tensor) -> Any:
+def _total_excess(r: tl.tensor, v: tl.tensor, k: tl.tensor, classes: tl.tensor) -> Any:
     """h_c(r) - r."""
-    total = r + classes * _one(k)
-    inverse = _one(k) / total
+    inverse = _one(k) * v
     square = inverse * inverse
     digamma = ((square * (1 / 252) - 1 / 120) * square + 1 / 12) * inverse
-    value = (digamma + 0.5) * (r / total) + (classes - 0.5) * _log_alpha(r / classes, k)
+    value = (digamma + 0.5) * (r * v) + (classes - 0.5) * _log_alpha(r * (1.0 / classes), classes * v, k)
     return _lgamma_series(1.0 / classes) - value - _lgamma_series(inverse)
 
 
@@ -221,20 +220,21 @@ def target_sums(
             e = tl.where(z < NOTHING / 2, 0.0, e)
         t = share * tl.exp(z - reference)
         v = 1.0 / (e + one)
-        log_alpha = _log_alpha(e, k)
+        log_alpha = _log_alpha(e, v, k)
         logs += t * log_alpha
         if KL and FORM == "expected":
             excess = _in_powers(G, e * v) * (e * v) - 0.5 * log_alpha
-            slope, slope_less_1 = _total_slopes(total - e, one, classes)
-            first_sum += t * (excess + _total_excess(total - e, k, classes))
+            total_v = 1.0 / (total - e + classes * one)
+            slope, slope_less_1 = _total_slopes(total - e, total_v, one, classes)
+            first_sum += t * (excess + _total_excess(total - e, total_v, k, classes))
             second_sum += t * slope
             third_sum += t * slope_less_1
         elif KL:
             e = e - t * e
             first_sum += e
-            u = e / (e + one)
-            second_sum += _in_powers(G, u) * u
-            mantissa, exponent, low = _add_log(e, k, mantissa, exponent, low)
+            v = 1.0 / (e + one)
+            second_sum += _in_powers(G, e * v) * (e * v)
+            mantissa, exponent, low = _add_log(e, v, k, mantissa, exponent, low)
     tl.store(weighted, tl.sum(logs.to(tl.float64), 0))
     if KL:
         tl.store(weighted + 1, tl.sum(first_sum.to(tl.float64), 0))
@@ -266,7 +266,7 @@ def gradient(
         tl.load(values + 5).to(tl.float32),
         tl.load(values + 6).to(tl.float32),
     )
-    one, classes = _one(k), vocabulary.to(tl.float32)
+    one, scale, classes = _one(k), _one(-k), vocabulary.to(tl.float32)
     lane = tl.arange(0, BLOCK)
     for first in range(0, vocabulary, BLOCK):
         column = first + lane
@@ -282,9 +282,9 @@ def gradient(
             v = 1.0 / (e + one)
             value += factor * (slope * v) * (_in_powers(Q, e * v) * (e * v) - total_slope - e * total_less_1)
         elif KL and SOFT:
-            own, own_less_1 = _total_slopes(total - e, one, classes)
+            own, own_less_1 = _total_slopes(total - e, 1.0 / (total - e + classes * one), one, classes)
             polynomial = _in_powers(Q, e * v) * (e * v)
-            by_evidence = polynomial - t * polynomial - (total_slope - t * own) - e * (total_less_1 - t * own_less_1 / one)
+            by_evidence = polynomial - t * polynomial - (total_slope - t * own) - e * (total_less_1 - t * own_less_1 * scale)
             value += factor * (slope * v) * by_evidence
         elif KL:
             value += factor * (slope * v) * (_in_powers(Q, e * v) * (e * v) - total_slope - e * total_less_1)

@@ -6,9 +6,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-BLOCK = 2048
+BLOCK = 1024
 """Logits a program reads at once."""
 WARPS = 8
+ROWS = 32
+"""Rows of which a program takes the figures at once: one a thread."""
 LINE = 16
 """Widths that Triton knows to be multiples of this it reads in the largest pieces."""
 
@@ -25,6 +27,13 @@ def launch(kernel: Any, logits: Tensor, *args: Any, **constants: Any) -> None:
     if rows:
         with torch.cuda.device_of(logits):
             kernel[(rows,)](logits, logits.stride(0), vocabulary, width, *args, **constants)
+
+
+def launch_rows(kernel: Any, found: Tensor, *args: Any, **constants: Any) -> None:
+    """Programs of `ROWS` rows each over what is one or two of in each row of `found`; without rows none."""
+    if len(found):
+        with torch.cuda.device_of(found):
+            kernel[(math.ceil(len(found) / ROWS),)](found, *args, **constants, ROWS=ROWS, num_warps=1)
 
 
 def finite(limit: float) -> float:
