@@ -107,6 +107,8 @@ class Results(_Record):
     metric: str
     metric_title: str
     credit: str
+    notes: list[str] = []
+    """What a reader should know of the data, a line each."""
     seeds: list[int]
     test_examples: int
     teachers: list[Teacher]

@@ -30,7 +30,13 @@ class Candidate:
 
 @torch.inference_mode()
 def generate_beams(
-    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, prompts: list[str], *, beams: int, max_new_tokens: int
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    prompts: list[str],
+    *,
+    beams: int,
+    max_new_tokens: int,
+    chat: bool = False,
 ) -> list[list[Candidate]]:
     """Top-`beams` candidates of every prompt by beam search, best mean token log-probability first; `beams=1` is greedy.
 
@@ -41,7 +47,7 @@ def generate_beams(
     """
     if not prompts:
         return []
-    rows = [encode_prompt(tokenizer, prompt) for prompt in prompts]
+    rows = [encode_prompt(tokenizer, prompt, chat=chat) for prompt in prompts]
     for prompt, row in zip(prompts, rows, strict=True):
         check_context(model.config, len(row) + max_new_tokens, f"prompt {prompt[:60]!r} with {max_new_tokens} new tokens")
     ids = [torch.tensor(row) for row in rows]

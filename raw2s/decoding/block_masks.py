@@ -15,7 +15,7 @@ from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedM
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
-from raw2s.decoding.packing import PackedRows
+from raw2s.decoding.packing import PackedRows, packable
 
 NAME = "raw2s_blocks"
 """Under which transformers knows `_attention`."""
@@ -25,7 +25,12 @@ _ATTENTION_DROPOUT = ("attn_pdrop", "attention_dropout")
 
 
 def use_block_masks(model: PreTrainedModel) -> None:
-    """Let the model's attention take what `block_mask` makes, by FlexAttention; any other mask goes to SDPA as before."""
+    """Let the model's attention take what `block_mask` makes, by FlexAttention; any other mask goes to SDPA as before.
+
+    A model that is not `packable` stays as it is: it takes no such mask.
+    """
+    if not packable(model):
+        return
     AttentionInterface.register(NAME, _attention)
     AttentionMaskInterface.register(NAME, sdpa_mask)
     model.set_attn_implementation(NAME)

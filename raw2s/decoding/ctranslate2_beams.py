@@ -53,6 +53,7 @@ def generate_beams(
     *,
     beams: int,
     max_new_tokens: int,
+    chat: bool = False,
 ) -> list[list[Candidate]]:
     """`beams.generate_beams` with a converted model; `config` and `tokenizer` are those of the model it was made from.
 
@@ -60,7 +61,7 @@ def generate_beams(
     Raises ValueError when a prompt and `max_new_tokens` exceed the model's positions.
     """
     by_length: dict[int, list[int]] = defaultdict(list)
-    rows = [encode_prompt(tokenizer, prompt) for prompt in prompts]
+    rows = [encode_prompt(tokenizer, prompt, chat=chat) for prompt in prompts]
     for i, (prompt, row) in enumerate(zip(prompts, rows, strict=True)):
         check_context(config, len(row) + max_new_tokens, f"prompt {prompt[:60]!r} with {max_new_tokens} new tokens")
         by_length[len(row)].append(i)

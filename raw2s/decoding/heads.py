@@ -7,28 +7,33 @@ from torch import Tensor, nn
 from transformers import PreTrainedConfig, PreTrainedModel
 
 from raw2s.decoding.block_masks import block_mask, takes_block_masks
-from raw2s.decoding.packing import Layout, PackedRows, attention_mask, by_layer_type
+from raw2s.decoding.packing import Layout, PackedRows, attention_mask, by_layer_type, packable, padding_mask
 
 _LOGIT_TRANSFORMS = ("final_logit_softcapping", "logit_scale", "logits_scaling", "lm_head_multiplier")
 
 
 def hidden_at(model: PreTrainedModel, rows: PackedRows, index_N: Tensor) -> Tensor:
-    """The last hidden states at N flat indices (row * T + column) of packed rows: (N, H)."""
-    if takes_block_masks(model):
-        mask = by_layer_type(rows, model.config, partial(block_mask, rows))
-    else:
-        mask = attention_mask(rows, model.config, model.dtype)
-    hidden_RTH = model.get_decoder()(
-        input_ids=rows.input_ids_RT,
-        attention_mask=mask,
-        position_ids=rows.position_ids_RT,
-        use_cache=False,
-    ).last_hidden_state
+    """The last hidden states at N flat indices (row * T + column) of rows in the layout of `layout_for`: (N, H)."""
+    where: dict[str, Any] = {"attention_mask": padding_mask(rows)}
+    if packable(model):
+        where = {"attention_mask": _seen(model, rows), "position_ids": rows.position_ids_RT}
+    hidden_RTH = model.get_decoder()(input_ids=rows.input_ids_RT, use_cache=False, **where).last_hidden_state
     return hidden_RTH.flatten(0, 1)[index_N]
 
 
+def _seen(model: PreTrainedModel, rows: PackedRows) -> Any:
+    if takes_block_masks(model):
+        return by_layer_type(rows, model.config, partial(block_mask, rows))
+    return attention_mask(rows, model.config, model.dtype)
+
+
 def layout_for(model: PreTrainedModel) -> Layout:
-    """How rows for `hidden_at` are best laid out: on CUDA in few shapes, for a new one costs a plan or a kernel."""
+    """How rows for `hidden_at` are laid out: best on CUDA in few shapes, for a new one costs a plan or a kernel.
+
+    Raises ValueError for a recurrent model.
+    """
+    if not packable(model):
+        return "one_text_a_row"
     if takes_block_masks(model):
         return "one_row"
     return "bucketed_rows" if model.device.type == "cuda" else "rows"

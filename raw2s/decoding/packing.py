@@ -2,6 +2,7 @@
 
 A tree holds a prompt and continuations of it, every shared prefix once, depth first. Then one number a token says all of the
 attention mask: token q sees token k where `k <= q < end[k]`, for the tokens from k to `end[k]` are those that go on from k.
+A model that cannot be told positions (see `packable`) gets every text, prompt and one continuation, in a row of its own.
 """
 
 import inspect
@@ -56,6 +57,16 @@ def token_tree(prompt: list[int], continuations: Sequence[list[int]]) -> TokenTr
     return TokenTree(ids, positions, ends, predictors)
 
 
+def separate_texts(tree: TokenTree) -> list[TokenTree]:
+    """A tree for each of the tree's continuations, in their order, with nothing shared; of none, the prompt alone."""
+    texts = []
+    for predictors in tree.predictors:
+        nodes = [*range(predictors[0]), *predictors]
+        path = list(range(len(nodes)))
+        texts.append(TokenTree([tree.ids[n] for n in nodes], path, [len(nodes)] * len(nodes), [path[predictors[0] :]]))
+    return texts or [tree]
+
+
 def _shared_tokens(one: list[int], other: list[int]) -> int:
     return next((i for i, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), min(len(one), len(other)))
 
@@ -67,9 +78,11 @@ class PackedRows:
     input_ids_RT: Tensor
     position_ids_RT: Tensor
     end_RT: Tensor
+    tokens: int
+    """In all rows, padding not counted."""
 
     def to(self, device: torch.device) -> "PackedRows":
-        return PackedRows(self.input_ids_RT.to(device), self.position_ids_RT.to(device), self.end_RT.to(device))
+        return PackedRows(self.input_ids_RT.to(device), self.position_ids_RT.to(device), self.end_RT.to(device), self.tokens)
 
 
 def row_layout(lengths: Sequence[int], hidden_size: int) -> list[list[int]]:
@@ -106,9 +119,9 @@ def _first_fit(lengths: Sequence[int], width: int) -> list[list[int]]:
     return rows
 
 
-Layout = Literal["rows", "bucketed_rows", "one_row"]
+Layout = Literal["rows", "bucketed_rows", "one_row", "one_text_a_row"]
 """Rows as `row_layout` has them; the same in a `bucket`'s width; all trees in one row of a `bucket`'s width, for attention that
-skips what no token sees."""
+skips what no token sees; a row for each of the trees, which `separate_texts` made, for a model that is not `packable`."""
 BUCKET_STEP: dict[Layout, int] = {"bucketed_rows": 16, "one_row": 128}
 """The narrowest step between widths: every row of many pays for it, and one row is in blocks of 128 anyway."""
 
@@ -121,9 +134,15 @@ def pack_rows(
     Rows are padded on the right with the id `padding`; a padding token sees itself only.
     """
     lengths = [len(tree.ids) for tree in trees]
-    placed = [list(range(len(trees)))] if layout == "one_row" else row_layout(lengths, hidden_size)
+    match layout:
+        case "one_row":
+            placed = [list(range(len(trees)))]
+        case "one_text_a_row":
+            placed = [[i] for i in range(len(trees))]
+        case _:
+            placed = row_layout(lengths, hidden_size)
     width = max(sum(lengths[i] for i in row) for row in placed)
-    if layout != "rows":
+    if layout in BUCKET_STEP:
         width = bucket(width, BUCKET_STEP[layout])
         placed = _first_fit(lengths, width)
     ids = np.full((len(placed), width), padding)
@@ -141,7 +160,7 @@ def pack_rows(
             ends[r, here] += column
             starts[i] = r * width + column
             column = here.stop
-    return PackedRows(torch.from_numpy(ids), torch.from_numpy(positions), torch.from_numpy(ends)), starts
+    return PackedRows(torch.from_numpy(ids), torch.from_numpy(positions), torch.from_numpy(ends), sum(lengths)), starts
 
 
 def bucket(tokens: int, least: int) -> int:
@@ -182,14 +201,26 @@ def by_layer_type(rows: PackedRows, config: PreTrainedConfig, within: Callable[[
     return {"full_attention": within(None), "sliding_attention": within(window)}
 
 
-def require_packable(model: PreTrainedModel) -> None:
-    """Raise ValueError for a model that cannot be told which tokens see which: recurrent layers, or positions of its own count.
+def padding_mask(rows: PackedRows) -> Tensor:
+    """Of rows of one text each: (R, T), 1 where a token is, 0 where padding is."""
+    index_T = torch.arange(rows.end_RT.shape[1], device=rows.end_RT.device)
+    return (index_T < rows.end_RT[:, :1]).long()  # a text's first token ends where the text does
 
-    Mamba carries a state over a row; BLOOM and MPT count positions along it.
+
+def packable(model: PreTrainedModel) -> bool:
+    """Whether the model can be told the positions of its tokens, without which no tree of texts fits a row.
+
+    BLOOM cannot: ALiBi adds slope * (position of the key) to every score, and BLOOM counts that position itself, as the sum of
+    a (rows, tokens) mask up to the key's column. Of two continuations of a prompt the second would stand behind the first,
+    further from the prompt than it is; nor can such a mask say that it does not see the first. MPT and Falcon with ALiBi count
+    columns too. Raises ValueError for a recurrent model, which carries a state from one token to the next: no mask keeps texts
+    in a batch apart, nor padding from the text.
     """
-    decoder: Any = model.get_decoder()
-    if model._is_stateful or "position_ids" not in inspect.signature(decoder.forward).parameters:
+    if model._is_stateful:
         raise ValueError(
-            f"{model.config.model_type} takes no position_ids or carries a state along the row, so texts cannot share a row; "
-            "take a model of the GPT-2, OPT, GPT-NeoX, Llama, Qwen2 or Mistral kind"
+            f"{model.config.model_type} is recurrent: its state runs along the row through padding and other texts alike; "
+            "take a model of attention layers only, such as GPT-2, OPT, GPT-NeoX, Llama, Qwen2, Mistral or BLOOM"
         )
+    decoder: Any = model.get_decoder()
+    takes_positions = "position_ids" in inspect.signature(decoder.forward).parameters
+    return takes_positions and not getattr(model.config.get_text_config(), "alibi", False)

@@ -13,7 +13,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from raw2s.decoding.heads import hidden_at, layout_for, output_head, require_plain_head
 from raw2s.decoding.logits import head_logits
-from raw2s.decoding.packing import PackedRows, TokenTree, pack_rows, require_packable, token_tree
+from raw2s.decoding.packing import PackedRows, TokenTree, pack_rows, packable, token_tree
 from raw2s.decoding.tokens import check_context, encode_prompt, encode_target, pad_id
 from raw2s.losses import linear_log_probs
 
@@ -42,13 +42,14 @@ def target_logprobs(
     targets: Sequence[Sequence[str]],
     *,
     max_tokens_per_batch: int | None = None,
+    chat: bool = False,
 ) -> list[list[ScoredTarget]]:
     """Each prompt's targets under the model, teacher-forced: the scores of Eq. 6 (joint decoding), 7 (words) and 9 (preference).
 
     The ids are `encode_prompt`'s and `encode_target`'s; the rest is `continuation_logprobs`. The caller calls `model.eval()`.
     Raises ValueError when a prompt with a target exceeds the model's positions.
     """
-    ids = [encode_prompt(tokenizer, prompt) for prompt in prompts]
+    ids = [encode_prompt(tokenizer, prompt, chat=chat) for prompt in prompts]
     encoded = [[encode_target(tokenizer, text) for text in texts] for texts in targets]
     for prompt, prompt_ids, texts in zip(prompts, ids, encoded, strict=True):
         longest = max((len(target_ids) for target_ids, _ in texts), default=0)
@@ -74,16 +75,17 @@ def continuation_logprobs(
 ) -> list[list[list[float]]]:
     """Natural log-probability of every token of each prompt's continuations: per prompt and continuation a list as long as it.
 
-    A prompt is forwarded once for all its continuations, and so is a prefix that some of them share. Batches hold at most
-    `max_tokens_per_batch` tokens (default `BATCH_TOKENS`) and a little padding of id `padding`, or one prompt. The vocabulary head runs once for each token that
+    A prompt is forwarded once for all its continuations, and so is a prefix that some of them share; where the model is not
+    `packable`, once for each. Batches hold at most `max_tokens_per_batch` tokens (default `BATCH_TOKENS`) and a little padding of
+    id `padding`, or one prompt. The vocabulary head runs once for each token that
     predicts; a block of its logits is held at a time, the softmax in fp32.
-    Raises ValueError for a model that bends its logits after the head, and for one whose texts cannot share a row.
+    Raises ValueError for a model that bends its logits after the head, and for a recurrent one.
     """
     require_plain_head(model.config)
-    require_packable(model)
+    sharing = SHARING_TOKENS if packable(model) else 0
     parts = [
         (p, part) for p, texts in enumerate(continuations)
-        for part in _runs([len(text) for text in texts], range(len(texts)), max(SHARING_TOKENS, len(prompts[p])))
+        for part in _runs([len(text) for text in texts], range(len(texts)), sharing and max(sharing, len(prompts[p])))
     ]  # fmt: skip
     trees = [token_tree(prompts[p], [continuations[p][c] for c in part]) for p, part in parts]
     scored: list[tuple[list[tuple[int, int]], Tensor]] = []
@@ -138,19 +140,23 @@ def _logprobs_by_columns(model: PreTrainedModel, rows: PackedRows, predictor_N: 
 
 @torch.inference_mode()
 def class_logits(
-    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, prompts: list[str], *, max_tokens_per_batch: int | None = None
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    prompts: list[str],
+    *,
+    max_tokens_per_batch: int | None = None,
+    chat: bool = False,
 ) -> np.ndarray:
     """Logits of a sequence-classification model for every prompt: (len(prompts), K), fp32.
 
     What `model(...).logits` gives for each prompt alone: the `score` head at the prompt's last token. That token is found by
     the prompt's length, not by looking for `config.pad_token_id`, so a pad token that is also the end marker does no harm.
     Batched as in `continuation_logprobs`; the caller calls `model.eval()`.
-    Raises ValueError when a prompt exceeds the model's positions.
+    Raises ValueError when a prompt exceeds the model's positions, and for a recurrent model.
     """
-    ids = [encode_prompt(tokenizer, prompt) for prompt in prompts]
+    ids = [encode_prompt(tokenizer, prompt, chat=chat) for prompt in prompts]
     for prompt, prompt_ids in zip(prompts, ids, strict=True):
         check_context(model.config, len(prompt_ids), f"prompt {prompt[:60]!r}")
-    require_packable(model)
     trees = [token_tree(prompt_ids, []) for prompt_ids in ids]
     logits = np.empty((len(prompts), model.config.num_labels), dtype=np.float32)  # type: ignore[type-var]
     for batch in _batches(model, trees, max_tokens_per_batch):

@@ -2,7 +2,8 @@
 
 A prompt is forwarded once. Each step forwards the newest token of every beam, (B, M) tokens with a mask of each beam's ancestors,
 so no cache row is ever copied from beam to beam. On a CPU the search follows its data: prompts that are done leave the batch at
-once, and so do columns that no beam sees any more. On a GPU, where that would cost more than it saves, it is `static_search`.
+once, and so do columns that no beam sees any more. On a GPU, where that would cost more than it saves, it is `static_search`;
+for a model that takes no positions it is `row_search`.
 
 Shapes: B prompts still searched, M beams, P prompt tokens, S cache columns, T new tokens, V vocabulary.
 """
@@ -16,6 +17,8 @@ from transformers import PreTrainedModel
 from raw2s.decoding.beam_rules import NEVER, Beams, advance, grow, prompt_positions, start, step_mask
 from raw2s.decoding.grouped_attention import grouped_heads
 from raw2s.decoding.logits import next_token_logits
+from raw2s.decoding.packing import packable
+from raw2s.decoding.row_search import row_search
 from raw2s.decoding.static_search import can_capture, static_search
 from raw2s.decoding.tree_cache import TreeCache
 
@@ -36,8 +39,9 @@ def beam_search(
     model: PreTrainedModel, prompt_BP: Tensor, mask_BP: Tensor, *, beams: int, max_new_tokens: int, end_id: int | None
 ) -> Hypotheses:
     """The top-`beams` continuations of left-padded prompts; a hypothesis ends with `end_id` or has `max_new_tokens` tokens."""
-    if can_capture(model):
-        state = static_search(model, prompt_BP, mask_BP, beams=beams, max_new_tokens=max_new_tokens, end_id=end_id)
+    if not packable(model) or can_capture(model):
+        search = static_search if packable(model) else row_search
+        state = search(model, prompt_BP, mask_BP, beams=beams, max_new_tokens=max_new_tokens, end_id=end_id)
         return Hypotheses(state.final_ids_BMT, state.final_tokens_BM, state.final_score_BM)
     return shrinking_search(model, prompt_BP, mask_BP, beams=beams, max_new_tokens=max_new_tokens, end_id=end_id)
 

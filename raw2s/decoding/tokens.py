@@ -59,12 +59,18 @@ def pad_id(tokenizer: PreTrainedTokenizerBase) -> int:
     raise ValueError(f"tokenizer {tokenizer.name_or_path!r} has neither pad_token nor eos_token: set tokenizer.eos_token")
 
 
+def positions_of(config: PreTrainedConfig) -> int | None:
+    """How many tokens the model has positions for; None where there is no end of them, as in BLOOM."""
+    sizes = config.get_text_config()
+    return getattr(sizes, "max_position_embeddings", None) or getattr(sizes, "max_seq_len", None)  # MPT's name
+
+
 def check_context(config: PreTrainedConfig, tokens: int, what: str) -> None:
     """Raise ValueError, naming `what`, when `tokens` tokens are more than the model has positions."""
-    limit = getattr(config.get_text_config(), "max_position_embeddings", None)
+    limit = positions_of(config)
     if limit is not None and tokens > limit:
         raise ValueError(
-            f"{what}: {tokens} tokens do not fit the {limit} positions (max_position_embeddings) of "
+            f"{what}: {tokens} tokens do not fit the {limit} positions of "
             f"{config.name_or_path or config.model_type}; shorten the text or the number of new tokens"
         )
 

@@ -53,7 +53,7 @@ class BeamActor:
             generator = ctranslate2_beams.load_converted(converted, cuda=bool(pool.actors.num_gpus))
             model = load_model_config(pool.model), load_tokenizer(pool.model)
             self.generate = partial(ctranslate2_beams.generate_beams, generator, *model)
-        self.generate = partial(self.generate, beams=beams, max_new_tokens=max_new_tokens)
+        self.generate = partial(self.generate, beams=beams, max_new_tokens=max_new_tokens, chat=pool.chat)
 
     def __call__(self, unit: Unit) -> list[Answer]:
         return [
@@ -71,10 +71,10 @@ class ScoreActor:
     """`table.SCORES`: per prompt and candidate text the word log-probabilities (end marker last) and the token count."""
 
     def __init__(self, pool: Pool) -> None:
-        self.model, self.tokenizer = load_to_score(pool, "text")
+        self.score = partial(target_logprobs, *load_to_score(pool, "text"), chat=pool.chat)
 
     def __call__(self, unit: Unit) -> list[Answer]:
-        scored = target_logprobs(self.model, self.tokenizer, unit["prompts"], unit["candidates"])
+        scored = self.score(unit["prompts"], unit["candidates"])
         return [
             {
                 "words": [word_scores(text, s.offsets, s.logprobs) for text, s in zip(texts, scores, strict=True)],
@@ -88,19 +88,19 @@ class ClassActor:
     """`table.CLASSES`: per prompt the classifier's logits."""
 
     def __init__(self, pool: Pool, classes: tuple[str, ...]) -> None:
-        self.model, self.tokenizer = load_to_score(pool, "classes", classes)
+        self.logits = partial(class_logits, *load_to_score(pool, "classes", classes), chat=pool.chat)
 
     def __call__(self, unit: Unit) -> list[Answer]:
-        return [{"logits": row.tolist()} for row in class_logits(self.model, self.tokenizer, unit["prompts"])]
+        return [{"logits": row.tolist()} for row in self.logits(unit["prompts"])]
 
 
 class NameActor:
     """`table.CLASSES` of a model without a classifier's head: the log-probability of every class's name after the prompt."""
 
     def __init__(self, pool: Pool, classes: tuple[str, ...]) -> None:
-        self.model, self.tokenizer = load_to_score(pool, "text")
+        self.score = partial(target_logprobs, *load_to_score(pool, "text"), chat=pool.chat)
         self.classes = list(classes)
 
     def __call__(self, unit: Unit) -> list[Answer]:
-        scored = target_logprobs(self.model, self.tokenizer, unit["prompts"], [self.classes] * len(unit["prompts"]))
+        scored = self.score(unit["prompts"], [self.classes] * len(unit["prompts"]))
         return [{"logits": [sum(score.logprobs) for score in scores]} for scores in scored]

@@ -35,12 +35,13 @@ Teacher = Callable[[Unit], list[Answer]]
 
 @dataclass(frozen=True, kw_only=True)
 class Pool:
-    """One model, the type of its weights, and its actors; `model` is a folder or a hub id."""
+    """One model, the type of its weights, and its actors; `model` is a folder or a hub id, `chat` as `Task` has it."""
 
     name: str
     model: str
     actors: Actors
     precision: Precision = "auto"
+    chat: bool = False
 
 
 @dataclass(frozen=True)

@@ -43,7 +43,7 @@ def model_fingerprint(name: str) -> str:
     if not folder.is_dir():
         return name
     digest = hashlib.sha256()
-    for file in sorted(p for p in folder.iterdir() if p.suffix in (".json", ".safetensors", ".model", ".txt")):
+    for file in sorted(p for p in folder.iterdir() if p.suffix in (".json", ".safetensors", ".model", ".txt", ".jinja")):
         digest.update(file.name.encode())
         with file.open("rb") as stream:
             digest.update(hashlib.file_digest(stream, "sha256").digest())
@@ -67,11 +67,13 @@ def inference_dtype(precision: Precision, cuda: bool) -> torch.dtype:
 def load_model(name: str, form: FormName, classes: tuple[str, ...] = (), dtype: torch.dtype = torch.float32) -> PreTrainedModel:
     """A causal language model, or the same trunk with a linear head over `classes` (section 5.1), in eval mode.
 
-    A head that the checkpoint lacks is drawn from torch's global generator: seed it before.
+    A head that the checkpoint lacks is drawn from torch's global generator: seed it before. Raises ValueError for another form.
     """
     options = {"dtype": dtype, "use_safetensors": True, "trust_remote_code": False}
     if form == "text":
         return fuse_gelu(AutoModelForCausalLM.from_pretrained(model_source(name), **options).eval())
+    if form != "classes":
+        raise ValueError(f"form {form!r} is none of text and classes; give one of them")
     labels = dict(enumerate(classes))
     model = AutoModelForSequenceClassification.from_pretrained(
         model_source(name), num_labels=len(classes), id2label=labels, label2id={v: k for k, v in labels.items()}, **options

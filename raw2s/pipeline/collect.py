@@ -172,6 +172,7 @@ class _Collector:
             metric=self.task.metric.name,
             metric_title=self.task.metric.title,
             credit=self.task.credit,
+            notes=list(self.task.notes),
             seeds=self.config.seeds,
             test_examples=len(next(iter(self.counts.values()))),
             teachers=self.teachers,

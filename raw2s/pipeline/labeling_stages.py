@@ -50,7 +50,7 @@ class Labeller:
         from raw2s.labeling.units import Pool  # imports Ray  # noqa: PLC0415
 
         source = self.model.source(work.folder(self.model))
-        return Pool(name=self.name, model=source, actors=self.actors, precision=self.precision)
+        return Pool(name=self.name, model=source, actors=self.actors, precision=self.precision, chat=self.model.task.chat)
 
     def asked(self, work: Work, prompts: Mapping[int, str]) -> dict[int, str]:
         """The prompts as its model is asked them."""

@@ -4,9 +4,10 @@ from collections.abc import Mapping
 from importlib.util import find_spec
 
 from raw2s.config import RunConfig
+from raw2s.decoding.tokens import positions_of
 from raw2s.errors import ConfigError
 from raw2s.methods import method_of
-from raw2s.models.load import load_model_config, model_source
+from raw2s.models.load import load_model_config, load_tokenizer, model_source
 from raw2s.models.tiny import builtin_refusal
 from raw2s.pipeline.rules import check_rules
 from raw2s.tasks import Halves, Task, draw_halves, task_of
@@ -33,6 +34,8 @@ def check(config: RunConfig) -> None:
     check_rules(config, task)
     for key, model in models.items():
         _check_model_fits(config, task, key, model)
+        if task.chat and load_tokenizer(model).chat_template is None:
+            raise ConfigError(f"{key}: {model} has no chat template; name a model made for chat, or set task.chat: false")
     _check_packages(config)
     _check_sizes(config, next(iter(halves.values())))
     _check_given(config, task, halves)
@@ -113,7 +116,7 @@ def _check_model_fits(config: RunConfig, task: Task, key: str, model: str) -> No
         beams = getattr(config, name).beams
         if beams > sizes.vocab_size:
             raise ConfigError(f"{name}.beams: {beams} beams are more than the {sizes.vocab_size} pieces of {model}; lower it")
-    positions = getattr(sizes, "max_position_embeddings", None)
+    positions = positions_of(sizes)
     if positions is not None and config.labeling.max_new_tokens >= positions:
         raise ConfigError(
             f"labeling.max_new_tokens: {config.labeling.max_new_tokens} leaves no room for a prompt in the {positions} "

@@ -70,6 +70,7 @@ class Trained(Model):
             training=self.training,
             loss=loss,
             seed=self.seed,
+            chat=self.task.chat,
             learned=learned,
         )
         metrics = fit(job, work.out, work.parts, board=work.board, callbacks=work.callbacks)

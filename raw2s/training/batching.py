@@ -14,7 +14,7 @@ import torch
 from transformers import PreTrainedTokenizerBase
 
 from raw2s.decoding import word_of_piece
-from raw2s.decoding.packing import Layout, PackedRows, TokenTree, pack_rows, token_tree
+from raw2s.decoding.packing import Layout, PackedRows, TokenTree, pack_rows, separate_texts, token_tree
 from raw2s.decoding.tokens import encode_prompt, encode_target, pad_id
 from raw2s.labels.rows import RowKind, TrainingRow
 
@@ -80,8 +80,8 @@ class Batch:
         return Batch(**moved)
 
 
-def tokenize_row(row: TrainingRow, tokenizer: PreTrainedTokenizerBase, kind: RowKind) -> TokenRow:
-    prompt = encode_prompt(tokenizer, row["prompt"])
+def tokenize_row(row: TrainingRow, tokenizer: PreTrainedTokenizerBase, kind: RowKind, *, chat: bool = False) -> TokenRow:
+    prompt = encode_prompt(tokenizer, row["prompt"], chat=chat)
     if kind == "probabilities":
         own = row.get("by_teacher", [])
         return TokenRow(row["id"], token_tree(prompt, []), [], row["probabilities"], (), 1.0, by_teacher=own)
@@ -120,13 +120,18 @@ def plan_epoch(
 
 def collate(rows: Sequence[TokenRow], tokenizer: PreTrainedTokenizerBase, hidden_size: int, layout: Layout = "rows") -> Batch:
     """Pack a micro-batch for a model of that hidden size. Classification rows are their prompts alone."""
-    packed, starts = pack_rows([row.tree for row in rows], padding=pad_id(tokenizer), hidden_size=hidden_size, layout=layout)
+    trees = [row.tree for row in rows]
+    if layout == "one_text_a_row":
+        trees = [text for tree in trees for text in separate_texts(tree)]
+    packed, starts = pack_rows(trees, padding=pad_id(tokenizer), hidden_size=hidden_size, layout=layout)
     # A classification row is a sequence of no tokens that its prompt's last token predicts.
-    flat = [
-        (s, [start + node for node in nodes])
-        for row, start in zip(rows, starts, strict=True)
-        for s, nodes in zip(row.sequences or [TokenSequence([])], row.tree.predictors or [[row.length - 1]], strict=True)
+    sequences = [s for row in rows for s in row.sequences or [TokenSequence([])]]
+    predictors = [
+        [start + node for node in nodes]
+        for tree, start in zip(trees, starts, strict=True)
+        for nodes in tree.predictors or [[len(tree.ids) - 1]]
     ]
+    flat = list(zip(sequences, predictors, strict=True))
     teachers = max(len(s.weights) for s, _ in flat)
     soft = any(s.word_logprobs for s, _ in flat)
     predictor: list[int] = []

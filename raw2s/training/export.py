@@ -8,7 +8,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from raw2s.config import LoraConfig
 from raw2s.decoding.heads import output_head, require_plain_head
-from raw2s.decoding.packing import require_packable
+from raw2s.decoding.packing import packable
 from raw2s.methods import loss_of
 from raw2s.models.load import load_model, save_model
 from raw2s.training.engine import full_state
@@ -20,11 +20,11 @@ ADAPTER = "adapter"
 def load_trainable(job: Job) -> PreTrainedModel:
     """The job's model, ready to be trained: whole, or frozen with low-rank adapters in it and, in a classifier, a free head.
 
-    Raises ValueError for an architecture that cannot be packed or whose head is not plain.
+    Raises ValueError for a recurrent architecture and for one whose head is not plain.
     """
     model = load_model(job.model, job.form, job.classes)
     require_plain_head(model.config)
-    require_packable(model)
+    packable(model)  # raises for a recurrent one
     if job.training.lora is not None:
         from peft import inject_adapter_in_model  # an extra  # noqa: PLC0415
 

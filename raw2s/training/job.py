@@ -27,5 +27,7 @@ class Job:
     training: TrainingConfig
     loss: LossSection
     seed: int
+    chat: bool = False
+    """Whether a prompt is a user's message, to be put into the model's chat template."""
     learned: LearnedWeights | None = None
     """Where the teachers' weights are learned too; the training rows then hold each teacher's own label."""

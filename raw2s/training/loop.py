@@ -65,8 +65,8 @@ def train(job: Job, rank: int, workers: int, *, checkpoint: Path | None, report:
     """
     training = job.training
     tokenizer = load_tokenizer(job.model)
-    rows = read_rows(job.train_file, tokenizer, job.rows)
-    validation = read_rows(job.validation_file, tokenizer, FORMS[job.form].row_kind)
+    rows = read_rows(job.train_file, tokenizer, job.rows, chat=job.chat)
+    validation = read_rows(job.validation_file, tokenizer, FORMS[job.form].row_kind, chat=job.chat)
     steps = steps_in_epoch(len(rows), training.batch_size)
     total_steps = training.epochs * steps
     progress = read_progress(checkpoint)
@@ -115,9 +115,9 @@ def train(job: Job, rank: int, workers: int, *, checkpoint: Path | None, report:
     engine.destroy()
 
 
-def read_rows(file: str, tokenizer: PreTrainedTokenizerBase, kind: RowKind) -> list[TokenRow]:
+def read_rows(file: str, tokenizer: PreTrainedTokenizerBase, kind: RowKind, *, chat: bool = False) -> list[TokenRow]:
     with Path(file).open(encoding="utf-8") as lines:
-        return [tokenize_row(json.loads(line), tokenizer, kind) for line in lines]
+        return [tokenize_row(json.loads(line), tokenizer, kind, chat=chat) for line in lines]
 
 
 def _plan(run: Run, epoch: int) -> list[tuple[list[int], list[list[int]]]]:
@@ -198,7 +198,7 @@ def _forward(
     packed: PackedModel = run.engine.module
     batch = collate(taken, run.tokenizer, packed.hidden_size, packed.layout).to(run.engine.device)
     loss, logged = run.engine(batch, objective)
-    work = (sum(row.length for row in taken), batch.rows.input_ids_RT.numel(), len(batch.predictor_N))
+    work = (batch.rows.tokens, batch.rows.input_ids_RT.numel(), len(batch.predictor_N))
     logged = {"loss": loss.detach(), **logged} | {
         key: torch.tensor(float(count), device=loss.device) for key, count in zip(WORK, work, strict=True)
     }

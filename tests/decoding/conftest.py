@@ -8,10 +8,13 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, 
 from transformers import (
     AutoModelForCausalLM,
     AutoModelForSequenceClassification,
+    BloomConfig,
+    FalconConfig,
     GPT2Config,
     GPTNeoXConfig,
     LlamaConfig,
     MistralConfig,
+    MptConfig,
     OPTConfig,
     PreTrainedTokenizerFast,
     Qwen2Config,
@@ -39,6 +42,13 @@ FAMILIES = {
     "qwen2_sliding": (Qwen2Config, {**GATED, "use_sliding_window": True, "sliding_window": 8, "max_window_layers": 1}),
     "mistral": (MistralConfig, {**GATED, "sliding_window": 8}),
 }
+# These count the positions of their tokens themselves (ALiBi), so every text has a row of its own.
+UNPACKED = {
+    "bloom": (BloomConfig, WIDE),
+    "mpt": (MptConfig, {**WIDE, "max_seq_len": 64}),
+    "falcon_alibi": (FalconConfig, {**WIDE, "alibi": True}),
+}
+EVERY = FAMILIES | UNPACKED
 
 
 @pytest.fixture(scope="session")
@@ -69,7 +79,7 @@ def bos_tokenizer(bpe) -> PreTrainedTokenizerFast:
 
 
 def random_model(auto, family: str, tokenizer, **changes):
-    config_class, shape = FAMILIES[family]
+    config_class, shape = EVERY[family]
     ids = {"bos_token_id": None, "eos_token_id": tokenizer.eos_token_id, "pad_token_id": None}
     torch.manual_seed(0)
     return auto.from_config(config_class(vocab_size=len(tokenizer), **SIZE, **shape, **ids, **changes)).eval()
@@ -80,11 +90,21 @@ def model(request, tokenizer):
     return random_model(AutoModelForCausalLM, request.param, tokenizer)
 
 
+@pytest.fixture(scope="session", params=EVERY)
+def any_model(request, tokenizer):
+    return random_model(AutoModelForCausalLM, request.param, tokenizer)
+
+
+@pytest.fixture(scope="session", params=UNPACKED)
+def unpacked(request, tokenizer):
+    return random_model(AutoModelForCausalLM, request.param, tokenizer)
+
+
 @pytest.fixture(scope="session")
 def llama(tokenizer):
     return random_model(AutoModelForCausalLM, "llama", tokenizer)
 
 
-@pytest.fixture(scope="session", params=FAMILIES)
+@pytest.fixture(scope="session", params=EVERY)
 def classifier(request, tokenizer):
     return random_model(AutoModelForSequenceClassification, request.param, tokenizer, num_labels=3)

@@ -10,7 +10,6 @@ from hypothesis import strategies as st
 from torch.nn.utils.rnn import pad_sequence
 from transformers import (
     AutoModelForCausalLM,
-    BloomConfig,
     Gemma2Config,
     MambaConfig,
     PreTrainedTokenizer,
@@ -124,9 +123,9 @@ def assert_scored_as_naively(scores, model, tokenizer, targets=TARGETS):
 
 
 @pytest.mark.parametrize("max_tokens_per_batch", [1, 100, 8192], ids=["one prompt at a time", "some", "all at once"])
-def test_scores_equal_the_full_forward_one_by_one(model, tokenizer, bos_tokenizer, max_tokens_per_batch):
+def test_scores_equal_the_full_forward_one_by_one(any_model, tokenizer, bos_tokenizer, max_tokens_per_batch):
     for each in (tokenizer, bos_tokenizer):
-        assert_scored_as_naively(scores_of(model, each, max_tokens_per_batch=max_tokens_per_batch), model, each)
+        assert_scored_as_naively(scores_of(any_model, each, max_tokens_per_batch=max_tokens_per_batch), any_model, each)
 
 
 def test_eager_attention_takes_the_same_mask(model, tokenizer):
@@ -165,15 +164,15 @@ def test_order_budget_who_shares_a_prompt_and_the_heads_blocks_change_nothing(mo
 
 @given(data=st.data())
 @settings(deadline=None, max_examples=5)
-def test_any_ids_score_as_one_by_one(model, data):
+def test_any_ids_score_as_one_by_one(any_model, data):
     texts = st.lists(st.integers(0, 3), min_size=1, max_size=12)  # of four ids, so that prefixes are shared
     prompts = data.draw(st.lists(texts, max_size=3))
     continuations = [data.draw(st.lists(texts, max_size=4)) for _ in prompts]
-    scores = continuation_logprobs(model, prompts, continuations, padding=0, max_tokens_per_batch=60)
+    scores = continuation_logprobs(any_model, prompts, continuations, padding=0, max_tokens_per_batch=60)
     for prompt, given_texts, given_scores in zip(prompts, continuations, scores, strict=True):
         for text, score in zip(given_texts, given_scores, strict=True):
             with torch.no_grad():
-                logprob_TV = model(torch.tensor([prompt + text])).logits[0, len(prompt) - 1 : -1].log_softmax(-1)
+                logprob_TV = any_model(torch.tensor([prompt + text])).logits[0, len(prompt) - 1 : -1].log_softmax(-1)
             assert score == pytest.approx(logprob_TV[range(len(text)), text].tolist(), abs=1e-4)
 
 
@@ -248,10 +247,9 @@ def test_no_prompts_no_scores(model, tokenizer):
     "config, message",
     [
         (Gemma2Config(vocab_size=320, hidden_size=16, num_hidden_layers=1, intermediate_size=16), "final_logit_softcapping"),
-        (BloomConfig(vocab_size=320, hidden_size=16, n_layer=1, n_head=2), "bloom takes no position_ids"),
-        (MambaConfig(vocab_size=320, hidden_size=16, num_hidden_layers=1), "mamba takes no position_ids or carries a state"),
+        (MambaConfig(vocab_size=320, hidden_size=16, num_hidden_layers=1), "mamba is recurrent: its state runs along the row"),
     ],
-    ids=["bends its logits", "counts positions itself", "recurrent"],
+    ids=["bends its logits", "recurrent"],
 )
 def test_unfit_models_are_refused(tokenizer, config, message):
     with pytest.raises(ValueError, match=message):

@@ -43,3 +43,8 @@ def test_a_loaded_model_has_it():
 )  # fmt: skip
 def test_auto_is_half_on_a_gpu_only(precision, cuda, dtype):
     assert inference_dtype(precision, cuda) == dtype
+
+
+def test_an_unknown_form_is_refused():
+    with pytest.raises(ValueError, match="form 'generation' is none of text and classes"):
+        load_model("tiny-gpt2", "generation")

@@ -16,7 +16,7 @@ from rich.console import Console
 from raw2s.report import closing_table, write_report
 from raw2s.report.figures import edl_figure, score_figure, to_svg, training_figure
 from raw2s.report.outcome import outcome
-from raw2s.report.systems import list_systems, stage_title
+from raw2s.report.systems import list_systems, notes, stage_title
 from raw2s.results import Baseline, Ceiling, OnB, Results, StageRecord, Student, Teacher
 from raw2s.tasks.slurp import CREDIT
 
@@ -394,3 +394,10 @@ def test_figures_leave_matplotlib_as_it_was_and_repeat_exactly():
     training_figure(HISTORIES)
     assert svg[0] == svg[1]
     assert dict(mpl.rcParams) == before
+
+
+def test_what_a_reader_should_know_of_the_data_is_said():
+    note = "2 of 4 prompts of task.validation are also among those to learn from"
+    students = [student("naive", 0.4, pgr=0.2, pgr_ci95=(0.1, 0.3))]
+    assert f"The data: {note}." in notes(make_results(students, notes=[note]))
+    assert not any(line.startswith("The data") for line in notes(make_results(students)))

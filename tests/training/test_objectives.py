@@ -43,7 +43,7 @@ def word_logprob_IW():
 def batch_of(token_N, weight_IN, word_N=WORD_N, word_logprob_IW=None, **fields) -> Batch:
     """A batch as the losses read it: they never look at the text."""
     nothing = torch.zeros(0)
-    unused = {"rows": PackedRows(nothing, nothing, nothing), "predictor_N": nothing, "sequence_N": nothing}
+    unused = {"rows": PackedRows(nothing, nothing, nothing, 0), "predictor_N": nothing, "sequence_N": nothing}
     empty = {"probabilities_PK": nothing, "reference_P2": nothing, "margin_P": nothing}
     return Batch(**unused | empty | fields, token_N=token_N, weight_IN=weight_IN, word_N=word_N, word_logprob_IW=word_logprob_IW)
 
