@@ -29,9 +29,10 @@ from raw2s.config import Decoding, RayConfig, Tolerance
 from raw2s.labeling.units import Answered, Pool, PromptProgress, UnitActor, gather, prompt_units, run_pass, unit_name
 from raw2s.labels.table import ANSWER
 from raw2s.models.load import model_source
+from raw2s.pipeline.answer_stages import Answers, Labeller
 from raw2s.pipeline.artifacts import Artifact
 from raw2s.pipeline.data_stages import Drawn, Examples
-from raw2s.pipeline.labeling_stages import Answers, Label, Labeller
+from raw2s.pipeline.labeling_stages import Label
 from raw2s.pipeline.local_ray import start_ray
 from raw2s.pipeline.model import Model
 from raw2s.pipeline.progress import Board

@@ -18,9 +18,10 @@ from raw2s.config import Decoding, RunConfig, Tolerance, TrainingConfig
 from raw2s.methods import MethodSection, label_of, loss_of, method_of, title_of
 from raw2s.models import Precision
 from raw2s.models.load import model_fingerprint
+from raw2s.pipeline.answer_stages import Answered, Answers, Convert, Given, Labeller
 from raw2s.pipeline.combining_stages import Combine, FitOnDevel
 from raw2s.pipeline.data_stages import Drawn, Examples
-from raw2s.pipeline.labeling_stages import Answered, Answers, Convert, Given, Label, Labeller
+from raw2s.pipeline.labeling_stages import Label
 from raw2s.pipeline.model import AsItIs, Model
 from raw2s.pipeline.pair_stages import Pairs
 from raw2s.pipeline.seed_plan import PlannedStudent, SeedPlan

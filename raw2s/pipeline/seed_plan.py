@@ -4,8 +4,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from raw2s.methods import MethodSection
+from raw2s.pipeline.answer_stages import Given
 from raw2s.pipeline.data_stages import Examples
-from raw2s.pipeline.labeling_stages import Given, Label
+from raw2s.pipeline.labeling_stages import Label
 from raw2s.pipeline.stage import Stage, inputs_first
 from raw2s.pipeline.testing_stages import Test
 from raw2s.pipeline.training_stages import TrainPreference, TrainStudent

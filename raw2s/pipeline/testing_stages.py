@@ -11,9 +11,9 @@ from raw2s.config import Decoding
 from raw2s.errors import StageFailed
 from raw2s.labels.forms import FORMS
 from raw2s.labels.table import in_order
+from raw2s.pipeline.answer_stages import Labeller
 from raw2s.pipeline.data_stages import Examples
 from raw2s.pipeline.jsonl import read_jsonl, write_jsonl
-from raw2s.pipeline.labeling_stages import Labeller
 from raw2s.pipeline.stage import Metrics, Stage, Work
 from raw2s.tasks import Task
 
