@@ -1,7 +1,7 @@
 """The stages that leave one teacher's answers: a model's own, or the labels of a teacher without one."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -44,7 +44,14 @@ class Labeller:
         from raw2s.labeling.units import Pool  # imports Ray  # noqa: PLC0415
 
         source = self.model.source(work.folder(self.model))
-        return Pool(name=self.name, model=source, actors=self.actors, precision=self.precision, chat=self.model.task.chat)
+        return Pool(
+            name=self.name,
+            model=source,
+            actors=self.actors,
+            precision=self.precision,
+            chat=self.model.task.chat,
+            by_name=self.model.scores_classes,
+        )
 
     def asked(self, work: Work, prompts: Mapping[int, str]) -> dict[int, str]:
         """The prompts as its model is asked them."""
@@ -112,15 +119,16 @@ class Answers(Answered):
         from raw2s.labeling.units import PromptProgress  # noqa: PLC0415
 
         prompts = self.examples.prompts(work.folder(self.examples), self.part)
+        pool = self.labeller.pool(work)
+        if self.converted is not None:
+            pool = replace(pool, converted=self.converted.model(work.folder(self.converted)))
         answered = answers.answers_of(
-            self.labeller.pool(work),
+            pool,
             self.task,
             self.labeller.asked(work, prompts),
             decoding=self.decoding,
             folder=work.parts / "answers",
             progress=PromptProgress(work.board, self.name, len(prompts)),
-            converted=None if self.converted is None else self.converted.model(work.folder(self.converted)),
-            by_name=self.labeller.model.scores_classes,
         )
         pq.write_table(in_order(answered.answers, prompts), work.out / ANSWERS)
         rejected = write_rejects(work.out, reject_rows(self.labeller.name, answered.rejected), len(prompts), self.tolerance)

@@ -46,7 +46,6 @@ class Test(Stage):
             decoding=self.decoding,
             folder=work.parts / "answers",
             progress=PromptProgress(work.board, self.name, len(prompts)),
-            by_name=self.labeller.model.scores_classes,
         )
         if answered.rejected:  # left out, it would flatter the score
             i, reason = next(iter(answered.rejected.items()))
