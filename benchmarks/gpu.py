@@ -1,4 +1,4 @@
-"""Everything measured on a GPU, in at most six minutes: the heads, a training step, beams and labelling.
+"""Everything measured on a GPU, in at most six minutes: the heads, a training step, beams and labeling.
 
     python benchmarks/gpu.py [heads step beams ...] [--tiny] [--out FILE] [--seconds 360]
     python benchmarks/gpu.py pipeline        # the main job under Ray, where Ray, DeepSpeed and MLflow are installed too

@@ -31,7 +31,7 @@ ANSWERS, REJECTED = "answers.parquet", "rejects.parquet"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Labeller:
+class Labeler:
     """A model that labels, by its name, the number format of its weights, and its actors."""
 
     name: str
@@ -63,14 +63,14 @@ class Convert(Stage):
     """A teacher as CTranslate2 reads it, made where the teacher's actors run."""
 
     kind: ClassVar[str] = "converted"
-    labeller: Labeller
+    labeler: Labeler
 
     def run(self, work: Work) -> Metrics:
         import ray  # noqa: PLC0415
 
         from raw2s.labeling.actors import convert_model  # noqa: PLC0415
 
-        actors = self.labeller.actors
+        actors = self.labeler.actors
         task = ray.remote(convert_model).options(
             num_cpus=actors.num_cpus,
             resources=actors.resources or None,
@@ -78,10 +78,10 @@ class Convert(Stage):
             max_retries=0,
         )
         try:
-            ray.get(task.remote(self.labeller.model.source(work.folder(self.labeller.model)), self.model(work.out)))
+            ray.get(task.remote(self.labeler.model.source(work.folder(self.labeler.model)), self.model(work.out)))
         except ray.exceptions.RayTaskError as error:
             reason = " ".join(str(error.cause).split())
-            raise StageFailed(f"{reason}; set backend: torch for teacher {self.labeller.name}") from error
+            raise StageFailed(f"{reason}; set backend: torch for teacher {self.labeler.name}") from error
         return {}
 
     @staticmethod
@@ -108,7 +108,7 @@ class Answers(Answered):
     kind: ClassVar[str] = "answers"
     examples: Examples
     part: Literal["student", "validation"]
-    labeller: Labeller
+    labeler: Labeler
     converted: Convert | None
     task: Task
     decoding: Decoding
@@ -119,19 +119,19 @@ class Answers(Answered):
         from raw2s.labeling.units import PromptProgress  # noqa: PLC0415
 
         prompts = self.examples.prompts(work.folder(self.examples), self.part)
-        pool = self.labeller.pool(work)
+        pool = self.labeler.pool(work)
         if self.converted is not None:
             pool = replace(pool, converted=self.converted.model(work.folder(self.converted)))
         answered = answers.answers_of(
             pool,
             self.task,
-            self.labeller.asked(work, prompts),
+            self.labeler.asked(work, prompts),
             decoding=self.decoding,
             folder=work.parts / "answers",
             progress=PromptProgress(work.board, self.name, len(prompts)),
         )
         pq.write_table(in_order(answered.answers, prompts), work.out / ANSWERS)
-        rejected = write_rejects(work.out, reject_rows(self.labeller.name, answered.rejected), len(prompts), self.tolerance)
+        rejected = write_rejects(work.out, reject_rows(self.labeler.name, answered.rejected), len(prompts), self.tolerance)
         return {"prompts": len(answered.answers), **rejected, "prompts_per_second": answered.prompts_per_second}
 
 
@@ -197,14 +197,14 @@ def reject_rows(teacher: str, rejected: Mapping[int, str]) -> list[dict[str, Any
 
 
 def write_rejects(out: Path, rejects: list[dict[str, Any]], of: int, tolerance: Tolerance) -> Metrics:
-    """Write what cannot be labelled, and why. Raises StageFailed when that is more than the config allows."""
+    """Write what cannot be labeled, and why. Raises StageFailed when that is more than the config allows."""
     write_table(out / REJECTED, rejects, REJECTS)
     count = len({row["id"] for row in rejects})
     allowed = tolerance.max_rejected_fraction
     if count > allowed * of:
         first = rejects[0]
         raise StageFailed(
-            f"{count} of {of} prompts cannot be labelled, more than labeling.max_rejected_fraction {allowed:g} allows "
+            f"{count} of {of} prompts cannot be labeled, more than labeling.max_rejected_fraction {allowed:g} allows "
             f"(id {first['id']}{', teacher ' + first['teacher'] if first['teacher'] else ''}: {first['reason']}); "
             f"raise it, or mend {'those prompts' if first['teacher'] else 'the label files'}"
         )

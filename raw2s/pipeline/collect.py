@@ -69,7 +69,7 @@ class _Collector:
         metrics = [self.done[test.name].artifact.metrics for test in tests]
         shares = [name for name in ("empty", "unparsable") if name in metrics[0]]
         return {
-            "stage": tests[0].labeller.model.name.partition("@")[0],
+            "stage": tests[0].labeler.model.name.partition("@")[0],
             "form": self.task.form,
             "score": float(np.mean(per_seed)),
             "ci95": _interval(self.sampled(tests)),

@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 from raw2s.config import Tolerance
 from raw2s.labels.forms import FORMS
 from raw2s.labels.table import CLASSIFICATION, GENERATION, ScoreRow, generation_rows, merged_texts, read_table, write_table
-from raw2s.pipeline.answer_stages import Answered, Labeller, reject_rows, write_rejects
+from raw2s.pipeline.answer_stages import Answered, Labeler, reject_rows, write_rejects
 from raw2s.pipeline.data_stages import Examples
 from raw2s.pipeline.stage import Metrics, Stage, Work
 from raw2s.tasks import Task
@@ -25,7 +25,7 @@ class Label(Stage):
     split: Examples
     answers: Mapping[str, Answered]
     """By teacher's name."""
-    scorers: Mapping[str, Labeller]
+    scorers: Mapping[str, Labeler]
     """Those that score the candidates; none where labels are classes."""
     task: Task
     batch_size: int
@@ -45,9 +45,9 @@ class Label(Stage):
         refused = {row["id"] for row in rejects}
         prompts = {i: prompt for i, prompt in asked.items() if i not in refused}
         given = [dict(zip(table["id"].to_pylist(), table[form.column].to_pylist(), strict=True)) for table in tables]
-        labelled: set[int] = set().union(*given)
-        rejects += [{"id": i, "teacher": None, "reason": "no teacher has a label for it"} for i in prompts if i not in labelled]
-        prompts = {i: prompt for i, prompt in prompts.items() if i in labelled}
+        labeled: set[int] = set().union(*given)
+        rejects += [{"id": i, "teacher": None, "reason": "no teacher has a label for it"} for i in prompts if i not in labeled]
+        prompts = {i: prompt for i, prompt in prompts.items() if i in labeled}
         if not form.scored:
             logits = ({"id": i, "logits": [own.get(i) for own in given]} for i in prompts)
             write_table(work.out / self.TABLE, logits, CLASSIFICATION, list(self.answers))
@@ -103,7 +103,7 @@ class Label(Stage):
 def cross_scores(
     stage: str,
     work: Work,
-    scorers: Iterable[Labeller],
+    scorers: Iterable[Labeler],
     prompts: Mapping[int, str],
     candidates: Mapping[int, list[str]],
     *,
@@ -114,6 +114,6 @@ def cross_scores(
     from raw2s.labeling import cross_scores as scoring  # imports Ray  # noqa: PLC0415
     from raw2s.labeling.units import PromptProgress  # noqa: PLC0415
 
-    asked = [(labeller.pool(work), labeller.asked(work, prompts)) for labeller in scorers]
+    asked = [(labeler.pool(work), labeler.asked(work, prompts)) for labeler in scorers]
     progress = PromptProgress(work.board, stage, len(asked) * len(prompts))
     return scoring.cross_score(asked, candidates, known=known, batch_size=batch_size, folder=work.parts, progress=progress)

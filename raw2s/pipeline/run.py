@@ -89,7 +89,7 @@ def histories(stages: list[Stage], done: dict[str, Done]) -> dict[str, list[dict
 
 def examples(plan: SeedPlan, done: dict[str, Done]) -> list[dict[str, Any]]:
     """A few test examples with every system's answer, those on which the systems differ most first."""
-    outputs = {test.labeller.model.name: test.predictions(done[test.name].artifact.folder) for test in plan.tests}
+    outputs = {test.labeler.model.name: test.predictions(done[test.name].artifact.folder) for test in plan.tests}
     tested = plan.testset.read(done[plan.testset.name].artifact.folder, "test")
     order = sorted(range(len(tested)), key=lambda u: (-len({rows[u]["output"] for rows in outputs.values()}), u))
     return [

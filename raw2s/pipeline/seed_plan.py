@@ -50,5 +50,5 @@ class SeedPlan:
 
     def in_order(self) -> list[Stage]:
         """Every stage once, inputs first."""
-        models = [test.labeller.model for test in self.teachers.values()]
+        models = [test.labeler.model for test in self.teachers.values()]
         return inputs_first([*models, self.label, *self.tests])

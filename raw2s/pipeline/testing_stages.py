@@ -11,7 +11,7 @@ from raw2s.config import Decoding
 from raw2s.errors import StageFailed
 from raw2s.labels.forms import FORMS
 from raw2s.labels.table import in_order
-from raw2s.pipeline.answer_stages import Labeller
+from raw2s.pipeline.answer_stages import Labeler
 from raw2s.pipeline.data_stages import Examples
 from raw2s.pipeline.jsonl import read_jsonl, write_jsonl
 from raw2s.pipeline.stage import Metrics, Stage, Work
@@ -24,7 +24,7 @@ class Test(Stage):
 
     kind: ClassVar[str] = "test"
     examples: Examples
-    labeller: Labeller
+    labeler: Labeler
     task: Task
     metric: str
     """The task's; another metric is another test."""
@@ -40,9 +40,9 @@ class Test(Stage):
         examples = self.examples.read(work.folder(self.examples), "test")
         prompts = {example["id"]: example["prompt"] for example in examples}
         answered = answers.answers_of(
-            self.labeller.pool(work),
+            self.labeler.pool(work),
             self.task,
-            self.labeller.asked(work, prompts),
+            self.labeler.asked(work, prompts),
             decoding=self.decoding,
             folder=work.parts / "answers",
             progress=PromptProgress(work.board, self.name, len(prompts)),

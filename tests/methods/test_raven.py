@@ -8,7 +8,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from raw2s.labels.targets import Labelled
+from raw2s.labels.targets import Labeled
 from raw2s.methods import METHODS
 from raw2s.methods.learned import LEAST_WEIGHT, LearnedWeights, step_on_simplex
 from raw2s.methods.raven import RavenSection
@@ -108,9 +108,9 @@ def test_the_first_steps_rest():
 
 def test_the_section_says_how_they_are_learned():
     section = RavenSection(method="raven", loss="ce", weight_rate=0.2, agreement_fraction=0.5)
-    labelled = Labelled(prompts={}, table=[], weights=[0.25, 0.75], teachers=["a", "b"])
+    labeled = Labeled(prompts={}, table=[], weights=[0.25, 0.75], teachers=["a", "b"])
     expected = LearnedWeights(teachers=("a", "b"), start=(0.25, 0.75), rate=0.2, agreement_fraction=0.5)
-    assert METHODS["raven"].learned(section, labelled) == expected
+    assert METHODS["raven"].learned(section, labeled) == expected
 
 
 def test_the_teacher_whose_labels_can_be_learned_wins():
