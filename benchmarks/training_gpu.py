@@ -51,7 +51,7 @@ def random_row(i: int, vocabulary: int, draw: random.Random) -> TokenRow:
         TokenSequence(target, [piece // 2 for piece in range(len(target))], [1 / TEACHERS], [[-0.2] * (len(target) // 2 + 1)])
         for target in targets
     ]
-    return TokenRow(i, token_tree(prompt, targets), sequences, [], (), sum(map(len, targets)) / TEACHERS)
+    return TokenRow(id=i, tree=token_tree(prompt, targets), total=sum(map(len, targets)) / TEACHERS, sequences=sequences)
 
 
 def objective(loss: LossSection) -> Objective:

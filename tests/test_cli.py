@@ -88,7 +88,7 @@ def test_classes_give_no_pairs(tmp_path, capsys, monkeypatch):
 
 
 def test_label_runs_up_to_the_label_table_and_says_where_it_lies(tmp_path, monkeypatch, capsys):
-    def execute(stages, store, *_):
+    def execute(stages, *, store, **_):
         done = {}
         for stage in stages:
             inputs = {needed.key: done[needed.name].artifact for needed in stage.inputs.values()}

@@ -47,7 +47,7 @@ def run_pipeline(config: RunConfig, console: Console | None = None) -> Results:
         def log(stage: Stage, done: Done) -> None:
             tracker.log_stage(stage.name, stage.settings, done.artifact.metrics, key=stage.key, cached=done.cached)
 
-        done = execute(stages, store, display, config.ray, log, tracker.log_points)
+        done = execute(stages, store=store, display=display, ray_config=config.ray, on_done=log, on_points=tracker.log_points)
         finished = datetime.now(UTC).isoformat(timespec="seconds")
         results = collect_results(config, plans, stages, done, finished=finished, command=" ".join(sys.argv))
         file = results.write(folder)

@@ -53,11 +53,11 @@ def test_a_teacher_without_a_loss_counts_as_the_mean_and_one_without_weight_stay
 
 def text_row(answers: dict[int, list[int]]) -> TokenRow:
     sequences = [TokenSequence(ids, [], [1.0], [], teacher) for teacher, ids in answers.items()]
-    return TokenRow(7, None, sequences, [], (), 0.0)
+    return TokenRow(id=7, tree=None, total=0.0, sequences=sequences)
 
 
 def class_row(by_teacher) -> TokenRow:
-    return TokenRow(7, None, [], [0.0] * 2, (), 1.0, by_teacher=by_teacher)
+    return TokenRow(id=7, tree=None, total=1.0, probabilities=[0.0] * 2, by_teacher=by_teacher)
 
 
 def test_a_rows_teachers_share_its_weight():
