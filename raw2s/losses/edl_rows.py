@@ -14,7 +14,7 @@ from torch import Tensor
 
 from raw2s.losses.dirichlet import FRESH, Scratch, in_powers, stirling_terms, unit_polynomials
 from raw2s.losses.edl import EDLForm, Evidence, softplus
-from raw2s.losses.points import exp_of_shifted, put_back, take_points
+from raw2s.losses.points import Points, exp_of_shifted, put_back, take_points
 
 MIN_CLASSES = 16
 """The totals take Stirling's series without recurrence."""
@@ -58,25 +58,13 @@ def edl_rows(
 
     The logits are lost: with `with_grad` they hold row_weight times the loss's gradient.
     """
-    kl_weight, evidence_name, form, logit_clamp, kl_clamp, gamma = settings
+    kl_weight, _, form, _, kl_clamp, gamma = settings
     dtype, classes = logits.dtype, logits.shape[1]
     points = take_points(logits, token)
-    z_p = points.logit
-    shift = torch.zeros_like(z_p[:, 1:])
-    if evidence_name == "exp":
-        shift = (z_p.clamp(-logit_clamp, logit_clamp).amax(1, keepdim=True) - 60.0).clamp(min=0.0)
+    shift = _shift(points.logit, settings)
     one = (-shift).exp()
-    evidence_p, slope_p = evidence_of(z_p, evidence_name, logit_clamp, shift)
-    if evidence_name == "exp" and logit_clamp == torch.inf:
-        evidence = slope = softmax = logits.sub_(shift.to(dtype)).exp_()
-        softmax_p = evidence_p
-    else:
-        softmax = torch.sub(logits, z_p[:, 1:].to(dtype), out=next(scratch))
-        softmax = exp_of_shifted(softmax, out=softmax)
-        softmax_p = (z_p - z_p[:, 1:]).clamp(max=600.0).exp()
-        evidence, slope = evidence_of(logits, evidence_name, logit_clamp, shift.to(dtype))
-        evidence.scatter_(1, points.position, 0.0)
-
+    evidence_p, slope_p = evidence_of(points.logit, settings.evidence, settings.logit_clamp, shift)
+    evidence, slope, softmax, softmax_p = _others(logits, points, evidence_p, shift, settings, scratch)
     others = (_sum(softmax) + softmax_p[:, 1:]).clamp(min=torch.finfo(dtype).tiny)
     max_prob = softmax_p.amax(1, keepdim=True) / (others + softmax_p[:, :1])
     target, target_p = None, gamma * points.is_own
@@ -97,10 +85,8 @@ def edl_rows(
         rest = entries_of(evidence, slope, target, one.to(dtype), scratch)
     if target is not None:
         nll -= _dot(target, rest.log_alpha)
-    if kl_weight and form == "expected":
-        kl, grad, kl_grad_p = _kl(rest, pair, one, scratch)
-    elif kl_weight:
-        kl, grad, kl_grad_p = _kl(without_target(rest, one.to(dtype), scratch), without_target(pair, one, FRESH), one, scratch)
+    if kl_weight:
+        kl, grad, kl_grad_p = _kl_in_form(form, rest, pair, one, scratch)
     if with_grad:
         weight = torch.ones_like(nll) if row_weight is None else row_weight.unsqueeze(1).double()
         others_alpha_p = rest_sum + evidence_p.flip(1) + (classes - 1) * one  # S - α, never by the difference
@@ -112,14 +98,41 @@ def edl_rows(
         if target is not None:
             by_target = target.mul_(weight.to(dtype)).mul_(rest.slope_over_alpha)
             grad = by_target.neg_() if grad is None else grad.sub_(by_target)
-        by_strength = (weight / strength).to(dtype)
-        if grad is None:
-            torch.mul(slope, by_strength, out=logits)
-        else:
-            torch.addcmul(grad, slope, by_strength, out=logits)
+        _add_scaled(grad, slope, (weight / strength).to(dtype), out=logits)
         put_back(logits, points, grad_p)
     kl = kl.clamp(max=kl_clamp)
     return (nll + kl_weight * kl).squeeze(1), nll.squeeze(1), kl.squeeze(1), max_prob.squeeze(1)
+
+
+def _shift(logit_p: Tensor, settings: EDLSettings) -> Tensor:
+    """c of `one` = exp(-c), (n, 1)."""
+    if settings.evidence != "exp":
+        return torch.zeros_like(logit_p[:, 1:])
+    return (logit_p.clamp(-settings.logit_clamp, settings.logit_clamp).amax(1, keepdim=True) - 60.0).clamp(min=0.0)
+
+
+def _others(
+    logits: Tensor, points: Points, evidence_p: Tensor, shift: Tensor, settings: EDLSettings, scratch: Scratch
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Evidence, slope and unnormalised softmax of all but the points (n, V); that softmax of the points. The logits may be lost."""
+    if settings.evidence == "exp" and settings.logit_clamp == torch.inf:
+        evidence = logits.sub_(shift.to(logits.dtype)).exp_()
+        return evidence, evidence, evidence, evidence_p
+    z_p = points.logit
+    softmax = torch.sub(logits, z_p[:, 1:].to(logits.dtype), out=next(scratch))
+    softmax = exp_of_shifted(softmax, out=softmax)
+    softmax_p = (z_p - z_p[:, 1:]).clamp(max=600.0).exp()
+    evidence, slope = evidence_of(logits, settings.evidence, settings.logit_clamp, shift.to(logits.dtype))
+    evidence.scatter_(1, points.position, 0.0)
+    return evidence, slope, softmax, softmax_p
+
+
+def _add_scaled(grad: Tensor | None, slope: Tensor, factor: Tensor, *, out: Tensor) -> None:
+    """grad + factor · slope; no `grad` is 0."""
+    if grad is None:
+        torch.mul(slope, factor, out=out)
+    else:
+        torch.addcmul(grad, slope, factor, out=out)
 
 
 def evidence_of(logits: Tensor, evidence: Evidence, clamp: float, shift: Tensor) -> tuple[Tensor, Tensor]:
@@ -153,6 +166,13 @@ def without_target(entries: Entries, one: Tensor, scratch: Scratch) -> Entries:
     if slope is evidence:
         return entries_of(of_others, of_others, None, one, scratch)
     return entries_of(of_others, slope * (1 - target), None, one, scratch)
+
+
+def _kl_in_form(form: EDLForm, rest: Entries, pair: Entries, one: Tensor, scratch: Scratch) -> tuple[Tensor, Tensor, Tensor]:
+    """As `_kl`, of the evidence that the form leaves."""
+    if form == "soft":
+        rest, pair = without_target(rest, one.to(rest.evidence.dtype), scratch), without_target(pair, one, FRESH)
+    return _kl(rest, pair, one, scratch)
 
 
 def _kl(rest: Entries, pair: Entries, one: Tensor, scratch: Scratch) -> tuple[Tensor, Tensor, Tensor]:

@@ -29,6 +29,12 @@ TokenProb = Tensor | Callable[[Tensor], Tensor]
 probabilities (N,), as the bridge of Eq. 7-8 does."""
 
 
+class _Target(NamedTuple):
+    token_N: Tensor
+    token_prob: TokenProb | None
+    row_weight_N: Tensor | None
+
+
 class HeadLoss(NamedTuple):
     """What a fused head gives; only `loss` is differentiable."""
 
@@ -65,7 +71,8 @@ def linear_cross_entropy(
     hidden_NH, weight_VH = _operands(hidden_NH, weight_VH, bias_V, token_N, token_prob, row_weight_N)
     plan = Plan(token_prob is None, in_triton(hidden_NH), half_precision_weight_grad)
     rows = cross_entropy_pass(hidden_NH, gamma)
-    loss, nll_N, max_prob_N = _fused(hidden_NH, weight_VH, bias_V, token_N, token_prob, row_weight_N, rows, plan)
+    target = _Target(token_N, token_prob, row_weight_N)
+    loss, nll_N, max_prob_N = _fused(hidden_NH, weight_VH, bias_V, target, (rows, plan))
     return HeadLoss(loss, nll_N, None, max_prob_N)
 
 
@@ -100,7 +107,8 @@ def linear_edl_loss(
     hidden_NH, weight_VH = _operands(hidden_NH, weight_VH, bias_V, token_N, token_prob, row_weight_N)
     plan = Plan(False, in_triton(hidden_NH), half_precision_weight_grad)
     rows = edl_pass(hidden_NH, settings)
-    loss, _, nll_N, kl_N, max_prob_N = _fused(hidden_NH, weight_VH, bias_V, token_N, token_prob, row_weight_N, rows, plan)
+    target = _Target(token_N, token_prob, row_weight_N)
+    loss, _, nll_N, kl_N, max_prob_N = _fused(hidden_NH, weight_VH, bias_V, target, (rows, plan))
     return HeadLoss(loss, nll_N, kl_N if kl_weight else None, max_prob_N)
 
 
@@ -164,13 +172,12 @@ class _WeightedSum(torch.autograd.Function):
         hidden_NH: Tensor,
         weight_VH: Tensor,
         bias_V: Tensor | None,
-        token_N: Tensor,
-        token_prob: TokenProb | None,
-        row_weight_N: Tensor | None,
-        rows: RowPass,
-        plan: Plan,
+        target: _Target,
+        way: tuple[RowPass, Plan],
         grad_enabled: bool,
     ) -> tuple[Tensor, ...]:
+        token_N, token_prob, row_weight_N = target
+        rows, plan = way
         with torch.autocast(hidden_NH.device.type, enabled=False):
             logits_NV = None
             if callable(token_prob):
@@ -196,7 +203,7 @@ class _WeightedSum(torch.autograd.Function):
         # In place where the graph ends here: a second copy of the weight's gradient would be the peak of a training step.
         keep = torch._C._autograd._get_current_graph_task_keep_graph()
         scaled = [g if g is None else g * grad_loss if keep else g.mul_(grad_loss) for g in ctx.saved_tensors]
-        return *scaled, None, None, None, None, None, None
+        return *scaled, None, None, None
 
 
 class _LogProbs(torch.autograd.Function):

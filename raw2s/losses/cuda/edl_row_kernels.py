@@ -109,6 +109,42 @@ def _kl_expected(
 
 
 @triton.jit
+def _kl_in_form(
+    e_t: tl.tensor, slope_t: tl.tensor, target_t: tl.tensor, e_b: tl.tensor, slope_b: tl.tensor, target_b: tl.tensor,
+    rest: tl.tensor, excess: tl.tensor, weighted: tl.tensor, here: tl.tensor, k: tl.tensor, classes: tl.tensor,
+    G: tl.constexpr, Q: tl.constexpr, FORM: tl.constexpr,
+) -> Any:  # fmt: skip
+    """Either form; with `weighted` the sums of a target on all entries, at these rows."""
+    if FORM == "soft":
+        if weighted is not None:
+            rest, excess = tl.load(weighted + 1, mask=here, other=0.0), tl.load(weighted + 2, mask=here, other=0.0)
+        found = _kl_of_soft(e_t, slope_t, target_t, e_b, slope_b, target_b, rest, excess, k, classes, G, Q)
+    else:
+        zero = here.to(tl.float64) * 0.0
+        sums = (excess, zero, zero)
+        if weighted is not None:
+            excess -= tl.load(weighted + 1, mask=here, other=0.0)
+            sums = (excess, tl.load(weighted + 2, mask=here, other=0.0), tl.load(weighted + 3, mask=here, other=0.0))
+        found = _kl_expected(e_t, slope_t, target_t, e_b, slope_b, target_b, rest, sums, k, classes, G, Q)
+    return found
+
+
+@triton.jit
+def _store_values(
+    values: tl.tensor, found: tl.tensor, here: tl.tensor, by_strength: tl.tensor, share: tl.tensor, weight: tl.tensor,
+    total: tl.tensor, grad_t: tl.tensor, grad_b: tl.tensor,
+) -> None:  # fmt: skip
+    """What the gradient pass takes of a row apart from the KL's factor and slopes (1 to 3)."""
+    tl.store(values, by_strength, mask=here)
+    tl.store(values + 4, share, mask=here)
+    tl.store(values + 5, weight, mask=here)
+    tl.store(values + 6, total, mask=here)
+    tl.store(values + 7, grad_t, mask=here)
+    tl.store(values + 8, grad_b, mask=here)
+    tl.store(values + 9, tl.load(found + 2, mask=here, other=0.0), mask=here)
+
+
+@triton.jit
 def figures(
     found: tl.tensor, token_prob: tl.tensor, row_weight: tl.tensor, weighted: tl.tensor, out: tl.tensor, values: tl.tensor,
     rows: tl.tensor, vocabulary: tl.tensor, gamma: tl.tensor, kl_weight: tl.tensor, kl_clamp: tl.tensor, limit: tl.tensor,
@@ -153,33 +189,16 @@ def figures(
     grad_t, grad_b = weight * grad_t / strength, weight * grad_b / strength
     kl = share * 0.0
     if KL:
-        if FORM == "soft":
-            if weighted is not None:
-                rest, excess = tl.load(weighted + 1, mask=here, other=0.0), tl.load(weighted + 2, mask=here, other=0.0)
-            kl, slope, less, by_t, by_b = _kl_of_soft(
-                e_t, slope_t, target_t, e_b, slope_b, target_b, rest, excess, k, classes, G, Q
-            )  # fmt: skip
-        else:
-            sums = (excess, kl, kl)
-            if weighted is not None:
-                excess -= tl.load(weighted + 1, mask=here, other=0.0)
-                sums = (excess, tl.load(weighted + 2, mask=here, other=0.0), tl.load(weighted + 3, mask=here, other=0.0))
-            kl, slope, less, by_t, by_b = _kl_expected(
-                e_t, slope_t, target_t, e_b, slope_b, target_b, rest, sums, k, classes, G, Q
-            )  # fmt: skip
+        kl, slope, less, by_t, by_b = _kl_in_form(
+            e_t, slope_t, target_t, e_b, slope_b, target_b, rest, excess, weighted, here, k, classes, G, Q, FORM
+        )  # fmt: skip
         factor = tl.where(kl <= kl_clamp, kl_weight * weight, 0.0)
         grad_t, grad_b = grad_t + factor * by_t, grad_b + factor * by_b
         kl = tl.where(kl > kl_clamp, kl_clamp, kl)
         tl.store(values + 1, factor, mask=here)
         tl.store(values + 2, slope, mask=here)
         tl.store(values + 3, less / one, mask=here)
-    tl.store(values, weight / strength, mask=here)
-    tl.store(values + 4, share, mask=here)
-    tl.store(values + 5, weight, mask=here)
-    tl.store(values + 6, total, mask=here)
-    tl.store(values + 7, grad_t, mask=here)
-    tl.store(values + 8, grad_b, mask=here)
-    tl.store(values + 9, tl.load(found + 2, mask=here, other=0.0), mask=here)
+    _store_values(values, found, here, weight / strength, share, weight, total, grad_t, grad_b)
     tl.store(out, nll + kl_weight * kl, mask=here)
     tl.store(out + rows, nll, mask=here)
     tl.store(out + 2 * rows, kl, mask=here)
