@@ -1,4 +1,4 @@
-"""Everything measured on a GPU, in at most six minutes: the heads, a training step, beams and labelling.
+"""Everything measured on a GPU, in at most six minutes: the heads, a training step, beams and labeling.
 
     python benchmarks/gpu.py [heads step beams ...] [--tiny] [--out FILE] [--seconds 360]
     python benchmarks/gpu.py pipeline        # the main job under Ray, where Ray, DeepSpeed and MLflow are installed too
@@ -9,13 +9,13 @@ goes on. `--tiny` runs the same code on small shapes and on a CPU too: it shows 
 """
 
 import argparse
-import importlib
 import importlib.metadata
 import json
 import signal
 import sys
 import time
 import traceback
+from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -25,23 +25,51 @@ sys.path[:0] = [str(ROOT), str(Path(__file__).parent)]
 
 import torch  # noqa: E402
 
-PARTS = ("heads", "step", "beams")
-"""Each is the module `gpu_<part>` with `run(out, tiny)`: it prints each result, writes them all to the file `out`, and returns them."""
-MORE_PARTS = ("pipeline",)
+Part = Callable[[Path, bool], dict[str, Any]]
+"""(file, tiny) -> what it found: a part prints each result, writes them all to the file, and returns them."""
+
+
+# Each part's module is imported when its turn comes: one that cannot be imported is a part that failed.
+def heads(file: Path, tiny: bool) -> dict[str, Any]:
+    import gpu_heads  # noqa: PLC0415
+
+    return gpu_heads.run(file, tiny=tiny)
+
+
+def step(file: Path, tiny: bool) -> dict[str, Any]:
+    import gpu_step  # noqa: PLC0415
+
+    return gpu_step.run(file, tiny=tiny)
+
+
+def beams(file: Path, tiny: bool) -> dict[str, Any]:
+    import gpu_beams  # noqa: PLC0415
+
+    return gpu_beams.run(file, tiny=tiny)
+
+
+def pipeline(file: Path, tiny: bool) -> dict[str, Any]:
+    import gpu_pipeline  # noqa: PLC0415
+
+    return gpu_pipeline.run(file, tiny=tiny)
+
+
+PARTS: dict[str, Part] = {"heads": heads, "step": step, "beams": beams}
+MORE_PARTS: dict[str, Part] = {"pipeline": pipeline}
 """Run when named only."""
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument(
-        "parts", nargs="*", metavar="part", help=f"of {', '.join(PARTS + MORE_PARTS)}; {', '.join(PARTS)} without"
+        "parts", nargs="*", metavar="part", help=f"of {', '.join(PARTS | MORE_PARTS)}; {', '.join(PARTS)} without"
     )
     parser.add_argument("--tiny", action="store_true", help="small shapes, on a CPU too")
     parser.add_argument("--out", type=Path, default=ROOT / "benchmarks" / "results" / "gpu.json")
     parser.add_argument("--seconds", type=float, default=360, help="for all parts together; one that runs over is broken off")
     arguments = parser.parse_args()
     if unknown := sorted(set(arguments.parts) - {*PARTS, *MORE_PARTS}):
-        parser.error(f"no part {', '.join(unknown)}; there are {', '.join(PARTS + MORE_PARTS)}")
+        parser.error(f"no part {', '.join(unknown)}; there are {', '.join(PARTS | MORE_PARTS)}")
     if not (arguments.tiny or torch.cuda.is_available()):
         print("no CUDA device on this machine; with --tiny the parts run on its CPU")
         return 2
@@ -80,7 +108,7 @@ def run_part(part: str, tiny: bool, seconds: float, file: Path) -> dict[str, Any
     file.unlink(missing_ok=True)
     signal.setitimer(signal.ITIMER_REAL, seconds)
     try:
-        found = importlib.import_module(f"gpu_{part}").run(file, tiny=tiny)
+        found = (PARTS | MORE_PARTS)[part](file, tiny)
     except (Exception, Over):
         found = (json.loads(file.read_text()) if file.exists() else {}) | {"failed": traceback.format_exc().splitlines()[-24:]}
     finally:

@@ -1,4 +1,4 @@
-"""Beams and labelling on a GPU: steps replayed as a CUDA graph against steps launched one by one, and fp32.
+"""Beams and labeling on a GPU: steps replayed as a CUDA graph against steps launched one by one, and fp32.
 
 GPT2-Large's shape with random weights, and TinyLlama's for heads that share keys. Run by `benchmarks/gpu.py`.
 """
@@ -81,7 +81,7 @@ def run(out: Path, tiny: bool = False) -> dict[str, Any]:
         "step": lambda: steps(half, lambda tokens: launched(half, even, replace(case, new_tokens=tokens)), case.new_tokens),
         "step_kernels": lambda: kernels(half),
         "step_attention": lambda: attention((case.prompts, case.config.n_head, case.beams, size), columns, device),
-        "labelling": lambda: labelling(single, half, even, case),
+        "labeling": lambda: labeling(single, half, even, case),
         "beams_grouped": lambda: grouped(replace(case, config=TINY_LLAMA if tiny else LLAMA), device),
     }
     found: dict[str, Any] = {}
@@ -233,8 +233,8 @@ def grouped(case: Case, device: torch.device) -> dict[str, Any]:
     }
 
 
-def labelling(single: PreTrainedModel, half: PreTrainedModel, prompts: tuple[Tensor, Tensor], case: Case) -> dict[str, Any]:
-    """A teacher's share of labelling: its beams, and the scores of every teacher's candidates. Prompts a second."""
+def labeling(single: PreTrainedModel, half: PreTrainedModel, prompts: tuple[Tensor, Tensor], case: Case) -> dict[str, Any]:
+    """A teacher's share of labeling: its beams, and the scores of every teacher's candidates. Prompts a second."""
     texts = prompts[0].tolist()
     draw = random.Random(1)
 

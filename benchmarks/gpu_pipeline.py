@@ -1,4 +1,4 @@
-"""The main job under Ray on one GPU, all its processes sharing it: the demo's models on a few utterances, labelling in bf16.
+"""The main job under Ray on one GPU, all its processes sharing it: the demo's models on a few utterances, labeling in bf16.
 
 Run by `benchmarks/gpu.py pipeline`, where Ray, DeepSpeed and MLflow are installed or on PYTHONPATH. About four minutes, nearly all
 of them the start of processes.

@@ -31,7 +31,7 @@ def random_row(draw: random.Random, vocabulary: int, prompt: int, targets: Seque
         TokenSequence(target, [piece // 2 for piece in range(len(target))], [1 / 3], [[-0.2] * (len(target) // 2 + 1)])
         for target in ids[1:]
     ]
-    return TokenRow(0, token_tree(ids[0], ids[1:]), sequences, [], (), sum(targets) / 3)
+    return TokenRow(id=0, tree=token_tree(ids[0], ids[1:]), total=sum(targets) / 3, sequences=sequences)
 
 
 def random_rows(sizes: Sizes, draw: random.Random, *, spread: int = 0) -> list[TokenRow]:

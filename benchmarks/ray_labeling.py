@@ -29,9 +29,10 @@ from raw2s.config import Decoding, RayConfig, Tolerance
 from raw2s.labeling.units import Answered, Pool, PromptProgress, UnitActor, gather, prompt_units, run_pass, unit_name
 from raw2s.labels.table import ANSWER
 from raw2s.models.load import model_source
+from raw2s.pipeline.answer_stages import Answers, Labeler
 from raw2s.pipeline.artifacts import Artifact
 from raw2s.pipeline.data_stages import Drawn, Examples
-from raw2s.pipeline.labeling_stages import Answers, Label, Labeller
+from raw2s.pipeline.labeling_stages import Label
 from raw2s.pipeline.local_ray import start_ray
 from raw2s.pipeline.model import Model
 from raw2s.pipeline.progress import Board
@@ -74,8 +75,8 @@ def planned(prompts: int) -> Label:
     every = [*task.draw(0).student, *task.held_out("test"), *task.held_out("validation")]
     assert len(every) >= prompts
     split = Examples(name="split", drawn=Drawn({"student": every[:prompts]}))
-    labellers = {
-        name: Labeller(name=name, model=Builtin(name=name, task=task, pretrained=name), actors=Actors()) for name in TEACHERS
+    labelers = {
+        name: Labeler(name=name, model=Builtin(name=name, task=task, pretrained=name), actors=Actors()) for name in TEACHERS
     }
     decoding = Decoding(beams=BEAMS, max_new_tokens=48, batch_size=50)
     answers = {
@@ -83,19 +84,19 @@ def planned(prompts: int) -> Label:
             name=f"beams/{name}",
             examples=split,
             part="student",
-            labeller=labeller,
+            labeler=labeler,
             converted=None,
             task=task,
             decoding=decoding,
             tolerance=Tolerance(),
         )
-        for name, labeller in labellers.items()
+        for name, labeler in labelers.items()
     }
     return Label(
         name="label",
         split=split,
         answers=answers,
-        scorers=labellers,
+        scorers=labelers,
         task=task,
         batch_size=decoding.batch_size,
         tolerance=Tolerance(),
@@ -129,10 +130,10 @@ def stage(variant: str, prompts: int, storage: Path) -> None:
         stage.run(Work(inputs=inputs, out=out, parts=storage / "parts" / stage.name, board=board))
         made[stage.key] = Artifact(out, {"key": stage.key})
 
-    for needed in (label.split, *(labeller.model for labeller in label.scorers.values())):
+    for needed in (label.split, *(labeler.model for labeler in label.scorers.values())):
         run(needed)
 
-    def labelled() -> float:
+    def labeled() -> float:
         start = time.perf_counter()
         with ThreadPoolExecutor(len(TEACHERS)) as threads:
             list(threads.map(run, label.answers.values()))
@@ -143,12 +144,12 @@ def stage(variant: str, prompts: int, storage: Path) -> None:
         os.environ["OMP_NUM_THREADS"] = "1"  # as Ray sets it for actors of one CPU
         start_ray(RayConfig(num_cpus=len(TEACHERS)))  # logical, as in configs/demo.yaml: else one waits for another's end
         board = Board.remote()  # type: ignore[attr-defined]
-        seconds = labelled()
+        seconds = labeled()
     else:
         torch.set_num_threads(int(variant))
         passes = ("raw2s.labeling.answers.run_pass", "raw2s.labeling.cross_scores.run_pass")
         with patch(passes[0], in_this_process), patch(passes[1], in_this_process):
-            seconds = labelled()
+            seconds = labeled()
     print(json.dumps({"seconds": seconds}))
 
 

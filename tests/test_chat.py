@@ -65,7 +65,7 @@ def test_the_task_tells_actors_and_training(chat_model, tmp_path, monkeypatch, c
     plan = plan_stages(config, 1)
     jobs = []
     monkeypatch.setattr("raw2s.training.fit.fit", lambda job, *_, **__: jobs.append(job) or {})
-    teacher = plan.teachers["one"].labeller
+    teacher = plan.teachers["one"].labeler
     folder = tmp_path / "out"
     folder.mkdir()
     work = Work(inputs={}, out=folder, parts=folder)

@@ -38,9 +38,9 @@ def test_the_list_says_what_the_file_says(capsys):
 
 
 @pytest.fixture(scope="module")
-def labelled(tmp_path_factory) -> tuple[Path, Path]:
+def labeled(tmp_path_factory) -> tuple[Path, Path]:
     """(the run's folder, the folder of its label table)."""
-    folder = tmp_path_factory.mktemp("labelled")
+    folder = tmp_path_factory.mktemp("labeled")
     with pytest.MonkeyPatch.context() as patch:
         fake_models(patch)
         results, _, artifacts = run_here(folder, methods=[])
@@ -51,22 +51,22 @@ def labelled(tmp_path_factory) -> tuple[Path, Path]:
 
 
 @pytest.mark.parametrize("which", [0, 1], ids=["of a run", "of a label artifact"])
-def test_a_label_table_becomes_a_data_set(labelled, tmp_path, capsys, which):
+def test_a_label_table_becomes_a_data_set(labeled, tmp_path, capsys, which):
     out = tmp_path / "made"
-    assert main(["labels", "export", str(labelled[which]), "--to", str(out), "--format", "preference"]) == 0
+    assert main(["labels", "export", str(labeled[which]), "--to", str(out), "--format", "preference"]) == 0
     assert str(out) in capsys.readouterr().out
     read = load_from_disk(str(out))
-    split = next(labelled[0].parent.glob("artifacts/split/*/student.jsonl"))
+    split = next(labeled[0].parent.glob("artifacts/split/*/student.jsonl"))
     prompts = {row["id"]: row["prompt"] for row in map(json.loads, split.read_text().splitlines())}
     assert {row["id"]: row["prompt"] for row in read} == prompts
     assert set(read["chosen"]) == {"{}"}
 
 
-def test_by_default_it_is_text_in_the_folder_of_the_caller(labelled, tmp_path, monkeypatch):
+def test_by_default_it_is_text_in_the_folder_of_the_caller(labeled, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    assert main(["labels", "export", str(labelled[1])]) == 0
+    assert main(["labels", "export", str(labeled[1])]) == 0
     assert "completion" in load_from_disk("labels-text").column_names
-    assert main(["labels", "export", str(labelled[1])]) == 2  # it is there already
+    assert main(["labels", "export", str(labeled[1])]) == 2  # it is there already
 
 
 def test_a_folder_without_a_label_table_is_refused(tmp_path, capsys):
@@ -88,7 +88,7 @@ def test_classes_give_no_pairs(tmp_path, capsys, monkeypatch):
 
 
 def test_label_runs_up_to_the_label_table_and_says_where_it_lies(tmp_path, monkeypatch, capsys):
-    def execute(stages, store, *_):
+    def execute(stages, *, store, **_):
         done = {}
         for stage in stages:
             inputs = {needed.key: done[needed.name].artifact for needed in stage.inputs.values()}

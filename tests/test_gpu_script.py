@@ -3,7 +3,6 @@
 import json
 import sys
 import time
-import types
 
 import gpu
 import gpu_beams
@@ -12,14 +11,11 @@ import pytest
 
 @pytest.fixture
 def parts(monkeypatch):
-    """Makes `gpu_<name>` a module whose `run` is the given function."""
-    monkeypatch.setattr(gpu, "PARTS", ())
+    """Makes the given function a part."""
+    monkeypatch.setattr(gpu, "PARTS", {})
 
     def add(name, run):
-        module = types.ModuleType(f"gpu_{name}")
-        module.run = run
-        monkeypatch.setitem(sys.modules, f"gpu_{name}", module)
-        monkeypatch.setattr(gpu, "PARTS", (*gpu.PARTS, name))
+        monkeypatch.setitem(gpu.PARTS, name, run)
 
     return add
 

@@ -46,14 +46,14 @@ def short_folder() -> Iterator[str]:
 
 @pytest.fixture(scope="module")
 def classification(tmp_path_factory: pytest.TempPathFactory) -> dict:
-    """A small classification run: a model, and a person who labelled 30 of the 48 items and one that is not in B.
+    """A small classification run: a model, and a person who labeled 30 of the 48 items and one that is not in B.
 
     The job and the sweep share its storage, so the sweep finds the job's teachers and labels.
     """
     folder = tmp_path_factory.mktemp("classification")
     task = {"name": "slurp_scenario", "n_teacher": 48, "n_student": 48, "n_validation": 32, "n_test": 24}
-    labelled = draw_halves(ScenarioSection(**task), 1).student[:30]
-    lines = ["id,label", "-1,alarm", *(f"{example['id']},{example['target']}" for example in labelled)]
+    labeled = draw_halves(ScenarioSection(**task), 1).student[:30]
+    lines = ["id,label", "-1,alarm", *(f"{example['id']},{example['target']}" for example in labeled)]
     (folder / "ann.csv").write_text("\n".join(lines) + "\n")
     tree = tiny_run(folder / "runs")
     return tree | {
@@ -111,9 +111,9 @@ def test_a_submitted_classification_job_streams_output_and_returns_its_exit_stat
         assert [teacher.name for teacher in results.tested] == ["gpt2"]
         assert results.students == []
         assert [(teacher.name, teacher.on_b.score) for teacher in results.given] == [("ann", 1.0)]
-        bad = submit("jobs/full_pipeline.py", "--config", "configs/tiny.yaml", "--set", "labelling.beams=3")
+        bad = submit("jobs/full_pipeline.py", "--config", "configs/tiny.yaml", "--set", "labeling.beams=3")
         assert bad.returncode != 0
-        assert "labelling: unknown key; did you mean labeling?" in bad.stdout + bad.stderr
+        assert "labeling: unknown key; did you mean labeling?" in bad.stdout + bad.stderr
         where = "from raw2s.pipeline.run import *; print(passing_storage(Path('runs')), passing_storage(Path('/runs')))"
         told = submit("-c", where)
         assert "storage runs lies in this job's copy of its working directory" in told.stdout

@@ -100,7 +100,7 @@ class RunConfig(Section):
     task: AnyTask = Field(default={}, validate_default=True)
     """What is learned, and from which data."""
     teachers: Annotated[list[AnyTeacher], Field(min_length=1)]
-    """The weak labellers; adding one is adding an entry."""
+    """The weak labelers; adding one is adding an entry."""
     teacher_training: TeacherTrainingConfig = TeacherTrainingConfig()
     """How teachers learn from ground truth on A."""
     labeling: LabelingConfig = LabelingConfig()

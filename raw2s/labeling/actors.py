@@ -41,16 +41,16 @@ def convert_model(model: str, folder: Path) -> None:
 
 
 class BeamActor:
-    """`table.BEAMS`: per prompt the model's top beams, best first; with `converted`, its folder for CTranslate2, by that."""
+    """`table.BEAMS`: per prompt the model's top beams, best first; by CTranslate2 where the pool has a converted model."""
 
-    def __init__(self, pool: Pool, beams: int, max_new_tokens: int, converted: Path | None = None) -> None:
+    def __init__(self, pool: Pool, beams: int, max_new_tokens: int) -> None:
         self.generate: Callable[..., list[list[Candidate]]]
-        if converted is None:
+        if pool.converted is None:
             self.generate = partial(generate_beams, *load(pool, "text"))
         else:
             from raw2s.decoding import ctranslate2_beams  # an optional package  # noqa: PLC0415
 
-            generator = ctranslate2_beams.load_converted(converted, cuda=bool(pool.actors.num_gpus))
+            generator = ctranslate2_beams.load_converted(pool.converted, cuda=bool(pool.actors.num_gpus))
             model = load_model_config(pool.model), load_tokenizer(pool.model)
             self.generate = partial(ctranslate2_beams.generate_beams, generator, *model)
         self.generate = partial(self.generate, beams=beams, max_new_tokens=max_new_tokens, chat=pool.chat)

@@ -19,19 +19,16 @@ def answers_of(
     decoding: Decoding,
     folder: Path,
     progress: PromptProgress,
-    converted: Path | None = None,
-    by_name: bool = False,
 ) -> Answered:
-    """Top beams for text (by CTranslate2 with `converted`), class logits for classes, for every prompt, in units of work.
+    """Top beams for text, class logits for classes, for every prompt, in units of work.
 
-    `by_name`: a model without a classifier's head gives as logits the log-probabilities of the classes' names.
     Finished units lie in `folder` and are not answered again.
     """
     make: Callable[[], Teacher]
     if task.form == "text":
         assert decoding.beams is not None and decoding.max_new_tokens is not None, "text has beams"
-        make = partial(BeamActor, pool, decoding.beams, decoding.max_new_tokens, converted)
-    elif by_name:
+        make = partial(BeamActor, pool, decoding.beams, decoding.max_new_tokens)
+    elif pool.by_name:
         make = partial(NameActor, pool, task.classes)
     else:
         make = partial(ClassActor, pool, task.classes)

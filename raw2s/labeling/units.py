@@ -35,13 +35,17 @@ Teacher = Callable[[Unit], list[Answer]]
 
 @dataclass(frozen=True, kw_only=True)
 class Pool:
-    """One model, the type of its weights, and its actors; `model` is a folder or a hub id, `chat` as `Task` has it."""
+    """One model, how it is asked, and its actors; `model` is a folder or a hub id, `chat` as `Task` has it."""
 
     name: str
     model: str
     actors: Actors
     precision: Precision = "auto"
     chat: bool = False
+    converted: Path | None = None
+    """Its folder for CTranslate2, which then finds its beams."""
+    by_name: bool = False
+    """Whether it has no classifier's head and says how likely a class is by its name."""
 
 
 @dataclass(frozen=True)

@@ -50,7 +50,7 @@ class Labels:
 def export_rows(labels: Labels, form: Format) -> list[dict[str, Any]]:
     """The rows of `COLUMNS[form]`.
 
-    `text` and `messages`: a row per prompt and teacher that labelled it, its first choice; the weights of a prompt sum to one.
+    `text` and `messages`: a row per prompt and teacher that labeled it, its first choice; the weights of a prompt sum to one.
     `preference`: a row per prompt, the candidates of the highest and the lowest mean weighted score (Eq. 10, 11, with equal
     weights); a prompt whose best equals its worst, or that no teacher scored, has none. Raises ValueError for pairs of classes.
     """

@@ -17,8 +17,8 @@ Score = Literal["mean_logprob", "sum_logprob", "prob"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Labelled:
-    """B as the teachers labelled it: what a method makes training rows of."""
+class Labeled:
+    """B as the teachers labeled it: what a method makes training rows of."""
 
     prompts: Mapping[int, str]
     table: Sequence[Any]
@@ -55,19 +55,19 @@ def best_candidate(candidates: Sequence[CandidateRow], weights: Sequence[float],
     return max(candidates, key=lambda c: (candidate_score(c["words"], c["tokens"], weights, score), -c["candidate"]))
 
 
-def text_rows(labelled: Labelled, *, confidence: bool, per_teacher: bool = False) -> list[TrainingRow]:
+def text_rows(labeled: Labeled, *, confidence: bool, per_teacher: bool = False) -> list[TrainingRow]:
     """One training row per prompt: every teacher's own best beam with its weight and, with `confidence`, its word scores.
 
     Teachers of weight zero have no say, and those without a text for the prompt leave theirs to the others. A prompt for which
-    none is left gives no row. Teachers who gave the same text share one sequence if `labelled.merge`.
+    none is left gives no row. Teachers who gave the same text share one sequence if `labeled.merge`.
     A teacher that scores nothing, a file of labels, is sure of its words. `per_teacher`: none share, and each target names its
     teacher, for weights that are learned.
     """
     rows = []
-    for i, candidates in _by_prompt(labelled.table):
+    for i, candidates in _by_prompt(labeled.table):
         given = [
             (teacher, candidate, weight)
-            for teacher, weight in enumerate(labelled.weights)
+            for teacher, weight in enumerate(labeled.weights)
             for candidate in candidates
             if weight > 0 and candidate["rank"][teacher] == 0
         ]
@@ -76,50 +76,50 @@ def text_rows(labelled: Labelled, *, confidence: bool, per_teacher: bool = False
         total = sum(weight for _, _, weight in given)
         groups: dict[Any, list[tuple[int, CandidateRow, float]]] = {}
         for teacher, candidate, weight in given:
-            key = candidate["text"] if labelled.merge and not per_teacher else teacher
+            key = candidate["text"] if labeled.merge and not per_teacher else teacher
             groups.setdefault(key, []).append((teacher, candidate, weight / total))
         targets = [_text_target(group, confidence) for group in groups.values()]
         if per_teacher:
             for teacher, target in zip(groups, targets, strict=True):
                 target["teacher"] = teacher
-        rows.append(TrainingRow(id=i, prompt=labelled.prompts[i], targets=targets))
+        rows.append(TrainingRow(id=i, prompt=labeled.prompts[i], targets=targets))
     return rows
 
 
-def joint_rows(labelled: Labelled, *, score: Score, confidence: bool) -> list[TrainingRow]:
+def joint_rows(labeled: Labeled, *, score: Score, confidence: bool) -> list[TrainingRow]:
     """One training row per prompt: the one candidate of joint decoding (Eq. 6).
 
     With the word scores of the teacher that produced it; of several, the one that ranked it highest, then the first.
     """
     rows = []
-    for i, candidates in _by_prompt(labelled.table):
-        best = best_candidate(candidates, labelled.weights, score)
+    for i, candidates in _by_prompt(labeled.table):
+        best = best_candidate(candidates, labeled.weights, score)
         producer = min((rank, teacher) for teacher, rank in enumerate(best["rank"]) if rank >= 0)[1]
         target = _text_target([(producer, best, 1.0)], confidence)
-        rows.append(TrainingRow(id=i, prompt=labelled.prompts[i], targets=[target]))
+        rows.append(TrainingRow(id=i, prompt=labeled.prompts[i], targets=[target]))
     return rows
 
 
-def class_rows(labelled: Labelled, *, confidence: bool, per_teacher: bool = False) -> list[TrainingRow]:
+def class_rows(labeled: Labeled, *, confidence: bool, per_teacher: bool = False) -> list[TrainingRow]:
     """One training row per prompt: the teachers' class probabilities, or their arg-max, mixed with the weights (Eq. 2, 4).
 
     Teachers without a label for the prompt leave their weight to the others; a prompt for which no teacher of weight above zero
     is left gives no row. `per_teacher`: each teacher's own stand beside the mixture, for weights that are learned.
     """
     rows = []
-    for row in labelled.table:
-        present = [i for i, logits in enumerate(row["logits"]) if logits is not None and labelled.weights[i] > 0]
+    for row in labeled.table:
+        present = [i for i, logits in enumerate(row["logits"]) if logits is not None and labeled.weights[i] > 0]
         if not present:
             continue
         logits_IK = torch.tensor([row["logits"][i] for i in present], dtype=torch.float64)
-        if labelled.temperatures is not None:
-            logits_IK /= torch.tensor([labelled.temperatures[i] for i in present], dtype=torch.float64)[:, None]
+        if labeled.temperatures is not None:
+            logits_IK /= torch.tensor([labeled.temperatures[i] for i in present], dtype=torch.float64)[:, None]
         if confidence:
             target_IK = logits_IK.softmax(dim=-1)
         else:
             target_IK = torch.nn.functional.one_hot(logits_IK.argmax(dim=-1), logits_IK.shape[-1]).double()
-        mixed_K = mix_targets(target_IK, torch.tensor([labelled.weights[i] for i in present], dtype=torch.float64))
-        made = TrainingRow(id=row["id"], prompt=labelled.prompts[row["id"]], probabilities=mixed_K.tolist())
+        mixed_K = mix_targets(target_IK, torch.tensor([labeled.weights[i] for i in present], dtype=torch.float64))
+        made = TrainingRow(id=row["id"], prompt=labeled.prompts[row["id"]], probabilities=mixed_K.tolist())
         if per_teacher:
             own = dict(zip(present, target_IK.tolist(), strict=True))
             made["by_teacher"] = [own.get(i) for i in range(len(row["logits"]))]

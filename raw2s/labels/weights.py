@@ -1,4 +1,4 @@
-"""Teacher weights from labelled data: the mixture of the teachers' class probabilities that explains it best."""
+"""Teacher weights from labeled data: the mixture of the teachers' class probabilities that explains it best."""
 
 import numpy as np
 from numpy.typing import NDArray

@@ -61,7 +61,7 @@ def linear_cross_entropy(
 ) -> HeadLoss:
     """Σ_n w_n [(1 - γ) CE(y_n) + γ CE(own prediction)] (Eq. 1, 2; section 4.2): cross entropy, soft labels, auxiliary confidence.
 
-    y_n is onehot(token_n), or with `token_prob` the `soft_label` of token_n and P(s_n). N teachers who labelled one sequence
+    y_n is onehot(token_n), or with `token_prob` the `soft_label` of token_n and P(s_n). N teachers who labeled one sequence
     are one call: the mean of their P (`mix_targets`), and the sum of their weights as the row's.
     Where the logits of all rows fit one chunk, a function `token_prob` costs nothing; else it costs one more product with
     the weight. `half_precision_weight_grad`: for half-precision operands on CUDA, small chunks of rows and the weight's

@@ -1,4 +1,4 @@
-"""How a student learns from several weak labellers: one file a method, one a loss, and here the names a config knows them by."""
+"""How a student learns from several weak labelers: one file a method, one a loss, and here the names a config knows them by."""
 
 from typing import Annotated
 

@@ -27,7 +27,7 @@ class LearnedWeights:
 def step_on_simplex(weights: Sequence[float], losses: Sequence[float | None], rate: float) -> list[float]:
     """w_i ∝ w_i exp(-rate · L_i): a step of exponentiated gradient on Σ_i w_i L_i (Kivinen and Warmuth 1997).
 
-    A teacher without a loss (None), which has labelled nothing in this step, counts as the others' mean; weight 0 stays 0.
+    A teacher without a loss (None), which has labeled nothing in this step, counts as the others' mean; weight 0 stays 0.
     """
     known = [(weight, loss) for weight, loss in zip(weights, losses, strict=True) if loss is not None]
     if not known:

@@ -9,7 +9,7 @@ from pydantic import model_validator
 from raw2s.choices import Chosen, chosen
 from raw2s.labels.crowd import CrowdMethod
 from raw2s.labels.rows import TrainingRow
-from raw2s.labels.targets import Labelled, class_rows, text_rows
+from raw2s.labels.targets import Labeled, class_rows, text_rows
 from raw2s.methods.cross_entropy import CROSS_ENTROPY
 from raw2s.methods.cw_preference import CW_CDPO
 from raw2s.methods.evidential import EVIDENTIAL
@@ -58,8 +58,8 @@ class GivenWeights:
     joint: dict[str, float]
 
 
-MakeRows = Callable[[Labelled, Any], list[TrainingRow]]
-"""(B as labelled, the method's section) -> a row a prompt; prompts without a label give none."""
+MakeRows = Callable[[Labeled, Any], list[TrainingRow]]
+"""(B as labeled, the method's section) -> a row a prompt; prompts without a label give none."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,8 +79,8 @@ class Method:
     from_classes: MakeRows | None
     crowd: CrowdMethod | None = None
     """The crowd-kit aggregator that combines the votes first (classes), into a table of one teacher called like the method."""
-    learned: Callable[[Any, Labelled], LearnedWeights] | None = None
-    """(section, B as labelled) -> how the weights are learned while the student trains; its rows are made with `per_teacher`."""
+    learned: Callable[[Any, Labeled], LearnedWeights] | None = None
+    """(section, B as labeled) -> how the weights are learned while the student trains; its rows are made with `per_teacher`."""
 
     def __post_init__(self) -> None:
         if not (self.from_text or self.from_classes):
@@ -118,11 +118,11 @@ def with_loss_weights(section: MethodSection, given: GivenWeights) -> Weights:
     return given.loss
 
 
-def own_texts(labelled: Labelled, section: MethodSection) -> list[TrainingRow]:
+def own_texts(labeled: Labeled, section: MethodSection) -> list[TrainingRow]:
     """Every teacher's own best text, with the teacher's weight."""
-    return text_rows(labelled, confidence=section.confidence)
+    return text_rows(labeled, confidence=section.confidence)
 
 
-def mixed_classes(labelled: Labelled, section: MethodSection) -> list[TrainingRow]:
+def mixed_classes(labeled: Labeled, section: MethodSection) -> list[TrainingRow]:
     """The teachers' class probabilities, mixed with their weights."""
-    return class_rows(labelled, confidence=section.confidence)
+    return class_rows(labeled, confidence=section.confidence)

@@ -12,7 +12,7 @@ from typing import Annotated
 from pydantic import Field
 
 from raw2s.labels.rows import TrainingRow
-from raw2s.labels.targets import Labelled, class_rows, text_rows
+from raw2s.labels.targets import Labeled, class_rows, text_rows
 from raw2s.methods.learned import LearnedWeights
 from raw2s.methods.method import Method, MethodSection, with_loss_weights
 from raw2s.section import Fraction
@@ -25,18 +25,18 @@ class RavenSection(MethodSection):
     """Share of the steps in which only rows count whose teachers agree (the authors try 0.1, 0.2 and 0.5)."""
 
 
-def _from_text(labelled: Labelled, section: RavenSection) -> list[TrainingRow]:
-    return text_rows(labelled, confidence=section.confidence, per_teacher=True)
+def _from_text(labeled: Labeled, section: RavenSection) -> list[TrainingRow]:
+    return text_rows(labeled, confidence=section.confidence, per_teacher=True)
 
 
-def _from_classes(labelled: Labelled, section: RavenSection) -> list[TrainingRow]:
-    return class_rows(labelled, confidence=section.confidence, per_teacher=True)
+def _from_classes(labeled: Labeled, section: RavenSection) -> list[TrainingRow]:
+    return class_rows(labeled, confidence=section.confidence, per_teacher=True)
 
 
-def _learned(section: RavenSection, labelled: Labelled) -> LearnedWeights:
+def _learned(section: RavenSection, labeled: Labeled) -> LearnedWeights:
     return LearnedWeights(
-        teachers=tuple(labelled.teachers),
-        start=tuple(labelled.weights),
+        teachers=tuple(labeled.teachers),
+        start=tuple(labeled.weights),
         rate=section.weight_rate,
         agreement_fraction=section.agreement_fraction,
     )

@@ -14,9 +14,9 @@ from numpy.typing import NDArray
 from raw2s.config import RunConfig
 from raw2s.evaluation import gap_is_noise, gap_recovered_interval, interval, paired_bootstrap, performance_gap_recovered
 from raw2s.methods.cross_entropy import AuxiliarySection
+from raw2s.pipeline.answer_stages import Given
 from raw2s.pipeline.artifacts import versions
 from raw2s.pipeline.execute import Done
-from raw2s.pipeline.labeling_stages import Given
 from raw2s.pipeline.seed_plan import PlannedStudent, SeedPlan
 from raw2s.pipeline.stage import Stage
 from raw2s.pipeline.testing_stages import Test
@@ -69,7 +69,7 @@ class _Collector:
         metrics = [self.done[test.name].artifact.metrics for test in tests]
         shares = [name for name in ("empty", "unparsable") if name in metrics[0]]
         return {
-            "stage": tests[0].labeller.model.name.partition("@")[0],
+            "stage": tests[0].labeler.model.name.partition("@")[0],
             "form": self.task.form,
             "score": float(np.mean(per_seed)),
             "ci95": _interval(self.sampled(tests)),

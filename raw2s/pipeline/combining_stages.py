@@ -14,8 +14,9 @@ from raw2s.labels.crowd import CrowdMethod, Vote, combine_votes
 from raw2s.labels.forms import logit_rows
 from raw2s.labels.table import CLASSIFICATION, read_table, write_table
 from raw2s.labels.weights import fit_weights
+from raw2s.pipeline.answer_stages import Answers, Given
 from raw2s.pipeline.data_stages import Examples
-from raw2s.pipeline.labeling_stages import Answers, Given, Label
+from raw2s.pipeline.labeling_stages import Label
 from raw2s.pipeline.stage import Metrics, Stage, Work
 from raw2s.tasks import Task
 

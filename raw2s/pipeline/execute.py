@@ -28,11 +28,12 @@ class Done:
 
 def execute(
     stages: list[Stage],
+    *,
     store: ArtifactStore,
     display: StageDisplay,
     ray_config: RayConfig,
-    on_done: Callable[[Stage, Done], None],
-    on_points: Callable[[list[tuple[str, Point]]], None],
+    on_done: Callable[[Stage, Done], None] = lambda stage, done: None,
+    on_points: Callable[[list[tuple[str, Point]]], None] = lambda points: None,
 ) -> dict[str, Done]:
     """Finish every stage (inputs come first in `stages`); results by stage name.
 

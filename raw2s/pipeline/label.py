@@ -32,7 +32,7 @@ def run_labels(config: RunConfig, console: Console | None = None) -> list[Path]:
     store = ArtifactStore(config.storage / "artifacts")
     labels = [plan_stages(config, seed).label for seed in config.seeds]
     with StageDisplay(console) as display:
-        done = execute(inputs_first(labels), store, display, config.ray, lambda *_: None, lambda points: None)
+        done = execute(inputs_first(labels), store=store, display=display, ray_config=config.ray)
     folders = [done[label.name].artifact.folder for label in labels]
     for folder in folders:
         console.print(f"labels   {folder / Label.TABLE}", highlight=False, soft_wrap=True)

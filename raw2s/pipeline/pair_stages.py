@@ -8,9 +8,10 @@ from typing import Any, ClassVar
 from raw2s.config import Decoding, Tolerance
 from raw2s.labels.rows import TrainingRow
 from raw2s.labels.targets import OwnCandidate, Score, preference_pairs
+from raw2s.pipeline.answer_stages import Labeler, reject_rows, write_rejects
 from raw2s.pipeline.data_stages import Examples
 from raw2s.pipeline.jsonl import read_jsonl, write_jsonl
-from raw2s.pipeline.labeling_stages import Labeller, cross_scores, reject_rows, write_rejects
+from raw2s.pipeline.labeling_stages import cross_scores
 from raw2s.pipeline.stage import Metrics, Stage, Work
 from raw2s.tasks import Task
 
@@ -22,8 +23,8 @@ class Pairs(Stage):
     kind: ClassVar[str] = "pairs"
     version: ClassVar[int] = 2
     split: Examples
-    student: Labeller
-    scorers: Mapping[str, Labeller]
+    student: Labeler
+    scorers: Mapping[str, Labeler]
     weights: Mapping[str, float]
     score: Score
     prompts: int | None

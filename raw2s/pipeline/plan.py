@@ -18,9 +18,10 @@ from raw2s.config import Decoding, RunConfig, Tolerance, TrainingConfig
 from raw2s.methods import MethodSection, label_of, loss_of, method_of, title_of
 from raw2s.models import Precision
 from raw2s.models.load import model_fingerprint
+from raw2s.pipeline.answer_stages import Answered, Answers, Convert, Given, Labeler
 from raw2s.pipeline.combining_stages import Combine, FitOnDevel
 from raw2s.pipeline.data_stages import Drawn, Examples
-from raw2s.pipeline.labeling_stages import Answered, Answers, Convert, Given, Label, Labeller
+from raw2s.pipeline.labeling_stages import Label
 from raw2s.pipeline.model import AsItIs, Model
 from raw2s.pipeline.pair_stages import Pairs
 from raw2s.pipeline.seed_plan import PlannedStudent, SeedPlan
@@ -74,18 +75,18 @@ class _Planner:
             return Decoding(batch_size=batch_size)
         return Decoding(beams=beams, max_new_tokens=self.config.labeling.max_new_tokens, batch_size=batch_size)
 
-    def labeller(self, name: str, model: Model, section: Actors, precision: Precision) -> Labeller:
+    def labeler(self, name: str, model: Model, section: Actors, precision: Precision) -> Labeler:
         """`auto` becomes what it means on these actors, so that a GPU's bf16 and a CPU's fp32 share no key."""
         actors = part(section, Actors)
         resolved: Literal["fp32", "bf16"] = ("bf16" if actors.num_gpus else "fp32") if precision == "auto" else precision
-        return Labeller(name=name, model=model, precision=resolved, actors=actors)
+        return Labeler(name=name, model=model, precision=resolved, actors=actors)
 
-    def test(self, name: str, labeller: Labeller) -> Test:
+    def test(self, name: str, labeler: Labeler) -> Test:
         evaluation = self.config.evaluation
         return Test(
             name=self.named(f"test/{name}"),
             examples=self.testset,
-            labeller=labeller,
+            labeler=labeler,
             task=self.task,
             metric=self.task.metric.name,
             decoding=self.decoding(evaluation.beams, evaluation.batch_size),
@@ -121,22 +122,22 @@ class _Planner:
         )
 
     @cached_property
-    def labellers(self) -> dict[str, Labeller]:
+    def labelers(self) -> dict[str, Labeler]:
         """The teachers that are models."""
         return {
-            teacher.name: self.labeller(teacher.name, self.teacher_model(teacher), teacher, self.config.labeling.precision)
+            teacher.name: self.labeler(teacher.name, self.teacher_model(teacher), teacher, self.config.labeling.precision)
             for teacher in self.config.models
         }
 
     def answers(self, teacher: ModelSection, name: str, examples: Examples, half: Literal["student", "validation"]) -> Answers:
-        labeller, converted = self.labellers[teacher.name], None
+        labeler, converted = self.labelers[teacher.name], None
         if teacher.backend == "ctranslate2":
-            converted = Convert(name=self.named(f"convert/{teacher.name}"), labeller=labeller)
+            converted = Convert(name=self.named(f"convert/{teacher.name}"), labeler=labeler)
         return Answers(
             name=self.named(name),
             examples=examples,
             part=half,
-            labeller=labeller,
+            labeler=labeler,
             converted=converted,
             task=self.task,
             decoding=self.decoding(self.config.labeling.beams, self.config.labeling.batch_size),
@@ -161,7 +162,7 @@ class _Planner:
             name=self.named("label"),
             split=self.split,
             answers={teacher.name: self.answered(teacher) for teacher in self.config.teachers},
-            scorers=self.labellers if self.task.form == "text" else {},
+            scorers=self.labelers if self.task.form == "text" else {},
             task=self.task,
             batch_size=self.config.labeling.batch_size,
             tolerance=self.tolerance,
@@ -215,7 +216,7 @@ class _Planner:
             name=self.named(f"pairs/{index}"),
             split=self.split,
             student=self.decoded(student, self.config.labeling.precision),
-            scorers=self.labellers,
+            scorers=self.labelers,
             weights=scoring_weights(self.config, "preference"),
             score=preference.score,
             prompts=preference.prompts,
@@ -234,9 +235,9 @@ class _Planner:
             seed=self.seed,
         )
 
-    def decoded(self, model: Model, precision: Precision) -> Labeller:
+    def decoded(self, model: Model, precision: Precision) -> Labeler:
         """A model of the student's kind on the student's actors."""
-        return self.labeller("student", model, self.config.student, precision)
+        return self.labeler("student", model, self.config.student, precision)
 
     def plan(self) -> SeedPlan:
         students: list[PlannedStudent] = []
@@ -256,7 +257,7 @@ class _Planner:
         training = self.config.ceiling_training or self.config.student_training
         model = self.trained("ceiling", "student", training, self.config.student.model)
         ceiling = self.test("ceiling", self.decoded(model, precision))
-        labelled = all(example["target"] is not None for example in self.split.drawn.parts["student"])
+        labeled = all(example["target"] is not None for example in self.split.drawn.parts["student"])
         return SeedPlan(
             seed=self.seed,
             testset=self.testset,
@@ -265,11 +266,11 @@ class _Planner:
             teachers={
                 teacher.name: self.test(
                     f"teacher/{teacher.name}",
-                    self.labeller(teacher.name, self.labellers[teacher.name].model, teacher, precision),
+                    self.labeler(teacher.name, self.labelers[teacher.name].model, teacher, precision),
                 )
                 for teacher in self.config.models
             },
             given=self.given,
-            ceiling=ceiling if labelled else None,
+            ceiling=ceiling if labeled else None,
             students=students,
         )

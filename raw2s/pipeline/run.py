@@ -47,7 +47,7 @@ def run_pipeline(config: RunConfig, console: Console | None = None) -> Results:
         def log(stage: Stage, done: Done) -> None:
             tracker.log_stage(stage.name, stage.settings, done.artifact.metrics, key=stage.key, cached=done.cached)
 
-        done = execute(stages, store, display, config.ray, log, tracker.log_points)
+        done = execute(stages, store=store, display=display, ray_config=config.ray, on_done=log, on_points=tracker.log_points)
         finished = datetime.now(UTC).isoformat(timespec="seconds")
         results = collect_results(config, plans, stages, done, finished=finished, command=" ".join(sys.argv))
         file = results.write(folder)
@@ -89,7 +89,7 @@ def histories(stages: list[Stage], done: dict[str, Done]) -> dict[str, list[dict
 
 def examples(plan: SeedPlan, done: dict[str, Done]) -> list[dict[str, Any]]:
     """A few test examples with every system's answer, those on which the systems differ most first."""
-    outputs = {test.labeller.model.name: test.predictions(done[test.name].artifact.folder) for test in plan.tests}
+    outputs = {test.labeler.model.name: test.predictions(done[test.name].artifact.folder) for test in plan.tests}
     tested = plan.testset.read(done[plan.testset.name].artifact.folder, "test")
     order = sorted(range(len(tested)), key=lambda u: (-len({rows[u]["output"] for rows in outputs.values()}), u))
     return [

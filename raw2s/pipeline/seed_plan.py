@@ -4,8 +4,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from raw2s.methods import MethodSection
+from raw2s.pipeline.answer_stages import Given
 from raw2s.pipeline.data_stages import Examples
-from raw2s.pipeline.labeling_stages import Given, Label
+from raw2s.pipeline.labeling_stages import Label
 from raw2s.pipeline.stage import Stage, inputs_first
 from raw2s.pipeline.testing_stages import Test
 from raw2s.pipeline.training_stages import TrainPreference, TrainStudent
@@ -49,5 +50,5 @@ class SeedPlan:
 
     def in_order(self) -> list[Stage]:
         """Every stage once, inputs first."""
-        models = [test.labeller.model for test in self.teachers.values()]
+        models = [test.labeler.model for test in self.teachers.values()]
         return inputs_first([*models, self.label, *self.tests])

@@ -11,9 +11,9 @@ from raw2s.config import Decoding
 from raw2s.errors import StageFailed
 from raw2s.labels.forms import FORMS
 from raw2s.labels.table import in_order
+from raw2s.pipeline.answer_stages import Labeler
 from raw2s.pipeline.data_stages import Examples
 from raw2s.pipeline.jsonl import read_jsonl, write_jsonl
-from raw2s.pipeline.labeling_stages import Labeller
 from raw2s.pipeline.stage import Metrics, Stage, Work
 from raw2s.tasks import Task
 
@@ -24,7 +24,7 @@ class Test(Stage):
 
     kind: ClassVar[str] = "test"
     examples: Examples
-    labeller: Labeller
+    labeler: Labeler
     task: Task
     metric: str
     """The task's; another metric is another test."""
@@ -40,13 +40,12 @@ class Test(Stage):
         examples = self.examples.read(work.folder(self.examples), "test")
         prompts = {example["id"]: example["prompt"] for example in examples}
         answered = answers.answers_of(
-            self.labeller.pool(work),
+            self.labeler.pool(work),
             self.task,
-            self.labeller.asked(work, prompts),
+            self.labeler.asked(work, prompts),
             decoding=self.decoding,
             folder=work.parts / "answers",
             progress=PromptProgress(work.board, self.name, len(prompts)),
-            by_name=self.labeller.model.scores_classes,
         )
         if answered.rejected:  # left out, it would flatter the score
             i, reason = next(iter(answered.rejected.items()))

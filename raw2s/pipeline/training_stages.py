@@ -9,7 +9,7 @@ from raw2s.config import TrainingConfig
 from raw2s.errors import StageFailed
 from raw2s.labels.forms import FORMS
 from raw2s.labels.rows import RowKind, TrainingRow
-from raw2s.labels.targets import Labelled
+from raw2s.labels.targets import Labeled
 from raw2s.methods import LossSection, MethodSection, loss_of, method_of
 from raw2s.methods.cross_entropy import CrossEntropySection
 from raw2s.methods.learned import LearnedWeights
@@ -108,22 +108,22 @@ class TrainStudent(Trained):
     fingerprint: str
 
     def run(self, work: Work) -> Metrics:
-        labelled = self._labelled(work)
+        labeled = self._labeled(work)
         method = method_of(self.method)
         make_rows = method.from_text if self.task.form == "text" else method.from_classes
         if make_rows is None:
             raise StageFailed(f"method {self.method.method} makes nothing of {self.task.form}; choose another")
-        rows = make_rows(labelled, self.method)
-        items = len({row["id"] for row in labelled.table})
+        rows = make_rows(labeled, self.method)
+        items = len({row["id"] for row in labeled.table})
         if not rows:
             raise StageFailed(
-                f"no teacher of weight above zero has labelled any of the {items} items; give another teacher weight"
+                f"no teacher of weight above zero has labeled any of the {items} items; give another teacher weight"
             )
         without = {"without_label": items - len(rows)} if len(rows) < items else {}
-        learned = None if method.learned is None else method.learned(self.method, labelled)
+        learned = None if method.learned is None else method.learned(self.method, labeled)
         return without | self.fit(work, rows, pretrained=self.pretrained, loss=self.method.loss, learned=learned)
 
-    def _labelled(self, work: Work) -> Labelled:
+    def _labeled(self, work: Work) -> Labeled:
         table, names = self.labels.read(work.folder(self.labels))
         fitted = None if self.fitted is None else self.fitted.read(work.folder(self.fitted))
         weights: Mapping[str, float]
@@ -133,7 +133,7 @@ class TrainStudent(Trained):
         else:
             weights = cast("dict[str, float]", self.weights)
         examples = self.split.read(work.folder(self.split), "student")
-        return Labelled(
+        return Labeled(
             prompts={example["id"]: example["prompt"] for example in examples},
             table=table,
             weights=[weights.get(name, 0.0) for name in names],

@@ -31,7 +31,7 @@ def outcome(results: Results) -> str:
     names, ceiling = [teacher.name for teacher in results.teachers], results.ceiling
     who = f"{len(names)} weak teachers ({listed(names)})" if len(names) > 1 else f"One weak teacher ({listed(names)})"
     student = f" ({ceiling.name})" if ceiling is not None else ""
-    learned = f"{who} labelled the training text, and one stronger student{student} learned from the labels."
+    learned = f"{who} labeled the training text, and one stronger student{student} learned from the labels."
     on_test = f"On {results.test_examples:,} test examples"
     scores = sorted(teacher.score for teacher in results.tested if teacher.score is not None)
     taught = f"the {'tested ' if results.given else ''}{'teachers score' if len(scores) > 1 else 'teacher scores'}"

@@ -116,12 +116,12 @@ def _draw(section: OwnSection, parts: Parts, seed: int) -> Halves:
     if "train" in parts:
         there = len(parts["train"])
         taught = section.n_teacher or max(1, there // 2)
-        labelled = section.n_student or max(1, there - taught)
-        if taught + labelled > there:
+        labeled = section.n_student or max(1, there - taught)
+        if taught + labeled > there:
             raise ValueError(
-                f"task.n_teacher + task.n_student is {taught + labelled}, but {section.train} holds {there:,} rows; lower them"
+                f"task.n_teacher + task.n_student is {taught + labeled}, but {section.train} holds {there:,} rows; lower them"
             )
-        rows = rng.sample(parts["train"], taught + labelled)
+        rows = rng.sample(parts["train"], taught + labeled)
         return Halves(rows[:taught], rows[taught:])
     return Halves(
         *(

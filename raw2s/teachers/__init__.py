@@ -1,4 +1,4 @@
-"""The weak labellers: one file a kind, and here the names a config knows them by."""
+"""The weak labelers: one file a kind, and here the names a config knows them by."""
 
 from typing import Annotated
 

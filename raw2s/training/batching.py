@@ -30,7 +30,7 @@ class TokenSequence:
     teacher: int | None = None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class TokenRow:
     """A tokenised row; `total` is what it adds to the step's divisor: weighted target tokens, or 1.
 
@@ -39,10 +39,10 @@ class TokenRow:
 
     id: int
     tree: TokenTree
-    sequences: list[TokenSequence]
-    probabilities: list[float]
-    reference: tuple[float, ...]
     total: float
+    sequences: list[TokenSequence] = field(default_factory=list)
+    probabilities: list[float] = field(default_factory=list)
+    reference: tuple[float, ...] = ()
     margin: float = 0.0
     """Of a pair, as its teachers score it."""
     by_teacher: Sequence[Sequence[float] | None] = ()
@@ -53,7 +53,7 @@ class TokenRow:
         return len(self.tree.ids)
 
 
-@dataclass
+@dataclass(kw_only=True)
 class Batch:
     """One micro-batch: packed rows, N target tokens of all sequences laid end to end, P prompts, I teachers.
 
@@ -83,18 +83,21 @@ class Batch:
 def tokenize_row(row: TrainingRow, tokenizer: PreTrainedTokenizerBase, kind: RowKind, *, chat: bool = False) -> TokenRow:
     prompt = encode_prompt(tokenizer, row["prompt"], chat=chat)
     if kind == "probabilities":
-        own = row.get("by_teacher", [])
-        return TokenRow(row["id"], token_tree(prompt, []), [], row["probabilities"], (), 1.0, by_teacher=own)
+        tree, own = token_tree(prompt, []), row.get("by_teacher", [])
+        return TokenRow(id=row["id"], tree=tree, total=1.0, probabilities=row["probabilities"], by_teacher=own)
     if kind == "pair":
         pair = [TokenSequence(encode_target(tokenizer, row[side])[0]) for side in ("chosen", "rejected")]
-        return TokenRow(row["id"], token_tree(prompt, [s.ids for s in pair]), pair, [], (), 1.0, row["margin"])
+        tree = token_tree(prompt, [s.ids for s in pair])
+        return TokenRow(id=row["id"], tree=tree, total=1.0, sequences=pair, margin=row["margin"])
     sequences = []
     for target in row["targets"]:
         ids, offsets = encode_target(tokenizer, target["text"])
         words = word_of_piece(target["text"], offsets)
-        sequences.append(TokenSequence(ids, words, target["weights"], target.get("word_logprobs", []), target.get("teacher")))
+        scores, teacher = target.get("word_logprobs", []), target.get("teacher")
+        sequences.append(TokenSequence(ids, words, target["weights"], word_logprobs=scores, teacher=teacher))
     tree = token_tree(prompt, [s.ids for s in sequences])
-    return TokenRow(row["id"], tree, sequences, [], (), sum(len(s.ids) * sum(s.weights) for s in sequences))
+    total = sum(len(s.ids) * sum(s.weights) for s in sequences)
+    return TokenRow(id=row["id"], tree=tree, total=total, sequences=sequences)
 
 
 def steps_in_epoch(n_rows: int, batch_size: int) -> int:
@@ -150,11 +153,19 @@ def collate(rows: Sequence[TokenRow], tokenizer: PreTrainedTokenizerBase, hidden
             if soft:
                 logprob[i] += s.word_logprobs[i] if i < len(s.word_logprobs) else [0.0] * len(s.word_logprobs[0])
     return Batch(
-        packed, torch.tensor(predictor), torch.tensor(sequence), torch.tensor(token), torch.tensor(weight),
-        torch.tensor(word), torch.tensor(logprob) if soft else None,
-        torch.tensor([r.probabilities for r in rows]), torch.tensor([r.reference for r in rows]),
-        torch.tensor([r.margin for r in rows]), _teachers(flat), _own_probabilities(rows),
-    )  # fmt: skip
+        rows=packed,
+        predictor_N=torch.tensor(predictor),
+        sequence_N=torch.tensor(sequence),
+        token_N=torch.tensor(token),
+        weight_IN=torch.tensor(weight),
+        word_N=torch.tensor(word),
+        word_logprob_IW=torch.tensor(logprob) if soft else None,
+        probabilities_PK=torch.tensor([r.probabilities for r in rows]),
+        reference_P2=torch.tensor([r.reference for r in rows]),
+        margin_P=torch.tensor([r.margin for r in rows]),
+        teacher_N=_teachers(flat),
+        by_teacher_PIK=_own_probabilities(rows),
+    )
 
 
 def _teachers(flat: Sequence[tuple[TokenSequence, Sequence[int]]]) -> torch.Tensor | None:

@@ -50,7 +50,7 @@ def _prepare_layers(model: PreTrainedModel, training: TrainingConfig) -> None:
 
 
 def resume_engine(
-    model: PackedModel, training: TrainingConfig, workers: int, checkpoint: Path | None, workers_before: int
+    model: PackedModel, training: TrainingConfig, workers: int, *, checkpoint: Path | None, workers_before: int
 ) -> deepspeed.DeepSpeedEngine:
     """The engine as the checkpoint left it, whatever the number of workers then; without a checkpoint, a new one."""
     if checkpoint is None or workers == workers_before or (training.zero_stage == 0 and training.precision == "fp32"):

@@ -35,7 +35,7 @@ def load_trainable(job: Job) -> PreTrainedModel:
 
 
 def export_model(
-    engine: deepspeed.DeepSpeedEngine, tokenizer: PreTrainedTokenizerBase, job: Job, rank: int, folder: Path
+    engine: deepspeed.DeepSpeedEngine, tokenizer: PreTrainedTokenizerBase, job: Job, *, rank: int, folder: Path
 ) -> None:
     """A plain Hugging Face folder, written by rank 0; all ranks must call. Adapters are merged, and lie in `adapter/` too."""
     state = full_state(engine, rank)

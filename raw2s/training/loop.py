@@ -74,7 +74,7 @@ def train(job: Job, rank: int, workers: int, *, checkpoint: Path | None, report:
         return  # cut off after its last report, before the driver took notice
     torch.manual_seed(job.seed)  # a classifier's head is drawn
     model = PackedModel(load_trainable(job))
-    engine = resume_engine(model, training, workers, checkpoint, progress.workers)
+    engine = resume_engine(model, training, workers, checkpoint=checkpoint, workers_before=progress.workers)
     progress.workers = workers
     if job.learned is not None and not progress.weights:
         progress.weights = list(job.learned.start)
@@ -250,7 +250,7 @@ def _checkpoint(run: Run, epoch: int, scores: dict[str, float], *, export: bool,
     if resumable:
         save_engine(run.engine, folder)
     if export:
-        export_model(run.engine, run.tokenizer, run.job, run.rank, folder / MODEL)
+        export_model(run.engine, run.tokenizer, run.job, rank=run.rank, folder=folder / MODEL)
     if run.rank == 0:
         write_progress(folder, run.progress)
     nothing = {"validation_loss": math.nan} if run.job.training.keep == "best" else {}  # it ranks last

@@ -102,7 +102,7 @@ def run_sweep(sweep: SweepConfig, base: dict[str, Any], console: Console | None 
         start_ray(config.ray, dashboard=True)
         with StageDisplay(console) as display:
             student = plan_stages(config, config.seeds[0]).students[0].stage
-            execute(inputs_first(student.inputs.values()), store, display, config.ray, lambda *_: None, lambda *_: None)
+            execute(inputs_first(student.inputs.values()), store=store, display=display, ray_config=config.ray)
         teachers = [teacher.name for teacher in config.teachers]
         space = {
             "gamma_max": tune.uniform(sweep.gamma_max.low, sweep.gamma_max.high),

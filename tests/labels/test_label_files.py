@@ -39,7 +39,7 @@ def test_hard_labels_are_one_hot_and_annotators_are_averaged(tmp_path, suffix):
         {"id": 3, "annotator": "ann", "label": "music"},
         {"id": 3, "annotator": "bob", "label": "alarm"},
         {"id": -8, "annotator": "ann", "label": "calendar"},
-        {"id": 5, "annotator": "bob", "label": None},  # not labelled
+        {"id": 5, "annotator": "bob", "label": None},  # not labeled
     ]
     annotations = read(tmp_path, rows, suffix=suffix)
     assert [(a.id, a.annotator) for a in annotations] == [(3, "ann"), (3, "bob"), (-8, "ann")]

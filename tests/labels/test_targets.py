@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from raw2s.labels.table import CLASSIFICATION, GENERATION, read_table, write_table
 from raw2s.labels.targets import (
-    Labelled,
+    Labeled,
     best_candidate,
     candidate_score,
     class_rows,
@@ -42,20 +42,20 @@ TABLE = [
 ]
 
 
-def labelled(table=TABLE, **changes):
-    return Labelled(**({"prompts": PROMPTS, "table": table, "weights": [0.75, 0.25]} | changes))
+def labeled(table=TABLE, **changes):
+    return Labeled(**({"prompts": PROMPTS, "table": table, "weights": [0.75, 0.25]} | changes))
 
 
 def rows_of(table=TABLE, confidence=True, **changes):
-    return text_rows(labelled(table, **changes), confidence=confidence)
+    return text_rows(labeled(table, **changes), confidence=confidence)
 
 
 def joint_of(table=TABLE, confidence=True, **changes):
-    return joint_rows(labelled(table, **changes), score="mean_logprob", confidence=confidence)
+    return joint_rows(labeled(table, **changes), score="mean_logprob", confidence=confidence)
 
 
 def classes_of(table, confidence=True, **changes):
-    return class_rows(labelled(table, **changes), confidence=confidence)
+    return class_rows(labeled(table, **changes), confidence=confidence)
 
 
 @pytest.mark.parametrize(
@@ -184,17 +184,17 @@ def test_temperatures_divide_the_logits_of_their_teacher():
 
 
 def test_each_teachers_own_text_names_its_teacher():
-    first, second = text_rows(labelled(WITH_FILE, weights=[0.25, 0.0, 0.75]), confidence=True, per_teacher=True)
+    first, second = text_rows(labeled(WITH_FILE, weights=[0.25, 0.0, 0.75]), confidence=True, per_teacher=True)
     assert [(t["teacher"], t["text"], t["weights"]) for t in first["targets"]] == [(0, "nine am", [0.25]), (2, "nine", [0.75])]
     assert [(t["teacher"], t["text"], t["weights"]) for t in second["targets"]] == [(0, "jazz", [1.0])]
-    agreed = text_rows(labelled(), confidence=True, per_teacher=True)[1]  # the same text, and yet a target each
+    agreed = text_rows(labeled(), confidence=True, per_teacher=True)[1]  # the same text, and yet a target each
     assert [(t["teacher"], t["text"], t["weights"]) for t in agreed["targets"]] == [(0, "jazz", [0.75]), (1, "jazz", [0.25])]
 
 
 def test_each_teachers_own_classes_stand_beside_their_mixture():
     table = [{"id": 3, "logits": [[0.0, 1.0], None, [3.0, 1.0]]}]
     weights = [1, 1, 3]
-    (row,) = class_rows(labelled(table, weights=weights), confidence=True, per_teacher=True)
+    (row,) = class_rows(labeled(table, weights=weights), confidence=True, per_teacher=True)
     first, nothing, third = row.pop("by_teacher")
     assert nothing is None and first == torch.tensor([0.0, 1.0], dtype=torch.float64).softmax(0).tolist()
     assert row["probabilities"] == pytest.approx([0.25 * a + 0.75 * b for a, b in zip(first, third, strict=True)])

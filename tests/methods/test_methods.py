@@ -5,7 +5,7 @@ import dataclasses
 import pytest
 from pydantic import TypeAdapter, ValidationError
 
-from raw2s.labels.targets import Labelled
+from raw2s.labels.targets import Labeled
 from raw2s.methods import (
     LOSSES,
     METHODS,
@@ -136,14 +136,14 @@ def texts():
     ]
 
 
-def labelled(table, **more):
-    return Labelled(prompts={1: "a\n", 2: "b\n"}, table=table, weights=[0.25, 0.75], teachers=["a", "gpt2"], **more)
+def labeled(table, **more):
+    return Labeled(prompts={1: "a\n", 2: "b\n"}, table=table, weights=[0.25, 0.75], teachers=["a", "gpt2"], **more)
 
 
 @pytest.mark.parametrize("name", [name for name, method in METHODS.items() if method.from_text is not None])
 def test_rows_of_text_hold_targets_whose_weights_sum_to_one(name):
     method, made = METHODS[name], section(name)
-    rows = method.from_text(labelled(texts()), made)
+    rows = method.from_text(labeled(texts()), made)
     assert [row["id"] for row in rows] == [1, 2]
     for row in rows:
         assert sum(sum(target["weights"]) for target in row["targets"]) == pytest.approx(1)
@@ -154,7 +154,7 @@ def test_rows_of_text_hold_targets_whose_weights_sum_to_one(name):
 def test_rows_of_classes_hold_a_distribution(name):
     method, made = METHODS[name], section(name)
     table = [{"id": 1, "logits": [[0.0, 2.0], [1.0, 0.0]]}, {"id": 2, "logits": [None, [0.0, 3.0]]}]
-    rows = method.from_classes(labelled(table), made)
+    rows = method.from_classes(labeled(table), made)
     assert [row["id"] for row in rows] == [1, 2]
     for row in rows:
         assert sum(row["probabilities"]) == pytest.approx(1)

@@ -8,7 +8,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from raw2s.labels.targets import Labelled
+from raw2s.labels.targets import Labeled
 from raw2s.methods import METHODS
 from raw2s.methods.learned import LEAST_WEIGHT, LearnedWeights, step_on_simplex
 from raw2s.methods.raven import RavenSection
@@ -53,11 +53,11 @@ def test_a_teacher_without_a_loss_counts_as_the_mean_and_one_without_weight_stay
 
 def text_row(answers: dict[int, list[int]]) -> TokenRow:
     sequences = [TokenSequence(ids, [], [1.0], [], teacher) for teacher, ids in answers.items()]
-    return TokenRow(7, None, sequences, [], (), 0.0)
+    return TokenRow(id=7, tree=None, total=0.0, sequences=sequences)
 
 
 def class_row(by_teacher) -> TokenRow:
-    return TokenRow(7, None, [], [0.0] * 2, (), 1.0, by_teacher=by_teacher)
+    return TokenRow(id=7, tree=None, total=1.0, probabilities=[0.0] * 2, by_teacher=by_teacher)
 
 
 def test_a_rows_teachers_share_its_weight():
@@ -108,9 +108,9 @@ def test_the_first_steps_rest():
 
 def test_the_section_says_how_they_are_learned():
     section = RavenSection(method="raven", loss="ce", weight_rate=0.2, agreement_fraction=0.5)
-    labelled = Labelled(prompts={}, table=[], weights=[0.25, 0.75], teachers=["a", "b"])
+    labeled = Labeled(prompts={}, table=[], weights=[0.25, 0.75], teachers=["a", "b"])
     expected = LearnedWeights(teachers=("a", "b"), start=(0.25, 0.75), rate=0.2, agreement_fraction=0.5)
-    assert METHODS["raven"].learned(section, labelled) == expected
+    assert METHODS["raven"].learned(section, labeled) == expected
 
 
 def test_the_teacher_whose_labels_can_be_learned_wins():

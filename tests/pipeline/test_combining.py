@@ -88,7 +88,7 @@ def test_a_model_and_two_files_with_missing_items(run, tmp_path):
     assert results["students"][0]["pgr_by_teacher"].keys() == {"gpt2"}
 
 
-def test_people_alone_and_what_nobody_labelled(run, tmp_path):
+def test_people_alone_and_what_nobody_labeled(run, tmp_path):
     sections = {
         "teachers": [
             label_file(tmp_path, "ann", [{"id": i, "label": TRUTH[i]} for i in IDS[:20]]),

@@ -78,7 +78,7 @@ def test_leaves_results_report_and_mlflow_runs(finished):
     assert client.get_metric_history(student.info.run_id, "train/loss")
 
 
-def test_every_id_is_labelled_by_every_teacher_with_consistent_scores(finished):
+def test_every_id_is_labeled_by_every_teacher_with_consistent_scores(finished):
     import pyarrow.parquet as pq
 
     storage, _ = finished
@@ -220,6 +220,6 @@ def test_a_stage_that_fails_is_named_in_one_line_and_those_beside_it_are_kept(fi
     assert "max_position_embeddings" in output
     assert "Traceback" not in output
     if "stage beams/" in output:
-        assert "24 of 24 prompts cannot be labelled, more than labeling.max_rejected_fraction" in output
+        assert "24 of 24 prompts cannot be labeled, more than labeling.max_rejected_fraction" in output
     made = set(contents(storage)) - before
     assert [name for name in made if name.startswith("train/")], "the ceiling, trained beside the stage that failed, is kept"

@@ -223,7 +223,7 @@ def test_preference_follows_its_own_student():
     preferred = second.stage
     assert (preferred.pairs.kind, preferred.kind) == ("pairs", "cdpo")
     assert preferred.student is preferred.pairs.student.model is first.stage
-    assert [s.model for s in preferred.pairs.scorers.values()] == [test.labeller.model for test in plan.teachers.values()]
+    assert [s.model for s in preferred.pairs.scorers.values()] == [test.labeler.model for test in plan.teachers.values()]
     without = plan_of(methods=METHODS[:-1])
     assert not [stage for stage in without.in_order() if stage.kind in ("pairs", "cdpo")]
     # A student is one artifact with and without preference.

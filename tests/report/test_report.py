@@ -360,7 +360,7 @@ def test_a_label_file_is_told_with_its_score_on_the_training_items_and_is_in_no_
     )
     assert "the mean over the tested teachers" in text
     assert "Dawid-Skene" in text
-    assert outcome(results).startswith("4 weak teachers (gpt2, opt, gpt-neox and ann) labelled")
+    assert outcome(results).startswith("4 weak teachers (gpt2, opt, gpt-neox and ann) labeled")
     assert "the tested teachers score 0.326 to 0.425" in outcome(results)
 
 

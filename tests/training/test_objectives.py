@@ -342,7 +342,7 @@ def test_the_tokens_of_each_teacher_lose_what_they_lose_alone(logits_NV, token_N
 def test_each_teachers_classes_lose_what_they_lose_alone(logits_NV, settings):
     own = torch.rand(N, 3, V, generator=torch.Generator().manual_seed(9), dtype=torch.float64)
     own = own / own.sum(dim=-1, keepdim=True)
-    own[1:, 1] = 0.0  # teacher b labelled the first row only
+    own[1:, 1] = 0.0  # teacher b labeled the first row only
     mixed = class_batch(own[:, 0])
     expected, _ = class_loss(logits_NV, mixed, settings, gamma=0.1, kl=0.1)
     mixed.by_teacher_PIK = own
