@@ -141,15 +141,16 @@ def by_keyword(section: KeywordSection, asked) -> list[Annotation]:
 KEYWORDS = TeacherKind(section=KeywordSection, fingerprint=lambda section: section.keyword, annotate=by_keyword)
 # --- end ---
 
-GPT2, OPT = {"name": "gpt2", "model": "tiny-gpt2"}, {"name": "opt", "model": "tiny-opt"}
+GPT2 = {"name": "gpt2", "model": "tiny-gpt2"}
+PLAIN = {"name": "plain", "model": "tiny-opt", "fine_tune": False, "instruction": "Say it. {prompt}", "shots": 2}
 OF_CLASSES = {
     "task": {"name": "test_extending:COUNT"},
-    "teachers": [GPT2, {"name": "rule", "kind": "test_extending:KEYWORDS", "keyword": "alarm"}],
+    "teachers": [GPT2, {"name": "rule", "kind": "test_extending:KEYWORDS", "keyword": "alarm"}, PLAIN],
     "methods": [{"method": "naive", "loss": {"name": "test_extending:GCE", "q": 0.5}}],
 }
 OF_TEXT = {
     "task": {"name": "test_extending:ECHO"},
-    "teachers": [GPT2, {"name": "rule", "kind": "test_extending:KEYWORDS", "keyword": "alarm"}],
+    "teachers": [GPT2, {"name": "rule", "kind": "test_extending:KEYWORDS", "keyword": "alarm"}, PLAIN],
     "methods": [{"method": "joint", "loss": "test_extending:FOCAL"}],
 }
 PARTS = {
@@ -207,7 +208,8 @@ def test_each_goes_through_a_whole_run(tmp_path, monkeypatch, sections):
     ray.shutdown()  # one started without that path
     results = run_pipeline(parse_config(tiny_run(tmp_path, **sections)))
     ray.shutdown()
-    assert results.teachers[1].on_b is not None
+    assert [teacher.on_b is None for teacher in results.teachers] == [True, False, True]
+    assert [teacher.score is None for teacher in results.teachers] == [False, True, False]
     assert 0 <= results.students[0].score <= 1
     assert (tmp_path / "tiny" / "report.html").is_file()
     assert results.credit == "made for a test"
