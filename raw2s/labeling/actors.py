@@ -14,7 +14,7 @@ from raw2s.form import FormName
 from raw2s.labeling.units import Pool, Unit
 from raw2s.labels.table import Answer
 from raw2s.models.layers import use_gpu_kernels
-from raw2s.models.load import inference_dtype, load_model, load_model_config, load_tokenizer, quiet_transformers
+from raw2s.models.load import fuse_gelu, inference_dtype, load_model, load_model_config, load_tokenizer, quiet_transformers
 
 
 def load(pool: Pool, form: FormName, classes: tuple[str, ...] = ()) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
@@ -22,7 +22,9 @@ def load(pool: Pool, form: FormName, classes: tuple[str, ...] = ()) -> tuple[Pre
     quiet_transformers()
     cuda = bool(pool.actors.num_gpus)
     model: Any = load_model(pool.model, form, classes, inference_dtype(pool.precision, cuda))
-    return model.to("cuda" if cuda else "cpu"), load_tokenizer(pool.model)
+    if cuda:  # a CPU gains little, and would compute other last digits than training does
+        model = fuse_gelu(model).to("cuda")
+    return model, load_tokenizer(pool.model)
 
 
 def load_to_score(pool: Pool, form: FormName, classes: tuple[str, ...] = ()) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:

@@ -71,14 +71,14 @@ def load_model(name: str, form: FormName, classes: tuple[str, ...] = (), dtype: 
     """
     options = {"dtype": dtype, "use_safetensors": True, "trust_remote_code": False}
     if form == "text":
-        return fuse_gelu(AutoModelForCausalLM.from_pretrained(model_source(name), **options).eval())
+        return AutoModelForCausalLM.from_pretrained(model_source(name), **options).eval()
     if form != "classes":
         raise ValueError(f"form {form!r} is none of text and classes; give one of them")
     labels = dict(enumerate(classes))
     model = AutoModelForSequenceClassification.from_pretrained(
         model_source(name), num_labels=len(classes), id2label=labels, label2id={v: k for k, v in labels.items()}, **options
     )
-    return fuse_gelu(model.eval())
+    return model.eval()
 
 
 def fuse_gelu(model: PreTrainedModel) -> PreTrainedModel:

@@ -28,10 +28,9 @@ def test_the_exact_gelu_stays():
     assert [type(module) for module in fuse_gelu(model).modules()] == before
 
 
-def test_a_loaded_model_has_it():
-    assert not any(isinstance(module, NewGELUActivation) for module in load_model("tiny-gpt2", "text").modules())
-    classifier = load_model("tiny-gpt2", "classes", ("a", "b"))
-    assert not any(isinstance(module, NewGELUActivation) for module in classifier.modules())
+def test_a_loaded_model_computes_as_its_checkpoint_says():
+    """Which activations are fused, on GPUs, is said where models are put there."""
+    assert any(isinstance(module, NewGELUActivation) for module in load_model("tiny-gpt2", "text").modules())
 
 
 @pytest.mark.parametrize(
