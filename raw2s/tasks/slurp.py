@@ -11,6 +11,7 @@ import json
 import random
 import re
 from collections.abc import Callable
+from functools import cache
 from importlib.resources import files
 from typing import Literal, TypedDict
 
@@ -41,8 +42,13 @@ class Row(TypedDict):
 
 def load_slurp(source: Source) -> list[Row]:
     """The rows of one shipped file, in the official order."""
+    return list(_rows(source))
+
+
+@cache
+def _rows(source: Source) -> tuple[Row, ...]:
     data = files("raw2s.tasks").joinpath("data", f"slurp_{source}.jsonl.gz").read_bytes()
-    return [json.loads(line) for line in gzip.decompress(data).decode("utf-8").splitlines()]
+    return tuple(json.loads(line) for line in gzip.decompress(data).decode("utf-8").splitlines())
 
 
 def normalised(text: str) -> str:
@@ -52,6 +58,11 @@ def normalised(text: str) -> str:
 
 def train_rows() -> list[Row]:
     """Train without the sentences that also occur in devel or test, and without its own repeats."""
+    return list(_train())
+
+
+@cache
+def _train() -> tuple[Row, ...]:
     seen = {normalised(row["text"]) for source in ("devel", "test") for row in load_slurp(source)}
     kept = []
     for row in load_slurp("train"):
@@ -59,12 +70,18 @@ def train_rows() -> list[Row]:
         if key not in seen:
             seen.add(key)
             kept.append(row)
-    return kept
+    return tuple(kept)
 
 
 def pool_rows() -> list[Row]:
     """The `POOL` train rows held out from pretraining, by the hash of their id, so that no seed moves them."""
-    return sorted(train_rows(), key=lambda row: hashlib.sha256(str(row["id"]).encode()).hexdigest())[:POOL]
+    return list(_pool())
+
+
+@cache
+def _pool() -> tuple[Row, ...]:
+    in_order = sorted(_train(), key=lambda row: hashlib.sha256(str(row["id"]).encode()).hexdigest())
+    return tuple(in_order[:POOL])
 
 
 def pretraining_rows() -> list[Row]:

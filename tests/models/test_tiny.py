@@ -75,6 +75,7 @@ def test_the_models_differ_to_the_cache():
     assert len({model_fingerprint(name) for name in PRESENT}) == len(PRESENT)
 
 
+@pytest.mark.slow
 def test_they_load_offline_without_raw2s(tmp_path):
     script = """
 import sys
