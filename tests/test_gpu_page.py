@@ -90,9 +90,9 @@ def decoding_rows() -> Iterator[str]:
     for found in (BEAMS["beams"], BEFORE["beams"]["beams"]):
         for name, value in found["seconds"].items():
             yield f"| {name} | {value:.3f} s |"
-    labelling = BEAMS["labelling"]
-    for name, x in labelling["seconds"].items():
-        yield f"| {name} | {x['beams']:.3f} s | {x['scores']:.3f} s | {labelling['prompts_per_second'][name]:.1f} |"
+    labeling = BEAMS["labeling"]
+    for name, x in labeling["seconds"].items():
+        yield f"| {name} | {x['beams']:.3f} s | {x['scores']:.3f} s | {labeling['prompts_per_second'][name]:.1f} |"
     agree = BEAMS["beams_agree"]
     for name in ("fp32", "bf16", "replayed_bf16_and_fp32", "launched_bf16_and_fp32"):
         yield f"| {name} | {agree[f'candidates_shared_{name}']:.1%} |"
