@@ -111,9 +111,9 @@ def test_a_submitted_classification_job_streams_output_and_returns_its_exit_stat
         assert [teacher.name for teacher in results.tested] == ["gpt2"]
         assert results.students == []
         assert [(teacher.name, teacher.on_b.score) for teacher in results.given] == [("ann", 1.0)]
-        bad = submit("jobs/full_pipeline.py", "--config", "configs/tiny.yaml", "--set", "labeling.beams=3")
+        bad = submit("jobs/full_pipeline.py", "--config", "configs/tiny.yaml", "--set", "labling.beams=3")
         assert bad.returncode != 0
-        assert "labeling: unknown key; did you mean labeling?" in bad.stdout + bad.stderr
+        assert "labling: unknown key; did you mean labeling?" in bad.stdout + bad.stderr
         where = "from raw2s.pipeline.run import *; print(passing_storage(Path('runs')), passing_storage(Path('/runs')))"
         told = submit("-c", where)
         assert "storage runs lies in this job's copy of its working directory" in told.stdout

@@ -59,10 +59,14 @@ def pad_id(tokenizer: PreTrainedTokenizerBase) -> int:
     raise ValueError(f"tokenizer {tokenizer.name_or_path!r} has neither pad_token nor eos_token: set tokenizer.eos_token")
 
 
+POSITIONS = ("max_position_embeddings", "max_seq_len")
+"""What configs call it; the second is MPT's name."""
+
+
 def positions_of(config: PreTrainedConfig) -> int | None:
     """How many tokens the model has positions for; None where there is no end of them, as in BLOOM."""
     sizes = config.get_text_config()
-    return getattr(sizes, "max_position_embeddings", None) or getattr(sizes, "max_seq_len", None)  # MPT's name
+    return next((limit for name in POSITIONS if (limit := getattr(sizes, name, None))), None)
 
 
 def check_context(config: PreTrainedConfig, tokens: int, what: str) -> None:
@@ -70,7 +74,7 @@ def check_context(config: PreTrainedConfig, tokens: int, what: str) -> None:
     limit = positions_of(config)
     if limit is not None and tokens > limit:
         raise ValueError(
-            f"{what}: {tokens} tokens do not fit the {limit} positions of "
+            f"{what}: {tokens} tokens do not fit the {limit} positions ({' or '.join(POSITIONS)}) of "
             f"{config.name_or_path or config.model_type}; shorten the text or the number of new tokens"
         )
 

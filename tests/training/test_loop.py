@@ -112,7 +112,9 @@ def test_out_of_memory_says_what_to_lower(cases, monkeypatch, tmp_path):
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 MiB")
 
     monkeypatch.setattr(loop, "_step", full)
-    monkeypatch.setattr(loop, "resume_engine", lambda *_: SimpleNamespace(device="cpu", gradient_accumulation_steps=lambda: 2))
+    monkeypatch.setattr(
+        loop, "resume_engine", lambda *_, **__: SimpleNamespace(device="cpu", gradient_accumulation_steps=lambda: 2)
+    )
     monkeypatch.setattr(loop, "Meter", lambda *_: None)
     with pytest.raises(StageFailed, match=r"memory ran out in step 1, on 4 rows of \d+ tokens .*; lower micro_batch_size \(2\)"):
         loop.train(cases["wild"].job, 0, 1, checkpoint=None, report=lambda *_: None, publish=lambda *_: None)
