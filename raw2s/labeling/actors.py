@@ -23,7 +23,8 @@ def load(pool: Pool, form: FormName, classes: tuple[str, ...] = ()) -> tuple[Pre
     cuda = bool(pool.actors.num_gpus)
     model: Any = load_model(pool.model, form, classes, inference_dtype(pool.precision, cuda))
     if cuda:  # a CPU gains little, and would compute other last digits than training does
-        model = fuse_gelu(model).to("cuda")
+        fuse_gelu(model)
+        model.to("cuda")
     return model, load_tokenizer(pool.model)
 
 
