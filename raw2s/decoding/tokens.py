@@ -73,8 +73,9 @@ def check_context(config: PreTrainedConfig, tokens: int, what: str) -> None:
     """Raise ValueError, naming `what`, when `tokens` tokens are more than the model has positions."""
     limit = positions_of(config)
     if limit is not None and tokens > limit:
+        name = next(name for name in POSITIONS if getattr(config.get_text_config(), name, None))
         raise ValueError(
-            f"{what}: {tokens} tokens do not fit the {limit} positions ({' or '.join(POSITIONS)}) of "
+            f"{what}: {tokens} tokens do not fit the {limit} positions ({name}) of "
             f"{config.name_or_path or config.model_type}; shorten the text or the number of new tokens"
         )
 

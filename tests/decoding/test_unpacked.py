@@ -105,5 +105,5 @@ def test_every_row_is_one_text_as_the_model_reads_it_alone(unpacked, trees):
 def test_mpts_positions_have_an_end_and_blooms_have_none():
     assert positions_of(MptConfig(max_seq_len=64)) == 64
     assert positions_of(BloomConfig()) is None
-    with pytest.raises(ValueError, match="a prompt: 65 tokens do not fit the 64 positions of mpt"):
+    with pytest.raises(ValueError, match=r"a prompt: 65 tokens do not fit the 64 positions \(max_seq_len\) of mpt"):
         check_context(MptConfig(max_seq_len=64), 65, "a prompt")
