@@ -6,12 +6,12 @@ from abc import abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from raw2s.models.load import model_source
 from raw2s.pipeline.data_stages import Examples
 from raw2s.pipeline.stage import Metrics, Stage, Work
-from raw2s.tasks import Example, Task
+from raw2s.tasks import Task
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,7 +51,7 @@ class AsItIs(Model):
     def run(self, work: Work) -> Metrics:
         examples = self.split.read(work.folder(self.split), "teacher")
         chosen = random.Random(self.seed).sample(examples, self.shots)
-        before = "".join(f"{self._instructed(example['prompt'])}{_answer(example)}\n\n" for example in chosen)
+        before = "".join(f"{self._instructed(example['prompt'])}{example['target']}\n\n" for example in chosen)
         (work.out / self._FILE).write_text(json.dumps({"before": before}) + "\n", encoding="utf-8")
         return {"shots": len(chosen)}
 
@@ -68,7 +68,3 @@ class AsItIs(Model):
 
     def _instructed(self, prompt: str) -> str:
         return self.instruction.replace("{classes}", ", ".join(self.task.classes)).replace("{prompt}", prompt)
-
-
-def _answer(example: Example) -> Any:
-    return example["target"]

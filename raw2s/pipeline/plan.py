@@ -66,6 +66,16 @@ class _Planner:
     def testset(self) -> Examples:
         return Examples(name="testset", drawn=Drawn({"test": self.task.held_out("test")}))
 
+    @cached_property
+    def fingerprints(self) -> dict[str, str]:
+        return {}
+
+    def fingerprint(self, model: str) -> str:
+        """Of a model's files, which are read once a plan: the student's stand behind the ceiling and every method."""
+        if model not in self.fingerprints:
+            self.fingerprints[model] = model_fingerprint(model)
+        return self.fingerprints[model]
+
     @property
     def tolerance(self) -> Tolerance:
         return part(self.config.labeling, Tolerance)
@@ -102,7 +112,7 @@ class _Planner:
             training=training,
             seed=self.seed,
             pretrained=pretrained,
-            fingerprint=model_fingerprint(pretrained),
+            fingerprint=self.fingerprint(pretrained),
         )
 
     def teacher_model(self, teacher: ModelSection) -> Model:
@@ -115,7 +125,7 @@ class _Planner:
             task=self.task,
             split=self.split,
             pretrained=teacher.model,
-            fingerprint=model_fingerprint(teacher.model),
+            fingerprint=self.fingerprint(teacher.model),
             instruction=teacher.instruction,
             shots=teacher.shots,
             seed=self.seed,
@@ -207,7 +217,7 @@ class _Planner:
             training=self.config.student_training,
             seed=self.seed,
             pretrained=self.config.student.model,
-            fingerprint=model_fingerprint(self.config.student.model),
+            fingerprint=self.fingerprint(self.config.student.model),
         )
 
     def preference(self, index: int, student: TrainStudent) -> TrainPreference:
