@@ -9,6 +9,7 @@ import yaml
 from tiny_runs import ROOT, tiny_run
 
 from raw2s.config import parse_config
+from raw2s.pipeline.rules import trainings_of
 
 README = (ROOT / "README.md").read_text()
 LABELING = (ROOT / "docs" / "labeling.md").read_text()
@@ -35,7 +36,9 @@ EXAMPLES = [block for page in PAGES for block in re.findall(r"```yaml\n(.*?)```"
 
 @pytest.mark.parametrize("example", EXAMPLES, ids=lambda text: text.partition("\n")[0])
 def test_every_yaml_example_is_a_config_of_today(example):
-    parse_config({**tiny_run(ROOT), **yaml.safe_load(example)})
+    config = parse_config({**tiny_run(ROOT), **yaml.safe_load(example)})
+    for _, model, use, training in trainings_of(config):
+        assert not model.num_gpus or training.gpus_per_worker, f"{use} runs without the GPU that {model.model} labels on"
 
 
 SCIQ = json.loads((ROOT / "benchmarks" / "results" / "sciq.json").read_text())

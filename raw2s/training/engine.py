@@ -72,13 +72,14 @@ def deepspeed_config(training: TrainingConfig, workers: int) -> dict[str, Any]:
         zero["offload_optimizer"] = {"device": "cpu"}
     if training.offload == "all":
         zero["offload_param"] = {"device": "cpu"}
+    half, states = training.precision == "bf16", training.optimizer_states == "bf16"
     return _merged(
         {
             "train_micro_batch_size_per_gpu": training.micro_batch_size,
             "gradient_accumulation_steps": training.batch_size // (workers * training.micro_batch_size),
             # Infinity clips nothing, but the norm is still taken: it is logged, and tells of a step that went wrong.
             "gradient_clipping": training.max_grad_norm or float("inf"),
-            "bf16": {"enabled": training.precision == "bf16"},
+            "bf16": {"enabled": half, "bf16_master_weights_and_grads": states, "bf16_optimizer_states": states},
             "zero_optimization": zero,
             "zero_force_ds_cpu_optimizer": False,
             "zero_allow_untested_optimizer": True,
