@@ -101,3 +101,14 @@ def test_the_table_of_trainers_is_the_benchmarks(case):
             row += f" {against['times_faster']:.2f} | {against['memory']:.2f} |"
             assert against.get("curve_apart", 0.0) < 1e-5
         assert row in page
+
+
+def test_the_table_of_loads_is_the_benchmarks():
+    page = (ROOT / "docs" / "training.md").read_text()
+    measured = json.loads((ROOT / "benchmarks" / "results" / "loading.json").read_text())
+    assert f"{measured['mib']['fp32']} MiB in fp32" in page
+    by_workers = measured["copies"].values()
+    for way in measured["copies"]["2"]:
+        cells = [f"{own[way]['held']:.2f} ({own[way]['all']:.2f})" for own in by_workers]
+        assert f"| {way} | {' | '.join(cells)} |" in page
+    assert all(own[way]["held"] < 1.3 for own in by_workers for way in own if "zero_stage 3" in way)
