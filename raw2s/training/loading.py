@@ -14,6 +14,7 @@ import torch
 import torch.distributed as dist
 from torch import nn
 from transformers import PreTrainedModel
+from transformers.conversion_mapping import get_model_conversion_mapping
 from transformers.integrations.deepspeed import HfDeepSpeedConfig, unset_hf_deepspeed_config
 
 from raw2s.config import LoraConfig, TrainingConfig
@@ -35,6 +36,9 @@ def load_trainable(job: Job, workers: int) -> PreTrainedModel:
     with _partitioned(training, workers):
         device = None if training.zero_stage == 3 else _device()
         model, missing = load_weights(job.model, job.form, job.classes, dtype=dtype, device=device)
+        if training.zero_stage == 3:
+            # It also notes how names of old checkpoints are read, and would write those names.
+            model._weight_conversions = get_model_conversion_mapping(model, add_legacy=False)
     require_plain_head(model.config)
     packable(model)  # raises for a recurrent one
     torch.manual_seed(job.seed)

@@ -1,6 +1,7 @@
 """Trained weights as Hugging Face has them on disk, gathered and written a shard at a time: no process holds the model whole."""
 
 import json
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
@@ -12,7 +13,7 @@ from huggingface_hub import split_torch_state_dict_into_shards
 from safetensors.torch import save_file
 from torch import nn
 from transformers import PreTrainedModel
-from transformers.core_model_loading import revert_weight_conversion
+from transformers.core_model_loading import WeightRenaming, revert_weight_conversion
 
 SHARD_BYTES = 2 * 10**9
 """Of a file at most, unless one weight is larger: what rank 0 holds in host memory to write it."""
@@ -64,13 +65,14 @@ def write_weights(
     """The weights as `<name>.safetensors`, or as shards and their index. Rank 0 writes; all ranks must call."""
     model = engine.module.model
     partitioned = engine.zero_optimization_stage() == 3
-    # Where transformers reads a checkpoint's weights as others (fused experts), it needs them all to turn them back.
-    limit = sum(w.like.nbytes for w in weights.values()) + 1 if getattr(model, "_weight_conversions", None) else SHARD_BYTES
+    # Where transformers makes several weights into one as it reads (experts), it needs them all to turn them back.
+    bound = all(isinstance(found, WeightRenaming) for found in getattr(model, "_weight_conversions", None) or [])
     split = split_torch_state_dict_into_shards(
         {key: weight.like for key, weight in weights.items()},
         filename_pattern=f"{name}{{suffix}}.safetensors",
-        max_shard_size=limit,
+        max_shard_size=SHARD_BYTES if bound else sys.maxsize,
     )
+    files: dict[str, str] = {}
     for file, keys in split.filename_to_tensors.items():
         shard = {}
         for key in keys:
@@ -79,9 +81,11 @@ def write_weights(
                 if rank == 0:
                     shard[key] = weight.read().to("cpu", copy=True).contiguous()
         if rank == 0:
-            save_file(revert_weight_conversion(model, shard), folder / file, metadata={"format": "pt"})
+            shard = revert_weight_conversion(model, shard)  # the checkpoint's own names
+            save_file(shard, folder / file, metadata={"format": "pt"})
+            files |= dict.fromkeys(shard, file)
     if rank == 0 and split.is_sharded:
-        index = {"metadata": split.metadata, "weight_map": split.tensor_to_filename}
+        index = {"metadata": split.metadata, "weight_map": files}
         (folder / f"{name}.safetensors.index.json").write_text(json.dumps(index, indent=2, sort_keys=True) + "\n")
 
 
