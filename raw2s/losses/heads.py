@@ -23,6 +23,7 @@ from raw2s.losses.edl_rows import MIN_CLASSES, EDLSettings
 from raw2s.losses.linear_rows import Plan
 from raw2s.losses.points import exp_of_shifted
 from raw2s.losses.row_passes import RowPass, cross_entropy_pass, edl_pass, in_triton
+from raw2s.losses.scaling import scaled
 
 TokenProb = Tensor | Callable[[Tensor], Tensor]
 """P(s), the teachers' probability of every target piece (N,); or a function that gives it from the student's largest
@@ -200,10 +201,7 @@ class _WeightedSum(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad_loss: Tensor, *_: Any) -> tuple[Tensor | None, ...]:
-        # In place where the graph ends here: a second copy of the weight's gradient would be the peak of a training step.
-        keep = torch._C._autograd._get_current_graph_task_keep_graph()
-        scaled = [g if g is None else g * grad_loss if keep else g.mul_(grad_loss) for g in ctx.saved_tensors]
-        return *scaled, None, None, None
+        return *scaled(ctx.saved_tensors, grad_loss), None, None, None
 
 
 class _LogProbs(torch.autograd.Function):
