@@ -66,7 +66,7 @@ def linear_cross_entropy(
     are one call: the mean of their P (`mix_targets`), and the sum of their weights as the row's.
     Where the logits of all rows fit one chunk, a function `token_prob` costs nothing; else it costs one more product with
     the weight. `half_precision_weight_grad`: for half-precision operands on CUDA, small chunks of rows and the weight's
-    gradient summed over them in the operands' type: less memory, and one more rounding a chunk (1,024 rows).
+    gradient summed over them in the operands' type: less memory, and one more rounding a chunk (1,408 rows).
     Raises ValueError for shapes that do not fit together.
     """
     hidden_NH, weight_VH = _operands(hidden_NH, weight_VH, bias_V, token_N, token_prob, row_weight_N)

@@ -23,7 +23,7 @@ from raw2s.losses.cuda import launch
 from raw2s.losses.cuda import scaling as scaling_in_triton
 from raw2s.losses.cuda.cross_entropy_rows import cross_entropy_rows as cross_entropy_in_triton
 from raw2s.losses.cuda.edl_rows import edl_rows as edl_in_triton
-from raw2s.losses.cuda.scaling import scale
+
 
 CUDA = torch.cuda.is_available()
 DEVICE = "cuda" if CUDA else "cpu"
@@ -183,10 +183,10 @@ def test_scale(programs: int, monkeypatch: pytest.MonkeyPatch) -> None:
     x = torch.randn(7, 41, generator=torch.Generator().manual_seed(0)).to(DEVICE, HALF)
     x[0, 0] = math.nan
     before = x.clone()
-    assert scale(x, torch.tensor(1.0, device=DEVICE)) is x
+    assert scaling_in_triton.scale(x, torch.tensor(1.0, device=DEVICE)) is x
     torch.testing.assert_close(x, before, rtol=0, atol=0, equal_nan=True)
     torch.testing.assert_close(
-        scale(x, torch.tensor(1.003, device=DEVICE)), (before.float() * 1.003).to(HALF), rtol=0, atol=0, equal_nan=True
+        scaling_in_triton.scale(x, torch.tensor(1.003, device=DEVICE)), (before.float() * 1.003).to(HALF), rtol=0, atol=0, equal_nan=True
     )  # fmt: skip
 
 
