@@ -24,7 +24,6 @@ from raw2s.losses.cuda import scaling as scaling_in_triton
 from raw2s.losses.cuda.cross_entropy_rows import cross_entropy_rows as cross_entropy_in_triton
 from raw2s.losses.cuda.edl_rows import edl_rows as edl_in_triton
 
-
 CUDA = torch.cuda.is_available()
 DEVICE = "cuda" if CUDA else "cpu"
 ERROR = 2e-5 if CUDA else 3e-6
