@@ -1,4 +1,4 @@
-"""One optimizer step of every training in the configs of the paper's setup, on two CPU ranks in the configs' own bf16 and ZeRO stages.
+"""One optimizer step of the trainings in the paper's configs, on two CPU ranks in the configs' own bf16 and ZeRO stages.
 
 The models are tiny and random, of the five real architectures with the real tokenizers; what teachers and student would have
 answered is made up. Both configs share one start of processes.
@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pyarrow as pa
 import pytest
+import torch
 from plain_workers import Case, train_without_ray
 from transformers import (
     AutoModelForCausalLM,
@@ -43,7 +44,9 @@ FAMILIES = {
         GPT2Config(vocab_size=50257, n_embd=16, n_layer=2, n_head=2), "gpt2", {"eos_token": "<|endoftext|>"},
     ),
     "facebook/opt-1.3b": (
-        OPTConfig(vocab_size=50272, ffn_dim=32, word_embed_proj_dim=16, **LAYERS), "opt", {"eos_token": "</s>", "pad_token": "<pad>"},
+        OPTConfig(vocab_size=50272, ffn_dim=32, word_embed_proj_dim=16, **LAYERS),
+        "opt",
+        {"eos_token": "</s>", "pad_token": "<pad>"},
     ),
     "EleutherAI/pythia-1.4b": (
         GPTNeoXConfig(vocab_size=50304, intermediate_size=32, **LAYERS), "pythia_neox20b", {"eos_token": "<|endoftext|>"},
@@ -65,7 +68,7 @@ SAID = {
 pytestmark = [
     pytest.mark.slow,
     pytest.mark.timeout(300),
-    pytest.mark.skipif(not (SHARED / "tokenizers").is_dir(), reason="the shared data folder is not here"),
+    pytest.mark.skipif(not SHARED.is_dir(), reason="the shared data folder is not here"),
 ]
 
 
@@ -91,6 +94,7 @@ def cross_score(asked, candidates, **_):
 
 def tiny_models(folder: Path) -> dict[str, str]:
     """The folder that stands for each hub id."""
+    torch.manual_seed(0)
     for hub_id, (config, tokenizer, tokens) in FAMILIES.items():
         file = SHARED / "tokenizers" / tokenizer / "tokenizer.json"
         PreTrainedTokenizerFast(tokenizer_file=str(file), **tokens).save_pretrained(folder / hub_id)
@@ -103,8 +107,8 @@ def here(tree: dict, models: dict[str, str], sizes: dict) -> RunConfig:
     tree["task"] |= sizes
     for model in (*tree["teachers"], tree["student"]):
         model |= {"model": models[model["model"]], "num_gpus": 0}
-    trainings = [tree["teacher_training"], tree["student_training"]]
-    for training in trainings + [tree["preference"]["training"]] if "preference" in tree else trainings:
+    preference = [tree["preference"]["training"]] if "preference" in tree else []
+    for training in (tree["teacher_training"], tree["student_training"], *preference):
         training |= {"workers": 2, "gpus_per_worker": 0, "epochs": 1, "checkpoint_every": None}
     config = parse_config(tree)
     methods = {method.loss.name: method for method in config.methods}
@@ -167,12 +171,12 @@ def test_every_training_of_both_configs_takes_its_step(cases):
 
 
 def test_losses_start_where_random_weights_leave_them(cases):
-    """Their logits are about 0: every piece and every class is as likely as another, and a Dirichlet's mean is uniform too."""
+    """Their logits are about 0: all pieces, or classes, are alike, a Dirichlet's mean too; its regulariser's weight starts at 0."""
     for name, case in cases.items():
-        if "cdpo" in name or "bayesian" in name:
+        if case.job.rows == "pair":
             continue
         size = 2 if case.job.form == "classes" else AutoModelForCausalLM.from_pretrained(case.job.model).config.vocab_size
-        assert case.curve()[0] == pytest.approx(math.log(size), rel=0.02), name
+        assert case.curve()[0] == pytest.approx(math.log(size), rel=0.05), name
 
 
 def test_preference_starts_at_log_2_in_bf16(cases):
