@@ -1,4 +1,4 @@
-"""The paper's setup as configs, offline: they plan, fit the models' sizes and the stated GPUs, and are what docs/paper.md says."""
+"""The paper's setup as configs, offline: they plan, fit models and stated GPUs, and are what docs/paper.md says."""
 
 import json
 import re

@@ -171,7 +171,7 @@ def test_every_training_of_both_configs_takes_its_step(cases):
 
 
 def test_losses_start_where_random_weights_leave_them(cases):
-    """Their logits are about 0: all pieces, or classes, are alike, a Dirichlet's mean too; its regulariser's weight starts at 0."""
+    """Logits are about 0, so all pieces, or classes, are alike, by a Dirichlet too, whose regulariser's weight starts at 0."""
     for name, case in cases.items():
         if case.job.rows == "pair":
             continue
