@@ -32,7 +32,8 @@ class Layout:
     """Of each of Adam's two moments."""
     offload: Literal["none", "optimizer", "all"] = "none"
     on_gpu: bool = True
-    """A bucket's memory is there whether it is full or not; on a CPU only what was written to."""
+    """A bucket is there whether it is full or not, and a gradient's memory is free once it is copied. On a CPU only what was
+    written to is there, and glibc keeps what is freed in blocks of less than 32 MiB."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,7 +45,7 @@ class States:
     """At the end of a backward pass."""
     optimizer: float
     buckets: float = 0.0
-    """From the first gradient to the end of the backward pass."""
+    """What the gradients are gathered in, until the end of the backward pass."""
     at_step: float = 0.0
     """What the optimizer's step takes more, when the buckets are gone."""
     host: float = 0.0
@@ -82,8 +83,8 @@ def states(size: ModelSize, layout: Layout) -> States:
             weights=weight * size.parameters,
             gradients=weight * (trained if layout.stage == 1 else part),
             optimizer=(master + moments) * part,
-            buckets=weight * (BUCKET if layout.on_gpu else min(part, BUCKET)),
-            at_step=(weight + cast) * part,
+            buckets=weight * (BUCKET if layout.on_gpu else min(trained, BUCKET) + part),
+            at_step=(weight + cast + (0 if layout.on_gpu else weight)) * part,
         )
     return found if layout.offload == "none" else _offloaded(found, layout, size, part)
 

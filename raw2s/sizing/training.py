@@ -1,6 +1,6 @@
 """The peak of a training step: the largest of the moments at which memory can be at its highest."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from raw2s.losses.linear_rows import CPU_CHUNK_BYTES, chunk_rows, gpu_chunk_bytes
 from raw2s.sizing.activations import LayerMemory
@@ -66,7 +66,8 @@ def step_peak(size: ModelSize, step: Step) -> Peak:
 
     The head's turn: all activations stand, and of the gradients the embedding's, or with several micro-batches all. The backward
     pass of the last layer, and of the first: between them gradients come as activations go, both linear in the layers, so no moment
-    is higher than both ends. The optimizer's step: no activations.
+    is higher than both ends. The optimizer's step: no activations. On a CPU the parts' peaks add up: glibc keeps the memory of gradients
+    and activations (blocks of less than 32 MiB), and the buffers, which are larger, come from the system beside it.
     """
     kept, cells = states(size, step.layout), step.micro_batch.cells
     embedding = _embedding_gradient(size, step, size.head_rows)
@@ -76,13 +77,15 @@ def step_peak(size: ModelSize, step: Step) -> Peak:
     again = cells * step.layer.saved
     last = saved + cells * step.layer.working + (again if step.checkpointed == 1 else 0)
     first = again + cells * step.layer.working + _embedding_gradient(size, step, size.looked_up_rows)
-    moments = [
+    passes = [
         _peak(kept, gradients=held, activations=saved, head=_head(size, step), buffers=buckets),
         _peak(kept, gradients=held, activations=last, buffers=buckets),
         _peak(kept, gradients=kept.gradients, activations=first, buffers=kept.buckets),
-        _peak(kept, gradients=kept.gradients, buffers=kept.at_step),
     ]
-    return max(moments, key=lambda peak: peak.total)
+    if not step.layout.on_gpu:
+        highest = max(passes, key=lambda peak: peak.total - peak.buffers)
+        return replace(highest, buffers=max(kept.buckets, kept.at_step))
+    return max(*passes, _peak(kept, gradients=kept.gradients, buffers=kept.at_step), key=lambda peak: peak.total)
 
 
 def _peak(kept: States, *, gradients: float, activations: float = 0.0, head: float = 0.0, buffers: float = 0.0) -> Peak:
