@@ -69,7 +69,7 @@ def forget_peak() -> float:
 
 def text_rows(count: int) -> list[dict[str, Any]]:
     """Prompts of random words with a target each."""
-    draw, words = random.Random(SEED), "play the next song from my list in an hour please".split()
+    draw, words = random.Random(SEED), ["play", "the", "next", "song", "from", "my", "list", "in", "an", "hour", "please"]
 
     def text(length: int) -> str:
         return " ".join(draw.choice(words) for _ in range(length))

@@ -20,6 +20,8 @@ from raw2s.sizing.states import Layout as StateLayout
 from raw2s.sizing.states import states
 from raw2s.sizing.training import MicroBatch, Step, step_peak
 
+SCORES_WITH_DROPOUT = 3
+"""The softmax, dropout's noise and their product: torch has no fused attention with dropout for a CPU."""
 SAVED_BYTES = {"fp32": 4, "bf16": 2}
 
 
@@ -66,7 +68,7 @@ def state_layout(training: TrainingConfig) -> StateLayout:
 
 def planned_step(model: PreTrainedModel, training: TrainingConfig, largest: MicroBatch, card_bytes: float) -> Step:
     """A worker's step under a training section; `card_bytes` of the GPU where there is one."""
-    dense = not _over_blocks(model, training)
+    dense, on_gpu = not _over_blocks(model, training), training.gpus_per_worker > 0
     return Step(
         layout=state_layout(training),
         layer=sized_layer(model, training.compiles_layers, dense),
@@ -74,7 +76,8 @@ def planned_step(model: PreTrainedModel, training: TrainingConfig, largest: Micr
         micro_batches=training.batch_size // (training.workers * training.micro_batch_size),
         checkpointed=training.activation_checkpointing,
         dense_mask=dense and packable(model),
-        card_bytes=card_bytes if training.gpus_per_worker else None,
+        kept_scores=SCORES_WITH_DROPOUT if drops_attention(model.config.get_text_config()) and not on_gpu else 0,
+        card_bytes=card_bytes if on_gpu else None,
     )
 
 

@@ -58,9 +58,9 @@ def _work(sizes: Sequence[StageSize], device: Device) -> Table:
         disk = (_gib(size.disk), _gib(size.disk_while))
         work.add_row(size.stage, _short(size.parameters), _short(size.tokens), f"{size.flops:.1e}", hours, *disk)
     work.add_section()
-    hours = sum(size.gpu_hours(device) for size in sizes)
+    all_hours = sum(size.gpu_hours(device) for size in sizes)
     tokens, flops, disk_bytes = (sum(getattr(size, name) for size in sizes) for name in ("tokens", "flops", "disk"))
-    work.add_row("all", "", _short(tokens), f"{flops:.1e}", f"{hours:,.2f}" if hours else "", _gib(disk_bytes), "")
+    work.add_row("all", "", _short(tokens), f"{flops:.1e}", f"{all_hours:,.2f}" if all_hours else "", _gib(disk_bytes), "")
     return work
 
 

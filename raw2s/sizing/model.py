@@ -26,6 +26,7 @@ class ModelSize:
     head_rows: int
     """Entries of the vocabulary, or classes."""
     layers: int
+    heads: int
     hidden: int
     key_value: int
     """Numbers that a token leaves in a layer's cache, keys and values together."""
@@ -68,6 +69,7 @@ def model_size(model: PreTrainedModel, *, lora_rank: int | None = None, lora_mod
         head=own_head,
         head_rows=len(head.get_parameter("weight")),
         layers=config.num_hidden_layers,
+        heads=heads,
         hidden=config.hidden_size,
         key_value=2 * shared * size,
         looked_up_rows=len(model.get_input_embeddings().get_parameter("weight")),

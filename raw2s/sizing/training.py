@@ -38,6 +38,8 @@ class Step:
     checkpointed: float = 0.0
     """Share of the layers that are computed again."""
     dense_mask: bool = True
+    kept_scores: int = 0
+    """Numbers that attention keeps of a query, a key and a head: none by a fused kernel."""
     card_bytes: float | None = None
     """The GPU's memory, by which the head's chunks are sized; None on a CPU."""
 
@@ -113,8 +115,9 @@ def _activations(size: ModelSize, step: Step) -> float:
     batch, hidden = step.micro_batch, step.layer.hidden
     again = round(step.checkpointed * size.layers)
     a_token = again * hidden + (size.layers - again) * step.layer.saved + 3 * hidden
-    mask = step.layout.weight_bytes * batch.rows * batch.width**2 if step.dense_mask else 0
-    return batch.cells * a_token + mask
+    pairs = step.layout.weight_bytes * batch.rows * batch.width**2
+    scores = (size.layers - again) * size.heads * step.kept_scores * pairs
+    return batch.cells * a_token + scores + (pairs if step.dense_mask else 0)
 
 
 def _head(size: ModelSize, step: Step) -> float:
