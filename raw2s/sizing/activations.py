@@ -60,7 +60,7 @@ def layer_memory(model: PreTrainedModel, *, compiled: bool = False, repeated_hea
     return LayerMemory(saved=saved / _TOKENS, working=working / _TOKENS, hidden=hidden)
 
 
-def _counted(model: PreTrainedModel, layer: Any, count: Callable[..., int], *, train: bool) -> int:
+def _counted(model: PreTrainedModel, layer: Any, count: Callable[..., tuple[Any, int]], *, train: bool) -> int:
     """What `count(found, *args, **options)` finds when the layer's turn comes in one row through the decoder."""
     found: list[int] = []
 
