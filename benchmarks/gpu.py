@@ -1,6 +1,6 @@
-"""Everything measured on a GPU, in at most six minutes: the heads, a training step, beams and labeling.
+"""Everything measured on a GPU, in at most six minutes: the heads, a training step, beams, labeling, planned peaks.
 
-    python benchmarks/gpu.py [heads step beams ...] [--tiny] [--out FILE] [--seconds 360]
+    python benchmarks/gpu.py [heads step beams plan ...] [--tiny] [--out FILE] [--seconds 360]
     python benchmarks/gpu.py pipeline        # the main job under Ray, where Ray, DeepSpeed and MLflow are installed too
 
 torch 2.11, transformers 5.17 and triton are enough for all parts but `pipeline`. Every figure is printed and written as it is
@@ -54,13 +54,19 @@ def beams(file: Path, tiny: bool) -> dict[str, Any]:
     return gpu_beams.run(file, tiny=tiny)
 
 
+def plan(file: Path, tiny: bool) -> dict[str, Any]:
+    import gpu_plan  # noqa: PLC0415
+
+    return gpu_plan.run(file, tiny=tiny)
+
+
 def pipeline(file: Path, tiny: bool) -> dict[str, Any]:
     import gpu_pipeline  # noqa: PLC0415
 
     return gpu_pipeline.run(file, tiny=tiny)
 
 
-PARTS: dict[str, Part] = {"heads": heads, "step": step, "beams": beams}
+PARTS: dict[str, Part] = {"heads": heads, "step": step, "beams": beams, "plan": plan}
 MORE_PARTS: dict[str, Part] = {"head_ways": head_ways, "pipeline": pipeline}
 """Run when named only."""
 

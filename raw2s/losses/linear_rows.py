@@ -64,9 +64,7 @@ def chunks_of_logits(
     """(which rows, their logits), fp32 at least, in chunks of like size within a budget. Each overwrites the one before."""
     rows, vocabulary = len(hidden_NH), len(weight_VH)
     dtype = product_dtype(hidden_NH)
-    most = max(_MIN_CHUNK_ROWS, _chunk_bytes(hidden_NH.device) // (vocabulary * dtype.itemsize))
-    most = min(most, _COMPACT_ROWS) if compact else most
-    size = math.ceil(rows / max(1, math.ceil(rows / most)))
+    size = chunk_rows(rows, vocabulary * dtype.itemsize, _chunk_bytes(hidden_NH.device), compact=compact)
     memory = _logits_memory(hidden_NH, size, vocabulary)
     for start in range(0, rows, size) if rows else [0]:
         chunk = slice(start, min(start + size, rows))
@@ -74,11 +72,24 @@ def chunks_of_logits(
         yield chunk, logits_CV if bias_V is None else logits_CV.add_(bias_V)
 
 
+def chunk_rows(rows: int, row_bytes: int, budget: int, *, compact: bool = False) -> int:
+    """How many of the rows, whose logits take `row_bytes` each, make a chunk within a budget of bytes."""
+    most = max(_MIN_CHUNK_ROWS, budget // row_bytes)
+    most = min(most, _COMPACT_ROWS) if compact else most
+    return math.ceil(rows / max(1, math.ceil(rows / most)))
+
+
+def gpu_chunk_bytes(memory: int) -> int:
+    """The budget of a chunk on a GPU with so many bytes of memory."""
+    return max(_CHUNK_BYTES_ON_ACCELERATORS, int(_CHUNK_SHARE_OF_A_GPU * memory))
+
+
+CPU_CHUNK_BYTES = _CHUNK_BYTES["cpu"]
+
+
 def _chunk_bytes(device: torch.device) -> int:
     if device.type == "cuda":
-        return max(
-            _CHUNK_BYTES_ON_ACCELERATORS, int(_CHUNK_SHARE_OF_A_GPU * torch.cuda.get_device_properties(device).total_memory)
-        )
+        return gpu_chunk_bytes(torch.cuda.get_device_properties(device).total_memory)
     return _CHUNK_BYTES.get(device.type, _CHUNK_BYTES_ON_ACCELERATORS)
 
 
