@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from transformers import GPT2Config, MistralConfig
+from transformers import GPT2Config, LlamaConfig, MistralConfig
 
 from raw2s.cli import guarded, main
 from raw2s.config import RunConfig, describe_keys, load_config, parse_config, read_yaml
@@ -170,6 +170,16 @@ MISTAKES = {
         {"student_training": {"batch_size": 12, "workers": 2, "micro_batch_size": 4}},
         "student_training: batch_size 12",
         "make it a multiple of 8",
+    ),
+    "bf16 states beside fp32 weights": (
+        {"student_training": {"optimizer_states": "bf16"}},
+        "student_training: optimizer_states: bf16 goes with precision: bf16",
+        "set those, or optimizer_states: fp32",
+    ),
+    "bf16 states in host memory": (
+        {"student_training": {"optimizer_states": "bf16", "precision": "bf16", "offload": "optimizer"}},
+        "student_training: optimizer_states: bf16 goes with precision: bf16",
+        "offload: none",
     ),
     "offload without the stage it needs": (
         {"student_training": {"zero_stage": 1, "offload": "all"}},
@@ -500,6 +510,20 @@ PREFLIGHT = {
         "labeling.beams:",
         "more than the 1000 pieces of tiny-gpt2; lower it",
     ),
+    "a GPU for a teacher's actors and none for its training": (
+        {"teachers": [TREE["teachers"][0] | {"num_gpus": 0.5}]},
+        "teacher_training.gpus_per_worker: teachers.0.num_gpus is for labeling and testing",
+        "set teacher_training.gpus_per_worker: 1, or teachers.0.num_gpus: 0",
+    ),
+    "a GPU for the student's actors and none for its last training": (
+        {
+            "student": {"model": "tiny-gpt-neox", "num_gpus": 1},
+            "student_training": {"gpus_per_worker": 1},
+            "methods": [{"cdpo": True}],
+        },
+        "preference.training.gpus_per_worker: student.num_gpus",
+        "set preference.training.gpus_per_worker: 1",
+    ),
     "more beams at test time": ({"evaluation": {"beams": 5000}}, "evaluation.beams:", "lower it"),
     "more of the student's own beams": (
         {"preference": {"beams": 1501}, "methods": [{"cdpo": True}]},
@@ -534,6 +558,26 @@ def test_preflight_names_the_key_and_what_to_do(sections, key, advice):
     message = refusal(check, make(**sections))
     assert message.startswith(key)
     assert advice in message
+
+
+def test_a_large_model_is_not_trained_in_fp32_without_a_gpu_for_want_of_a_key(tmp_path):
+    LlamaConfig(num_hidden_layers=5, tie_word_embeddings=True).save_pretrained(tmp_path)  # 1.14 billion
+    large = {"student": {"model": str(tmp_path)}}
+    message = refusal(check, make(**large))
+    assert message.startswith(f"student_training.gpus_per_worker: {tmp_path} has 1.1 billion parameters")
+    assert "set student_training.gpus_per_worker: 1 and student_training.precision: bf16" in message
+    for fits in ({"gpus_per_worker": 1}, {"precision": "bf16"}):
+        check(make(student_training=fits, **large))
+    LlamaConfig(num_hidden_layers=4, tie_word_embeddings=True).save_pretrained(tmp_path)
+    check(make(**large))
+
+
+def test_a_model_on_gpus_is_trained_on_them_or_not_at_all():
+    on_gpu = {"name": "gpt2", "model": "tiny-gpt2", "num_gpus": 1}
+    check(make(teachers=[on_gpu], teacher_training={"gpus_per_worker": 1}))
+    check(make(teachers=[on_gpu | AS_IT_IS]))
+    student = {"model": "tiny-gpt-neox", "num_gpus": 1}
+    check(make(student=student, student_training={"gpus_per_worker": 1}))  # nobody follows with preference
 
 
 def test_preflight_reads_the_label_files(tmp_path, monkeypatch):

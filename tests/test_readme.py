@@ -9,6 +9,7 @@ import yaml
 from tiny_runs import ROOT, tiny_run
 
 from raw2s.config import parse_config
+from raw2s.pipeline.rules import trainings_of
 
 README = (ROOT / "README.md").read_text()
 LABELING = (ROOT / "docs" / "labeling.md").read_text()
@@ -35,7 +36,9 @@ EXAMPLES = [block for page in PAGES for block in re.findall(r"```yaml\n(.*?)```"
 
 @pytest.mark.parametrize("example", EXAMPLES, ids=lambda text: text.partition("\n")[0])
 def test_every_yaml_example_is_a_config_of_today(example):
-    parse_config({**tiny_run(ROOT), **yaml.safe_load(example)})
+    config = parse_config({**tiny_run(ROOT), **yaml.safe_load(example)})
+    for _, model, use, training in trainings_of(config):
+        assert not model.num_gpus or training.gpus_per_worker, f"{use} runs without the GPU that {model.model} labels on"
 
 
 SCIQ = json.loads((ROOT / "benchmarks" / "results" / "sciq.json").read_text())
@@ -98,3 +101,14 @@ def test_the_table_of_trainers_is_the_benchmarks(case):
             row += f" {against['times_faster']:.2f} | {against['memory']:.2f} |"
             assert against.get("curve_apart", 0.0) < 1e-5
         assert row in page
+
+
+def test_the_table_of_loads_is_the_benchmarks():
+    page = (ROOT / "docs" / "training.md").read_text()
+    measured = json.loads((ROOT / "benchmarks" / "results" / "loading.json").read_text())
+    assert f"{measured['mib']['fp32']} MiB in fp32" in page
+    by_workers = measured["copies"].values()
+    for way in measured["copies"]["2"]:
+        cells = [f"{own[way]['held']:.2f} ({own[way]['all']:.2f})" for own in by_workers]
+        assert f"| {way} | {' | '.join(cells)} |" in page
+    assert all(own[way]["held"] < 1.3 for own in by_workers for way in own if "zero_stage 3" in way)

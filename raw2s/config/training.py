@@ -11,7 +11,7 @@ TYPED_DEEPSPEED = {
     "train_micro_batch_size_per_gpu": "micro_batch_size",
     "gradient_accumulation_steps": "batch_size, workers and micro_batch_size",
     "gradient_clipping": "max_grad_norm",
-    "bf16": "precision",
+    "bf16": "precision and optimizer_states",
     "fp16": "precision",
     "optimizer": "optimizer, learning_rate and weight_decay",
     "scheduler": "schedule and warmup_fraction",
@@ -80,7 +80,9 @@ class TrainingConfig(Workers):
     deepspeed: dict[str, Any] = {}
     """More of DeepSpeed's own settings, such as {zero_optimization: {reduce_bucket_size: 5.0e+8}}; none that has a key here."""
     precision: Literal["fp32", "bf16"] = "fp32"
-    """Number format of the forward and backward pass; the master weights stay fp32."""
+    """Number format of the forward and backward pass; bf16 keeps fp32 master weights beside it, see optimizer_states."""
+    optimizer_states: Literal["fp32", "bf16"] = "fp32"
+    """Master weights and moments; bf16: 10 bytes a parameter for 16-20, but a step under 1/256 of its weight is lost."""
     keep: Literal["best", "last"] = "last"
     """Which epoch's weights are kept: the lowest validation loss (ground truth), or the last."""
 
@@ -106,6 +108,11 @@ class TrainingConfig(Workers):
         if self.compile == "layers" and self.zero_stage == 3:
             raise ValueError(
                 "compile: layers does not go with zero_stage 3, which takes weights apart; lower it, or compile: auto"
+            )
+        if self.optimizer_states == "bf16" and (self.precision != "bf16" or self.zero_stage == 0 or self.offload != "none"):
+            raise ValueError(
+                "optimizer_states: bf16 goes with precision: bf16, zero_stage 1 or more and offload: none; set those, or "
+                "optimizer_states: fp32"
             )
         for path, key in TYPED_DEEPSPEED.items():
             found: Any = self.deepspeed

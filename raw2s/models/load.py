@@ -55,6 +55,12 @@ def load_model_config(name: str) -> PretrainedConfig:
     return AutoConfig.from_pretrained(model_source(name), trust_remote_code=False)
 
 
+def count_parameters(name: str) -> int:
+    """Of the whole language model, tied ones once. It is made on the meta device: no weight is read."""
+    with torch.device("meta"):
+        return int(AutoModelForCausalLM.from_config(load_model_config(name), trust_remote_code=False).num_parameters())
+
+
 def load_tokenizer(name: str) -> PreTrainedTokenizerBase:
     return AutoTokenizer.from_pretrained(model_source(name), use_fast=True, trust_remote_code=False)
 
@@ -69,16 +75,27 @@ def load_model(name: str, form: FormName, classes: tuple[str, ...] = (), dtype: 
 
     A head that the checkpoint lacks is drawn from torch's global generator: seed it before. Raises ValueError for another form.
     """
-    options = {"dtype": dtype, "use_safetensors": True, "trust_remote_code": False}
+    model, _ = load_weights(name, form, classes, dtype=dtype)
+    return model
+
+
+def load_weights(
+    name: str, form: FormName, classes: tuple[str, ...], *, dtype: torch.dtype, device: torch.device | None = None
+) -> tuple[PreTrainedModel, set[str]]:
+    """`load_model`, straight onto a device, with the names of the weights that the checkpoint lacks; tied ones are none."""
+    where = {} if device is None else {"device_map": {"": device}}
+    options = {"dtype": dtype, "use_safetensors": True, "trust_remote_code": False, "output_loading_info": True, **where}
     if form == "text":
-        return AutoModelForCausalLM.from_pretrained(model_source(name), **options).eval()
-    if form != "classes":
+        model, found = AutoModelForCausalLM.from_pretrained(model_source(name), **options)
+    elif form == "classes":
+        labels = dict(enumerate(classes))
+        ids = {label: number for number, label in labels.items()}
+        model, found = AutoModelForSequenceClassification.from_pretrained(
+            model_source(name), num_labels=len(classes), id2label=labels, label2id=ids, **options
+        )
+    else:
         raise ValueError(f"form {form!r} is none of text and classes; give one of them")
-    labels = dict(enumerate(classes))
-    model = AutoModelForSequenceClassification.from_pretrained(
-        model_source(name), num_labels=len(classes), id2label=labels, label2id={v: k for k, v in labels.items()}, **options
-    )
-    return model.eval()
+    return model.eval(), set(found["missing_keys"])
 
 
 def fuse_gelu(model: PreTrainedModel) -> PreTrainedModel:
@@ -88,9 +105,3 @@ def fuse_gelu(model: PreTrainedModel) -> PreTrainedModel:
             if isinstance(child, NewGELUActivation):
                 setattr(module, name, torch.nn.GELU(approximate="tanh"))
     return model
-
-
-def save_model(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: Path, state: dict[str, torch.Tensor]) -> None:
-    """A plain Hugging Face folder with the weights in `state`; `from_pretrained` reads it with no raw2s installed."""
-    model.save_pretrained(folder, state_dict=state)
-    tokenizer.save_pretrained(folder)

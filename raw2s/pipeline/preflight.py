@@ -7,12 +7,14 @@ from raw2s.config import RunConfig
 from raw2s.decoding.tokens import positions_of
 from raw2s.errors import ConfigError
 from raw2s.methods import method_of
-from raw2s.models.load import load_model_config, load_tokenizer, model_source
+from raw2s.models.load import count_parameters, load_model_config, load_tokenizer, model_source
 from raw2s.models.tiny import builtin_refusal
-from raw2s.pipeline.rules import check_rules
+from raw2s.pipeline.rules import check_rules, trainings_of
 from raw2s.tasks import Halves, Task, draw_halves, task_of
 from raw2s.teachers import Asked, teacher_kind
 
+CPU_PARAMETERS = 10**9
+"""Of a model that may be trained in fp32 without a GPU; with a larger one, keys were left out."""
 CTRANSLATE2_MODELS = ("gpt2", "opt", "gpt_neox", "llama")
 
 
@@ -37,6 +39,7 @@ def check(config: RunConfig) -> None:
         if task.chat and load_tokenizer(model).chat_template is None:
             raise ConfigError(f"{key}: {model} has no chat template; name a model made for chat, or set task.chat: false")
     _check_packages(config)
+    _check_trainable(config)
     _check_sizes(config, next(iter(halves.values())))
     _check_given(config, task, halves)
 
@@ -52,6 +55,19 @@ def _check_packages(config: RunConfig) -> None:
     for i, method in enumerate(config.methods):
         if method_of(method).crowd is not None and find_spec("crowdkit") is None:
             raise ConfigError(f'methods.{i}.method: {method.method} needs crowd-kit; run pip install "raw2s[crowd]"')
+
+
+def _check_trainable(config: RunConfig) -> None:
+    """No large model is trained in fp32 on a CPU because keys were left out."""
+    for _, section, use, training in trainings_of(config):
+        if training.gpus_per_worker > 0 or training.precision == "bf16":
+            continue
+        parameters = count_parameters(section.model)
+        if parameters > CPU_PARAMETERS:
+            raise ConfigError(
+                f"{use}.gpus_per_worker: {section.model} has {parameters / 1e9:.1f} billion parameters and would be trained in fp32 "
+                f"without a GPU; set {use}.gpus_per_worker: 1 and {use}.precision: bf16"
+            )
 
 
 def _check_sizes(config: RunConfig, halves: Halves) -> None:

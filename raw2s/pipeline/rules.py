@@ -1,12 +1,14 @@
 """Which parts of a config go together, once its task is known: text or classes, and who can score or be fitted."""
 
+from collections.abc import Iterator
 from typing import Literal
 
-from raw2s.config import RunConfig
+from raw2s.config import RunConfig, StudentConfig, TrainingConfig
 from raw2s.errors import ConfigError
 from raw2s.methods import METHODS, MethodSection, loss_of, method_of
 from raw2s.methods.single import SingleSection
 from raw2s.tasks import Task
+from raw2s.teachers import ModelSection
 
 
 def check_rules(config: RunConfig, task: Task) -> None:
@@ -26,6 +28,24 @@ def check_rules(config: RunConfig, task: Task) -> None:
                 f"teachers: {teacher.name}'s instruction and shots go with fine_tune: false; set it, or remove them"
             )
     _check_devel(config, task)
+    for key, actors, use, training in trainings_of(config):
+        if actors.num_gpus > 0 and training.gpus_per_worker == 0:
+            raise ConfigError(
+                f"{use}.gpus_per_worker: {key}.num_gpus is for labeling and testing, and training would run without a GPU; set "
+                f"{use}.gpus_per_worker: 1, or {key}.num_gpus: 0"
+            )
+
+
+def trainings_of(config: RunConfig) -> Iterator[tuple[str, ModelSection | StudentConfig, str, TrainingConfig]]:
+    """Every model that is trained and how: its key, its section, the key of its training, and that."""
+    for index, teacher in enumerate(config.teachers):
+        if isinstance(teacher, ModelSection) and teacher.fine_tune:
+            yield f"teachers.{index}", teacher, "teacher_training", config.teacher_training
+    yield "student", config.student, "student_training", config.student_training
+    if config.ceiling_training is not None:
+        yield "student", config.student, "ceiling_training", config.ceiling_training
+    if any(method.cdpo for method in config.methods):
+        yield "student", config.student, "preference.training", config.preference.training
 
 
 def _check_method(key: str, config: RunConfig, task: Task, method: MethodSection, names: list[str]) -> None:

@@ -1,4 +1,4 @@
-"""The DeepSpeed engine of one model: what a `TrainingConfig` says, in DeepSpeed's words, and the whole weights out of it."""
+"""The DeepSpeed engine of one model: what a `TrainingConfig` says, in DeepSpeed's words."""
 
 from pathlib import Path
 from typing import Any
@@ -13,14 +13,15 @@ from raw2s.models.layers import checkpoint_layers, compile_layers, use_gpu_kerne
 from raw2s.training.checkpoints import load_engine, universal_checkpoint
 from raw2s.training.objectives import PackedModel
 
+# DeepSpeed would compile shared-memory collectives for CPUs at the first start (35 CPU seconds each worker, and a C++ compiler
+# must be there); gloo does the same work.
+deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
+
 
 def make_engine(
     model: PackedModel, training: TrainingConfig, workers: int, *, universal: bool = False
 ) -> deepspeed.DeepSpeedEngine:
     """The model under ZeRO with torch's Adam or AdamW. `universal`: it is going to load a universal checkpoint."""
-    # DeepSpeed would compile shared-memory collectives for CPUs at the first start (35 CPU seconds each worker, and a C++ compiler
-    # must be there); gloo does the same work.
-    deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
     _prepare_layers(model.model, training)
     optimizer_type = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[training.optimizer]
     weights = [p for p in model.parameters() if p.requires_grad]
@@ -69,13 +70,14 @@ def deepspeed_config(training: TrainingConfig, workers: int) -> dict[str, Any]:
         zero["offload_optimizer"] = {"device": "cpu"}
     if training.offload == "all":
         zero["offload_param"] = {"device": "cpu"}
+    half, states = training.precision == "bf16", training.optimizer_states == "bf16"
     return _merged(
         {
             "train_micro_batch_size_per_gpu": training.micro_batch_size,
             "gradient_accumulation_steps": training.batch_size // (workers * training.micro_batch_size),
             # Infinity clips nothing, but the norm is still taken: it is logged, and tells of a step that went wrong.
             "gradient_clipping": training.max_grad_norm or float("inf"),
-            "bf16": {"enabled": training.precision == "bf16"},
+            "bf16": {"enabled": half, "bf16_master_weights_and_grads": states, "bf16_optimizer_states": states},
             "zero_optimization": zero,
             "zero_force_ds_cpu_optimizer": False,
             "zero_allow_untested_optimizer": True,
@@ -107,19 +109,6 @@ def optimizer_step(engine: deepspeed.DeepSpeedEngine, learning_rate: float) -> f
         own = float(torch.nn.utils.get_total_norm(gradients))
     engine.step()
     return float(engine.get_global_grad_norm() or own) if at_boundary else 0.0
-
-
-def full_state(engine: deepspeed.DeepSpeedEngine, rank: int) -> dict[str, torch.Tensor]:
-    """Every weight of the model, whole, on rank 0. All ranks must call: under ZeRO-3 each weight is gathered in turn."""
-    model = engine.module.model
-    state = {}
-    partitioned = engine.zero_optimization_stage() == 3
-    parameters = dict(model.named_parameters(remove_duplicate=False))
-    for name, value in model.state_dict(keep_vars=True).items():
-        with deepspeed.zero.GatheredParameters([parameters[name]] if name in parameters else [], enabled=partitioned):
-            if rank == 0:
-                state[name] = value.detach().cpu().clone()
-    return state
 
 
 def _merged(settings: dict[str, Any], more: dict[str, Any]) -> dict[str, Any]:

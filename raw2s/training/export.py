@@ -1,65 +1,47 @@
-"""The model before and after training: with adapters put in or whole, and exported as a folder that anybody can load."""
+"""The trained model as a folder that anybody can load."""
 
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import deepspeed
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from raw2s.config import LoraConfig
-from raw2s.decoding.heads import output_head, require_plain_head
-from raw2s.decoding.packing import packable
 from raw2s.methods import loss_of
-from raw2s.models.load import load_model, save_model
-from raw2s.training.engine import full_state
 from raw2s.training.job import Job
-
-ADAPTER = "adapter"
-
-
-def load_trainable(job: Job) -> PreTrainedModel:
-    """The job's model, ready to be trained: whole, or frozen with low-rank adapters in it and, in a classifier, a free head.
-
-    Raises ValueError for a recurrent architecture and for one whose head is not plain.
-    """
-    model = load_model(job.model, job.form, job.classes)
-    require_plain_head(model.config)
-    packable(model)  # raises for a recurrent one
-    if job.training.lora is not None:
-        from peft import inject_adapter_in_model  # an extra  # noqa: PLC0415
-
-        inject_adapter_in_model(_peft_config(job.training.lora), model)  # in place
-        if job.form == "classes":
-            output_head(model).requires_grad_(True)
-    return model
+from raw2s.training.shards import ADAPTER, adapter_weights, merged_weights, write_weights
 
 
 def export_model(
     engine: deepspeed.DeepSpeedEngine, tokenizer: PreTrainedTokenizerBase, job: Job, *, rank: int, folder: Path
 ) -> None:
-    """A plain Hugging Face folder, written by rank 0; all ranks must call. Adapters are merged, and lie in `adapter/` too."""
-    state = full_state(engine, rank)
-    if rank != 0:
-        return
-    model = engine.module.model
+    """A plain Hugging Face folder, written by rank 0; all ranks must call. Adapters are merged, and lie in `adapter/` too.
+
+    The weights have the type in which they were trained; DeepSpeed's fp32 master weights are not in it.
+    """
+    model: PreTrainedModel = engine.module.model
+    folder.mkdir(parents=True, exist_ok=True)
+    write_weights(engine, merged_weights(model), folder, rank=rank)
     if job.training.lora is not None:
-        from peft import get_peft_model  # noqa: PLC0415
+        _export_adapter(engine, folder / "adapter", rank)
+    if rank == 0:
+        model.config.raw2s = {"task": job.task, "stage": job.name, "loss": job.loss.model_dump(mode="json")}
+        model.config.architectures = [type(model).__name__]
+        model.config.dtype = str(model.dtype).removeprefix("torch.")
+        model.config.save_pretrained(folder)
+        if model.can_generate():
+            model.generation_config.save_pretrained(folder)
+        tokenizer.save_pretrained(folder)
+        (folder / "README.md").write_text(_card(job), encoding="utf-8")
 
-        adapted = get_peft_model(load_model(job.model, job.form, job.classes), _peft_config(job.training.lora))
-        adapted.base_model.model.load_state_dict(state)
-        adapted.save_pretrained(folder / ADAPTER)
-        model = adapted.merge_and_unload()
-        state = model.state_dict()
-    model.config.raw2s = {"task": job.task, "stage": job.name, "loss": job.loss.model_dump(mode="json")}
-    save_model(model, tokenizer, folder, state)
-    (folder / "README.md").write_text(_card(job), encoding="utf-8")
 
-
-def _peft_config(lora: LoraConfig) -> Any:
-    import peft  # noqa: PLC0415
-
-    modules = lora.target_modules
-    return peft.LoraConfig(r=lora.rank, lora_alpha=lora.alpha, lora_dropout=lora.dropout, target_modules=modules)
+def _export_adapter(engine: deepspeed.DeepSpeedEngine, folder: Path, rank: int) -> None:
+    """The adapters as peft loads them."""
+    model = engine.module.model
+    folder.mkdir(exist_ok=True)
+    write_weights(engine, adapter_weights(model), folder, rank=rank, name="adapter_model")
+    if rank == 0:
+        lora = replace(model.peft_config[ADAPTER], base_model_name_or_path=model.name_or_path, inference_mode=True)
+        lora.save_pretrained(folder)
 
 
 def _card(job: Job) -> str:

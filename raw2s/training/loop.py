@@ -24,8 +24,9 @@ from raw2s.models.load import load_tokenizer
 from raw2s.training.batching import TokenRow, collate, plan_epoch, steps_in_epoch, tokenize_row
 from raw2s.training.checkpoints import save_engine
 from raw2s.training.engine import learning_rate_at, optimizer_step, resume_engine
-from raw2s.training.export import export_model, load_trainable
+from raw2s.training.export import export_model
 from raw2s.training.job import Job
+from raw2s.training.loading import load_trainable
 from raw2s.training.objectives import Objective, PackedModel, class_accuracy, objective_of, pair_references, token_accuracy
 from raw2s.training.progress import MODEL, Progress, read_progress, write_progress
 from raw2s.training.teacher_weights import learn, teachers_agree, weigh_rows
@@ -72,8 +73,7 @@ def train(job: Job, rank: int, workers: int, *, checkpoint: Path | None, report:
     progress = read_progress(checkpoint)
     if progress.step == total_steps:
         return  # cut off after its last report, before the driver took notice
-    torch.manual_seed(job.seed)  # a classifier's head is drawn
-    model = PackedModel(load_trainable(job))
+    model = PackedModel(load_trainable(job, workers))
     engine = resume_engine(model, training, workers, checkpoint=checkpoint, workers_before=progress.workers)
     progress.workers = workers
     if job.learned is not None and not progress.weights:

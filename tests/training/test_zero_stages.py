@@ -26,6 +26,8 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 TIMES = ["one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven"]
 STEPS = 6
 STAGES = (0, 1, 2, 3)
+HALVED = (1, 3)
+"""Stages whose bf16 optimizer states are looked at; 2 is 1's optimizer."""
 LOSSES: dict[str, tuple[RowKind, LossSection, LearnedWeights | None]] = {
     "ce": ("targets", CrossEntropySection(gamma_max=0.2), None),
     "edl": ("targets", EvidentialSection(kl_weight=1e-5, gamma_max=0.2), None),
@@ -98,6 +100,10 @@ def cases(rows, with_dropout, tmp_path_factory) -> dict[str, Case]:
         whole = two[f"whole zero{stage}"] = resumable("whole", stage, workers=2, model=with_dropout)
         two[f"again zero{stage}"] = resumable("again", stage, workers=2, model=with_dropout, checkpoint=whole.step(2))
         two[f"steady zero{stage}"] = resumable("steady", stage, workers=2)
+    for stage in HALVED:
+        half = {"precision": "bf16", "optimizer_states": "bf16", "workers": 2}
+        whole = two[f"half whole zero{stage}"] = resumable("half whole", stage, **half)
+        two[f"half again zero{stage}"] = resumable("half again", stage, checkpoint=whole.step(2), **half)
     learned = two["raven whole"] = of("raven whole", "raven", zero_stage=2, workers=2, checkpoint_every=3)
     two["raven again"] = of("raven again", "raven", zero_stage=2, workers=2, checkpoint=learned.step(3))
     train_without_ray(list(two.values()), workers=2)
@@ -106,6 +112,9 @@ def cases(rows, with_dropout, tmp_path_factory) -> dict[str, Case]:
     one["recomputed"] = of("recomputed", "edl", zero_stage=0, activation_checkpointing=True)
     for stage in STAGES:
         one[f"fewer zero{stage}"] = resumable("fewer", stage, workers=1, checkpoint=two[f"steady zero{stage}"].step(2))
+    for stage in HALVED:
+        half = {"precision": "bf16", "optimizer_states": "bf16", "workers": 1}
+        one[f"half fewer zero{stage}"] = resumable("half fewer", stage, checkpoint=two[f"half whole zero{stage}"].step(2), **half)
     train_without_ray(list(one.values()), workers=1)
 
     more = {
@@ -176,3 +185,22 @@ def test_another_number_of_workers_continues_the_curve(cases, stage):
     steady = cases[f"steady zero{stage}"].curve()
     for name in ("fewer", "more"):
         assert cases[f"{name} zero{stage}"].curve() == pytest.approx(steady, abs=1e-4), name
+
+
+@pytest.mark.parametrize("stage", HALVED)
+def test_bf16_states_are_bf16_and_go_on_from_a_checkpoint(cases, stage):
+    whole, again, fewer = (cases[f"half {name} zero{stage}"] for name in ("whole", "again", "fewer"))
+    assert whole.curve()[-1] < whole.curve()[0]
+    assert whole.curve() == pytest.approx(cases["edl alone"].curve(), rel=0.02)
+    for figure in ("loss", "gradient_norm", "validation_loss"):
+        assert again.curve(figure) == whole.curve(figure)
+    assert fewer.curve() == pytest.approx(whole.curve(), rel=1e-3)
+    shards = [torch.load(file, weights_only=False) for file in (whole.step(2) / "engine").glob("*optim_states.pt")]
+    assert {dtype for shard in shards for dtype in moments(shard)} == {torch.bfloat16}
+
+
+def moments(tree: object) -> list[torch.dtype]:
+    """The types of Adam's first moments in a checkpoint of any stage."""
+    children = tree.items() if isinstance(tree, dict) else enumerate(tree) if isinstance(tree, list) else ()
+    found = [own for _, child in children for own in moments(child)]
+    return found + ([tree["exp_avg"].dtype] if isinstance(tree, dict) and isinstance(tree.get("exp_avg"), torch.Tensor) else [])
