@@ -16,8 +16,8 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 demo: env
 	$(BIN)/python jobs/full_pipeline.py --config configs/demo.yaml
 
-test: fast
-	OMP_NUM_THREADS=1 $(BIN)/pytest -m slow --numprocesses 2 --dist loadfile --no-loadscope-reorder
+test: env
+	OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
 
 fast: env  # the tests that need no Ray
 	OMP_NUM_THREADS=1 $(BIN)/pytest -m "not slow" --numprocesses 2

@@ -1,6 +1,6 @@
-"""Everything measured on a GPU, in at most six minutes: the heads, a training step, beams and labeling.
+"""Everything measured on a GPU, in at most six minutes: the heads, a training step, beams, labeling, planned peaks.
 
-    python benchmarks/gpu.py [heads step beams ...] [--tiny] [--out FILE] [--seconds 360]
+    python benchmarks/gpu.py [heads step beams plan ...] [--tiny] [--out FILE] [--seconds 360]
     python benchmarks/gpu.py pipeline        # the main job under Ray, where Ray, DeepSpeed and MLflow are installed too
 
 torch 2.11, transformers 5.17 and triton are enough for all parts but `pipeline`. Every figure is printed and written as it is
@@ -36,6 +36,12 @@ def heads(file: Path, tiny: bool) -> dict[str, Any]:
     return gpu_heads.run(file, tiny=tiny)
 
 
+def head_ways(file: Path, tiny: bool) -> dict[str, Any]:
+    import gpu_head_ways  # noqa: PLC0415
+
+    return gpu_head_ways.run(file, tiny=tiny)
+
+
 def step(file: Path, tiny: bool) -> dict[str, Any]:
     import gpu_step  # noqa: PLC0415
 
@@ -48,14 +54,20 @@ def beams(file: Path, tiny: bool) -> dict[str, Any]:
     return gpu_beams.run(file, tiny=tiny)
 
 
+def plan(file: Path, tiny: bool) -> dict[str, Any]:
+    import gpu_plan  # noqa: PLC0415
+
+    return gpu_plan.run(file, tiny=tiny)
+
+
 def pipeline(file: Path, tiny: bool) -> dict[str, Any]:
     import gpu_pipeline  # noqa: PLC0415
 
     return gpu_pipeline.run(file, tiny=tiny)
 
 
-PARTS: dict[str, Part] = {"heads": heads, "step": step, "beams": beams}
-MORE_PARTS: dict[str, Part] = {"pipeline": pipeline}
+PARTS: dict[str, Part] = {"heads": heads, "step": step, "beams": beams, "plan": plan}
+MORE_PARTS: dict[str, Part] = {"head_ways": head_ways, "pipeline": pipeline}
 """Run when named only."""
 
 

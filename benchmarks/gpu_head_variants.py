@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from raw2s.losses import heads, linear_cross_entropy, linear_edl_loss, linear_log_probs, linear_rows, row_passes
+from raw2s.losses import heads, linear_cross_entropy, linear_edl_loss, linear_log_probs, linear_rows, row_passes, scaling
 
 try:
     from liger_kernel.ops.fused_linear_cross_entropy import LigerFusedLinearCrossEntropyFunction
@@ -125,7 +125,8 @@ def set_to(module: Any, **values: Any) -> Iterator[None]:
 
 @contextmanager
 def rows_in_torch() -> Iterator[None]:
-    with set_to(heads, in_triton=lambda operand: False), set_to(row_passes, in_triton=lambda operand: False):
+    in_torch = {"in_triton": lambda operand: False}
+    with set_to(heads, **in_torch), set_to(row_passes, **in_torch), set_to(scaling, **in_torch):
         yield
 
 
@@ -173,5 +174,5 @@ def tuning(x: Inputs) -> dict[str, Loss]:
     compact = fused(x, half_precision_weight_grad=True)["EDL"]
     return variants | {
         f"EDL, bf16 weight grad, {rows} rows": within(partial(set_to, linear_rows, _COMPACT_ROWS=rows), compact)
-        for rows in (512, 1024, 1366, 2048)
+        for rows in (512, 1024, 1408, 2048)
     }

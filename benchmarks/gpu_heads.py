@@ -10,6 +10,7 @@ Liger is measured if it can be imported. A variant that fails is recorded with i
 
 import argparse
 import json
+import math
 import statistics
 import time
 import traceback
@@ -60,7 +61,7 @@ def parity(x: Inputs, rows: int, report: Report) -> None:
         candidates = {"": ours.get(name, partial(log_probs, few))}
         if name in compact:
             candidates[", bf16 weight grad"] = within(
-                partial(set_to, linear_rows, _COMPACT_ROWS=max(1, rows // 3)), compact[name]
+                partial(set_to, linear_rows, _COMPACT_ROWS=compact_rows(rows)), compact[name]
             )
         for suffix, candidate in candidates.items():
             found = attempt(report, f"{name}{suffix}", lambda c=candidate, v=value: errors(v, grads(few, c)))
@@ -72,6 +73,11 @@ def parity(x: Inputs, rows: int, report: Report) -> None:
         if name == "CE":
             found = attempt(report, "eager CE", lambda v=value: errors(v, grads(few, partial(eager_ce, few))))
             report(parity="eager CE", rows=rows, **(found or {}))
+
+
+def compact_rows(rows: int) -> int:
+    """Of a chunk with bf16 weight gradients, so that few rows take as many chunks as all rows of `SHAPES`."""
+    return math.ceil(rows * linear_rows._COMPACT_ROWS / SHAPES[0][0])
 
 
 def attempt(report: Report, name: str, action: Callable[[], Any]) -> Any:

@@ -31,18 +31,31 @@ def run_command(config: RunConfig) -> None:
     run_pipeline(config)
 
 
-def plan_command(config: RunConfig) -> None:
-    """Print the stages in order, their keys, and which of them are finished."""
+def plan_command(config: RunConfig, gpu: str, memory: str | None, utilisation: float, as_json: bool) -> None:
+    """Print the stages in order, their keys, and which of them are finished; and what each takes of memory, time and disk."""
+    from rich.console import Console  # noqa: PLC0415
+
+    from raw2s.models.load import quiet_transformers  # noqa: PLC0415
     from raw2s.pipeline.artifacts import ArtifactStore  # noqa: PLC0415
     from raw2s.pipeline.plan import plan_stages  # noqa: PLC0415
     from raw2s.pipeline.preflight import check  # noqa: PLC0415
+    from raw2s.pipeline.sizes import plan_sizes  # noqa: PLC0415
+    from raw2s.report.sizes import sizes_as_json, sizes_tables  # noqa: PLC0415
+    from raw2s.sizing.stage import device_of  # noqa: PLC0415
 
+    quiet_transformers()
+    device = device_of(gpu, memory, utilisation)
     check(config)
     store = ArtifactStore(config.storage / "artifacts")
-    for seed in config.seeds:
-        for stage in plan_stages(config, seed).in_order():
-            found = store.find(stage.kind, stage.key, lambda text: print(f"warning: {text}"))
-            print(f"{stage.name:<28} {stage.kind}/{stage.key}  {'finished' if found else 'to do'}")
+    plans = [plan_stages(config, seed) for seed in config.seeds]
+    sizes = plan_sizes(config, plans[0], device)
+    if as_json:
+        print(sizes_as_json(sizes, device, len(plans)))
+        return
+    for stage in (stage for plan in plans for stage in plan.in_order()):
+        found = store.find(stage.kind, stage.key, lambda text: print(f"warning: {text}"))
+        print(f"{stage.name:<28} {stage.kind}/{stage.key}  {'finished' if found else 'to do'}")
+    Console().print(sizes_tables(sizes, device, len(plans)))
 
 
 def label_command(config: RunConfig) -> None:
@@ -117,12 +130,22 @@ def _parser() -> argparse.ArgumentParser:
     for name, text in (
         ("run", "run a config's pipeline"),
         ("label", "run a config's pipeline up to the teachers' label table"),
-        ("plan", "list its stages and which are finished"),
+        ("plan", "list its stages, which are finished, and what each takes: memory, work, disk, GPU-hours"),
         ("sweep", "search with Ray Tune"),
     ):
         command = commands.add_parser(name, help=text, description=text)
         command.add_argument("config", type=Path)
         with_config(command)
+    plan = commands.choices["plan"]
+    plan.add_argument("--gpu", default="H100", metavar="NAME", help="the card of stages on a GPU (default H100)")
+    plan.add_argument("--memory", metavar="SIZE", help="of the device, such as 80GiB, in place of that card's; of CPU stages too")
+    plan.add_argument(
+        "--mfu",
+        type=float,
+        default=0.4,
+        help="share of the card's peak that hours are counted with; of its bandwidth in beams (0.4)",
+    )
+    plan.add_argument("--json", action="store_true", help="print the figures alone, as JSON, in bytes")
     report = commands.add_parser("report", help="print a finished run's table again")
     report.add_argument("run", type=Path, help="<storage>/<name>")
     labels = commands.add_parser("labels", help="write a finished label table as a data set for other trainers")
@@ -139,7 +162,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = _parser().parse_args(argv)
     work: dict[str, Callable[[], None]] = {
         "run": lambda: run_command(load_config(arguments.config, arguments.set)),
-        "plan": lambda: plan_command(load_config(arguments.config, arguments.set)),
+        "plan": lambda: plan_command(
+            load_config(arguments.config, arguments.set), arguments.gpu, arguments.memory, arguments.mfu, arguments.json
+        ),
         "sweep": lambda: sweep_command(arguments.config, arguments.set),
         "label": lambda: label_command(load_config(arguments.config, arguments.set)),
         "report": lambda: report_command(arguments.run),

@@ -1,4 +1,4 @@
-"""What the slow tests share: one local Ray per module."""
+"""What the tests share: slow ones first, and one local Ray per module."""
 
 from collections.abc import Iterator
 
@@ -13,6 +13,11 @@ from raw2s.pipeline.local_ray import start_ray
 
 settings.register_profile("quick", max_examples=40, deadline=None)  # the shared machine's pauses are no failures
 settings.load_profile("quick")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Slow tests first: at the end the quick ones fill both processes evenly."""
+    items.sort(key=lambda item: item.get_closest_marker("slow") is None)
 
 
 @pytest.fixture(scope="module")

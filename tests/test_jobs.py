@@ -15,13 +15,13 @@ import mlflow
 import pytest
 import ray
 import yaml
+from own_mails import TEAMS, mails, own_mails
 from tiny_runs import ROOT, tiny_run, write_config
 
 from raw2s.cli import main
+from raw2s.labels.table import read_table
 from raw2s.pipeline.local_ray import free_port
 from raw2s.results import Results
-from raw2s.tasks import draw_halves
-from raw2s.tasks.slurp_scenario import ScenarioSection
 
 BIN = Path(sys.executable).parent
 NOT_YET_UP = ("Failed to connect to Ray", "No available agent")
@@ -46,28 +46,22 @@ def short_folder() -> Iterator[str]:
 
 @pytest.fixture(scope="module")
 def classification(tmp_path_factory: pytest.TempPathFactory) -> dict:
-    """A small classification run: a model, and a person who labeled 30 of the 48 items and one that is not in B.
-
-    The job and the sweep share its storage, so the sweep finds the job's teachers and labels.
-    """
+    """A small run over classes of one's own. The job and the sweep share its storage, so the sweep finds the job's labels."""
     folder = tmp_path_factory.mktemp("classification")
-    task = {"name": "slurp_scenario", "n_teacher": 48, "n_student": 48, "n_validation": 32, "n_test": 24}
-    labeled = draw_halves(ScenarioSection(**task), 1).student[:30]
-    lines = ["id,label", "-1,alarm", *(f"{example['id']},{example['target']}" for example in labeled)]
-    (folder / "ann.csv").write_text("\n".join(lines) + "\n")
-    tree = tiny_run(folder / "runs")
-    return tree | {
-        "task": task,
-        "teachers": [tree["teachers"][0], {"name": "ann", "kind": "labels", "file": str(folder / "ann.csv")}],
-        "labeling": {"batch_size": 24, "calibrate": "temperature"},
-        "student_training": {"epochs": 2, "keep": "best"},
-        "methods": [{"method": "bayesian", "loss": {"gamma_max": 0.1, "kl_weight": 0.01}}],
-    }
+    return (
+        tiny_run(folder / "runs")
+        | own_mails(folder)
+        | {
+            "labeling": {"batch_size": 24, "calibrate": "temperature"},
+            "student_training": {"epochs": 2, "keep": "best"},
+            "methods": [{"method": "bayesian", "loss": {"gamma_max": 0.1, "kl_weight": 0.01}}],
+        }
+    )
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(700)
-def test_a_submitted_classification_job_streams_output_and_returns_its_exit_status(classification, tmp_path, short_folder):
+def test_a_submitted_job_of_own_classes_streams_output_and_returns_its_exit_status(classification, tmp_path, short_folder):
     """A head of our own, started and stopped by its process, on loopback only; with a token, as the README says."""
     dashboard = free_port()
     environment = {k: v for k, v in os.environ.items() if k not in ("RAY_ADDRESS", "MLFLOW_TRACKING_URI")}
@@ -101,16 +95,11 @@ def test_a_submitted_classification_job_streams_output_and_returns_its_exit_stat
                 time.sleep(1)
             raise TimeoutError(done.stderr)
 
-        # The sweep trains students.
-        good = submit("jobs/full_pipeline.py", "--config", "configs/tiny.yaml", "--set", "methods=[]")
+        good = submit("jobs/full_pipeline.py", "--config", "configs/tiny.yaml")
         assert good.returncode == 0, good.stdout + good.stderr
         assert "test/ceiling: done" in good.stdout
-        assert "items 30, missing 18, ids_not_in_b 1, annotators 1, accuracy_on_b 1" in good.stdout
-        results = Results.read(Path(classification["storage"]) / "tiny")
-        assert results.metric == "accuracy"
-        assert [teacher.name for teacher in results.tested] == ["gpt2"]
-        assert results.students == []
-        assert [(teacher.name, teacher.on_b.score) for teacher in results.given] == [("ann", 1.0)]
+        assert "tiny: own, 12 test examples" in good.stdout
+        check_own_classes(Path(classification["storage"]))
         bad = submit("jobs/full_pipeline.py", "--config", "configs/tiny.yaml", "--set", "labling.beams=3")
         assert bad.returncode != 0
         assert "labling: unknown key; did you mean labeling?" in bad.stdout + bad.stderr
@@ -124,12 +113,43 @@ def test_a_submitted_classification_job_streams_output_and_returns_its_exit_stat
         head.wait(timeout=60)
 
 
+def check_own_classes(storage: Path) -> None:
+    """What a run over `own_mails` leaves."""
+    results = Results.read(storage / "tiny")
+    assert (results.task, results.form, results.metric) == ("own", "classes", "macro_f1")
+    model, people = results.teachers
+    assert results.ceiling is not None
+    assert all(0 <= system.score <= 1 for system in (model, results.ceiling, *results.students))
+    assert (people.score, people.on_b.score) == (None, 1)
+
+    def made(name: str) -> Path:
+        key = next(stage.key for stage in results.stages if stage.name == name)
+        return next(storage.glob(f"artifacts/*/{key}"))
+
+    with (made("split") / "student.jsonl").open() as file:
+        ids = [json.loads(line)["id"] for line in file]
+    labeled = len([i for i in ids if i >= 4])
+    assert (people.on_b.items, people.on_b.missing, people.on_b.ids_not_in_b) == ([labeled], [24 - labeled], [53 - labeled])
+    config = json.loads((made(results.students[0].stage) / "model" / "config.json").read_text())
+    assert list(config["id2label"].values()) == sorted(TEAMS)
+    table, names = read_table(made("label") / "labels.parquet")
+    assert names == ["gpt2", "people"]
+    for row in table:
+        assert len(row["logits"][0]) == 4
+        assert (row["logits"][1] is None) == (row["id"] < 4)
+        if row["id"] >= 4:
+            assert sorted(TEAMS)[row["logits"][1].index(max(row["logits"][1]))] == mails(row["id"], 1)[0]["team"]
+    report = " ".join((storage / "tiny" / "report.html").read_text().split())
+    assert "macro F1" in report
+    assert "Data: Mails made for a test." in report
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(700)
 def test_sweep_writes_a_config_the_main_job_takes_and_nested_runs(classification, tmp_path):
     storage = Path(classification["storage"])
-    *models, ann = classification["teachers"]
-    relative = {**ann, "file": Path(ann["file"]).name}  # to where the sweep is started; its trials run elsewhere
+    *models, people = classification["teachers"]
+    relative = {**people, "file": Path(people["file"]).name}  # to where the sweep is started; its trials run elsewhere
     write_config(tmp_path, {**classification, "teachers": [*models, relative]})
     sweep = {"name": "search", "base": "config.yaml", "trials": 2, "concurrent": 2, "grace_epochs": 1}
     (tmp_path / "sweep.yaml").write_text(yaml.safe_dump(sweep))

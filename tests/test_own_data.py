@@ -1,8 +1,7 @@
-"""Data of one's own from a YAML file to the report: four classes in JSON lines, and a text in CSV whose B has no answers."""
+"""Text of one's own in CSV, of which B has no answers, from a YAML file to the report. Classes of one's own are in test_jobs."""
 
 import csv
 import io
-import json
 from pathlib import Path
 
 import pytest
@@ -20,25 +19,13 @@ from raw2s.results import Results
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
-TEAMS = {"billing": "invoice", "delivery": "parcel", "support": "password", "sales": "price"}
-"""Which team answers a mail, and the word that says so."""
 TASKS = ("call", "pay", "visit")
 NAMES = ("ann", "bob", "eve", "tom")
-
-
-def mails(start: int, n: int) -> list[dict[str, str]]:
-    teams = [list(TEAMS)[i % 4] for i in range(start, start + n)]
-    return [{"title": f"mail {i}", "body": f"the {TEAMS[team]} please", "team": team} for i, team in enumerate(teams, start)]
 
 
 def reminders(start: int, n: int) -> list[dict[str, object]]:
     tasks = [f"{TASKS[i % 3]} {NAMES[i % 4]}" for i in range(start, start + n)]
     return [{"id": i, "note": f"{i % 12} o'clock, {task}", "summary": task} for i, task in enumerate(tasks, start)]
-
-
-def write_jsonl(file: Path, rows: list[dict[str, str]]) -> str:
-    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    return str(file)
 
 
 def write_csv(file: Path, rows: list[dict[str, object]], *columns: str) -> str:
@@ -87,47 +74,6 @@ def logprob_alone(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, pr
     return logits_TV.log_softmax(-1).gather(1, torch.tensor(ids)[:, None]).sum().item()
 
 
-def test_four_classes_in_json_lines(local_ray, tmp_path):
-    train = mails(0, 56)
-    task = {
-        "name": "own",
-        "form": "classes",
-        "train": write_jsonl(tmp_path / "train.jsonl", train),
-        "validation": write_jsonl(tmp_path / "dev.jsonl", mails(100, 12)),
-        "test": write_jsonl(tmp_path / "test.jsonl", mails(200, 12)),
-        "prompt": "{title}\n{body}\n",
-        "answer": "team",
-        "metric": "macro_f1",
-        "n_teacher": 32,
-        "split_seed": 2,
-        "credit": "Mails made for a test",
-    }
-    answers = [{"id": i, "label": row["team"]} for i, row in enumerate(train)]
-    people = write_jsonl(tmp_path / "people.jsonl", answers)
-    teachers = [{"name": "gpt2", "model": "tiny-gpt2"}, {"name": "people", "kind": "labels", "file": people}]
-    tree = tiny_run(tmp_path / "runs", task=task, teachers=teachers, methods=[{"method": "naive"}])
-
-    results, printed, report = run(tmp_path, tree)
-
-    assert (results.task, results.form, results.metric) == ("own", "classes", "macro_f1")
-    model, labels = results.teachers
-    assert results.ceiling is not None
-    assert all(0 <= system.score <= 1 for system in (model, results.ceiling, *results.students))
-    assert (labels.score, labels.on_b.score) == (None, 1)
-    assert (labels.on_b.items, labels.on_b.missing, labels.on_b.ids_not_in_b) == ([24], [0], [32])
-    config = json.loads((artifact(tmp_path, results, results.students[0].stage) / "model" / "config.json").read_text())
-    assert list(config["id2label"].values()) == sorted(TEAMS)
-    table, names = read_table(artifact(tmp_path, results, "label") / "labels.parquet")
-    assert names == ["gpt2", "people"]
-    for row in table:
-        assert [len(logits) for logits in row["logits"]] == [4, 4]
-        assert sorted(TEAMS)[row["logits"][1].index(max(row["logits"][1]))] == train[row["id"]]["team"]
-    assert "tiny: own, 12 test examples" in printed
-    assert "macro F1" in printed
-    assert "macro F1" in report
-    assert "Data: Mails made for a test." in report
-
-
 def test_texts_in_csv_with_a_bloom_and_no_answers_of_b(local_ray, tmp_path):
     pytest.importorskip("rouge_score")
     unanswered = reminders(100, 24)
@@ -143,10 +89,12 @@ def test_texts_in_csv_with_a_bloom_and_no_answers_of_b(local_ray, tmp_path):
         "metric": "rouge_l",
         "id": "id",
     }
+    people = [{"id": row["id"], "text": row["summary"]} for row in unanswered[:20]]
     bloom = {"name": "bloom", "model": write_bloom(tmp_path / "bloom")}
+    labels = {"name": "people", "kind": "labels", "file": write_csv(tmp_path / "people.csv", people, "id", "text")}
     changes = {
         "task": task,
-        "teachers": [bloom, {"name": "gpt2", "model": "tiny-gpt2"}],
+        "teachers": [bloom, labels],
         "labeling": {"beams": 2, "max_new_tokens": 8, "batch_size": 12},
         "methods": [{"method": "joint"}],
     }
@@ -155,7 +103,7 @@ def test_texts_in_csv_with_a_bloom_and_no_answers_of_b(local_ray, tmp_path):
 
     assert results.ceiling is None
     assert [student.pgr for student in results.students] == [None]
-    assert [teacher.name for teacher in results.tested] == ["bloom", "gpt2"]
+    assert [teacher.name for teacher in results.tested] == ["bloom"]
     assert all(0 <= system.score <= 1 for system in (*results.tested, *results.students))
     for text in (printed, report):
         assert "B has no ground truth: there is no ceiling, and so no PGR." in text
@@ -164,7 +112,7 @@ def test_texts_in_csv_with_a_bloom_and_no_answers_of_b(local_ray, tmp_path):
     assert "Data: own data." in report
 
     table, names = read_table(artifact(tmp_path, results, "label") / "labels.parquet")
-    assert names == ["bloom", "gpt2"]
+    assert names == ["bloom", "people"]
     assert {row["id"] for row in table} == {row["id"] for row in unanswered}
     assert any(row["rank"][0] >= 0 for row in table), "its own beams"
     assert any(row["rank"][0] < 0 for row in table), "the other teacher's"

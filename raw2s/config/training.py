@@ -86,6 +86,11 @@ class TrainingConfig(Workers):
     keep: Literal["best", "last"] = "last"
     """Which epoch's weights are kept: the lowest validation loss (ground truth), or the last."""
 
+    @property
+    def compiles_layers(self) -> bool:
+        """Not at stage 3, which gathers weights in hooks of every module that a compiled layer would not call."""
+        return self.compile == "layers" or (self.compile == "auto" and self.gpus_per_worker > 0 and self.zero_stage < 3)
+
     @model_validator(mode="after")
     def _batch_divides(self) -> "TrainingConfig":
         if self.batch_size % (self.workers * self.micro_batch_size):

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedModel
+from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedConfig, PreTrainedModel
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
@@ -39,8 +39,12 @@ def use_block_masks(model: PreTrainedModel) -> None:
 def takes_block_masks(model: PreTrainedModel) -> bool:
     """Whether `use_block_masks` was called and holds now: FlexAttention has no dropout, so not where attention drops out."""
     config = model.config.get_text_config()
-    drops = model.training and any(getattr(config, name, None) for name in _ATTENTION_DROPOUT)
-    return config._attn_implementation == NAME and not drops
+    return config._attn_implementation == NAME and not (model.training and drops_attention(config))
+
+
+def drops_attention(config: PreTrainedConfig) -> bool:
+    """Whether attention drops out in training."""
+    return any(getattr(config, name, None) for name in _ATTENTION_DROPOUT)
 
 
 def block_mask(rows: PackedRows, window: int | None = None) -> Any:

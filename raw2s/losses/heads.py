@@ -23,6 +23,7 @@ from raw2s.losses.edl_rows import MIN_CLASSES, EDLSettings
 from raw2s.losses.linear_rows import Plan
 from raw2s.losses.points import exp_of_shifted
 from raw2s.losses.row_passes import RowPass, cross_entropy_pass, edl_pass, in_triton
+from raw2s.losses.scaling import scaled
 
 TokenProb = Tensor | Callable[[Tensor], Tensor]
 """P(s), the teachers' probability of every target piece (N,); or a function that gives it from the student's largest
@@ -65,7 +66,7 @@ def linear_cross_entropy(
     are one call: the mean of their P (`mix_targets`), and the sum of their weights as the row's.
     Where the logits of all rows fit one chunk, a function `token_prob` costs nothing; else it costs one more product with
     the weight. `half_precision_weight_grad`: for half-precision operands on CUDA, small chunks of rows and the weight's
-    gradient summed over them in the operands' type: less memory, and one more rounding a chunk (1,024 rows).
+    gradient summed over them in the operands' type: less memory, and one more rounding a chunk (1,408 rows).
     Raises ValueError for shapes that do not fit together.
     """
     hidden_NH, weight_VH = _operands(hidden_NH, weight_VH, bias_V, token_N, token_prob, row_weight_N)
@@ -200,10 +201,7 @@ class _WeightedSum(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad_loss: Tensor, *_: Any) -> tuple[Tensor | None, ...]:
-        # In place where the graph ends here: a second copy of the weight's gradient would be the peak of a training step.
-        keep = torch._C._autograd._get_current_graph_task_keep_graph()
-        scaled = [g if g is None else g * grad_loss if keep else g.mul_(grad_loss) for g in ctx.saved_tensors]
-        return *scaled, None, None, None
+        return *scaled(ctx.saved_tensors, grad_loss), None, None, None
 
 
 class _LogProbs(torch.autograd.Function):

@@ -17,6 +17,7 @@ from raw2s.losses.conventions import is_class
 from raw2s.losses.cross_entropy import soft_label
 from raw2s.losses.dirichlet import Scratch
 from raw2s.losses.heads import HeadLoss, TokenProb, _operands
+from raw2s.losses.scaling import scaled
 
 _BYTES_AT_ONCE = 256 * 2**20
 """Of logits that a formula sees: autograd holds several tensors of that size, and a chunk on a GPU is larger."""
@@ -90,10 +91,7 @@ class _ByFormula(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad_loss: Tensor, *_: Any) -> tuple[Tensor | None, ...]:
-        # In place where the graph ends here: a second copy of the weight's gradient would be the peak of a training step.
-        keep = torch._C._autograd._get_current_graph_task_keep_graph()
-        scaled = [g if g is None else g * grad_loss if keep else g.mul_(grad_loss) for g in ctx.saved_tensors]
-        return *scaled, None, None, None
+        return *scaled(ctx.saved_tensors, grad_loss), None, None, None
 
 
 def _target(logits_RV: Tensor, token_R: Tensor, prob_R: Tensor | None, gamma: float) -> Tensor:

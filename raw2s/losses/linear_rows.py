@@ -18,7 +18,8 @@ _CHUNK_BYTES = {"cpu": 32 * 2**20}
 _CHUNK_BYTES_ON_ACCELERATORS = 512 * 2**20
 _CHUNK_SHARE_OF_A_GPU = 1 / 32
 """Of its memory: every chunk but the first reads and writes the weight's gradient again, so the best number of chunks is one."""
-_COMPACT_ROWS = 1024
+_COMPACT_ROWS = 1408
+"""Fewer take less memory; every chunk rounds the sum of the weight's gradient once more, which four chunks of 4,096 rows show."""
 _KEPT_BYTES = {"cpu": 128 * 2**20}
 """Logits up to this size may stand from forward to backward, which saves making them again; on accelerators, those of a chunk."""
 _MIN_CHUNK_ROWS = 256
@@ -63,9 +64,7 @@ def chunks_of_logits(
     """(which rows, their logits), fp32 at least, in chunks of like size within a budget. Each overwrites the one before."""
     rows, vocabulary = len(hidden_NH), len(weight_VH)
     dtype = product_dtype(hidden_NH)
-    most = max(_MIN_CHUNK_ROWS, _chunk_bytes(hidden_NH.device) // (vocabulary * dtype.itemsize))
-    most = min(most, _COMPACT_ROWS) if compact else most
-    size = math.ceil(rows / max(1, math.ceil(rows / most)))
+    size = chunk_rows(rows, vocabulary * dtype.itemsize, _chunk_bytes(hidden_NH.device), compact=compact)
     memory = _logits_memory(hidden_NH, size, vocabulary)
     for start in range(0, rows, size) if rows else [0]:
         chunk = slice(start, min(start + size, rows))
@@ -73,11 +72,24 @@ def chunks_of_logits(
         yield chunk, logits_CV if bias_V is None else logits_CV.add_(bias_V)
 
 
+def chunk_rows(rows: int, row_bytes: int, budget: int, *, compact: bool = False) -> int:
+    """How many of the rows, whose logits take `row_bytes` each, make a chunk within a budget of bytes."""
+    most = max(_MIN_CHUNK_ROWS, budget // row_bytes)
+    most = min(most, _COMPACT_ROWS) if compact else most
+    return math.ceil(rows / max(1, math.ceil(rows / most)))
+
+
+def gpu_chunk_bytes(memory: int) -> int:
+    """The budget of a chunk on a GPU with so many bytes of memory."""
+    return max(_CHUNK_BYTES_ON_ACCELERATORS, int(_CHUNK_SHARE_OF_A_GPU * memory))
+
+
+CPU_CHUNK_BYTES = _CHUNK_BYTES["cpu"]
+
+
 def _chunk_bytes(device: torch.device) -> int:
     if device.type == "cuda":
-        return max(
-            _CHUNK_BYTES_ON_ACCELERATORS, int(_CHUNK_SHARE_OF_A_GPU * torch.cuda.get_device_properties(device).total_memory)
-        )
+        return gpu_chunk_bytes(torch.cuda.get_device_properties(device).total_memory)
     return _CHUNK_BYTES.get(device.type, _CHUNK_BYTES_ON_ACCELERATORS)
 
 
@@ -149,7 +161,7 @@ def run(
         if bias_grad is not None:
             bias_grad += (logits_grad_CV if narrow else logits_CV).sum(0, dtype=dtype)
         if hidden_grad is not None:
-            hidden_grad[chunk] = _product(logits_grad_CV, weight_VH)
+            _put_product(hidden_grad[chunk], logits_grad_CV, weight_VH, compact=plan.compact)
         if wanted[1]:
             exact = not plan.compact and len(logits_CV) < len(hidden_NH)
             weight_grad = _add_product(weight_grad, logits_grad_CV.T, hidden_NH[chunk], dtype if exact else hidden_NH.dtype)
@@ -173,6 +185,14 @@ def _product(a: Tensor, b: Tensor, out: Tensor | None = None) -> Tensor:
     if a.dtype == dtype:
         return torch.mm(a, b, out=out)
     return torch.mm(a, b, out_dtype=dtype) if out is None else torch.mm(a, b, out_dtype=dtype, out=out)
+
+
+def _put_product(out: Tensor, a: Tensor, b: Tensor, *, compact: bool) -> None:
+    """a b into `out`; `compact`: without a copy in fp32, if `out` has the operands' type, and cuBLAS rounds."""
+    if compact and out.dtype == a.dtype:
+        torch.mm(a, b, out=out)
+    else:
+        out.copy_(_product(a, b))
 
 
 def _add_product(total: Tensor | None, a: Tensor, b: Tensor, dtype: torch.dtype) -> Tensor:

@@ -30,7 +30,8 @@ def take_points(logits: Tensor, token: Tensor) -> Points:
     best = argmax(logits).unsqueeze(1)
     other = logits.gather(1, best)
     logits.scatter_(1, best, nothing)
-    return points_of(token.squeeze(1), best.squeeze(1), torch.cat([target, other], 1).to(torch.float64))
+    is_own = torch.cat([target >= other, target < other], 1).to(torch.float64)
+    return Points(torch.cat([token, best], 1), torch.cat([target, other], 1).to(torch.float64), is_own)
 
 
 def argmax(logits: Tensor) -> Tensor:
@@ -50,10 +51,3 @@ def exp_of_shifted(x: Tensor, out: Tensor | None) -> Tensor:
 def put_back(logits: Tensor, points: Points, value: Tensor) -> None:
     """Write the (n, 2) values where the points were."""
     logits.scatter_(1, points.position, value.to(logits.dtype))
-
-
-def points_of(token: Tensor, best: Tensor, logit: Tensor) -> Points:
-    """From the places, (n,) twice, and the logits (n, 2), fp64."""
-    target, other = logit[:, :1], logit[:, 1:]
-    is_own = torch.cat([target >= other, target < other], 1).to(torch.float64)
-    return Points(torch.stack([token, best], 1), logit, is_own)

@@ -3,7 +3,7 @@
 import json
 import random
 from abc import abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
@@ -11,7 +11,7 @@ from typing import ClassVar
 from raw2s.models.load import model_source
 from raw2s.pipeline.data_stages import Examples
 from raw2s.pipeline.stage import Metrics, Stage, Work
-from raw2s.tasks import Task
+from raw2s.tasks import Example, Task
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,17 +50,24 @@ class AsItIs(Model):
 
     def run(self, work: Work) -> Metrics:
         examples = self.split.read(work.folder(self.split), "teacher")
+        (work.out / self._FILE).write_text(json.dumps({"before": self.before(examples)}) + "\n", encoding="utf-8")
+        return {"shots": self.shots}
+
+    def before(self, examples: Sequence[Example]) -> str:
+        """What stands before every prompt: drawn examples of A with their answers."""
         chosen = random.Random(self.seed).sample(examples, self.shots)
-        before = "".join(f"{self._instructed(example['prompt'])}{example['target']}\n\n" for example in chosen)
-        (work.out / self._FILE).write_text(json.dumps({"before": before}) + "\n", encoding="utf-8")
-        return {"shots": len(chosen)}
+        return "".join(f"{self._instructed(example['prompt'])}{example['target']}\n\n" for example in chosen)
+
+    def around(self, before: str, prompt: str) -> str:
+        """A prompt as the model is asked it."""
+        return before + self._instructed(prompt)
 
     def source(self, folder: Path) -> str:
         return model_source(self.pretrained)
 
     def asked(self, folder: Path, prompts: Mapping[int, str]) -> dict[int, str]:
         before: str = json.loads((folder / self._FILE).read_text(encoding="utf-8"))["before"]
-        return {i: before + self._instructed(prompt) for i, prompt in prompts.items()}
+        return {i: self.around(before, prompt) for i, prompt in prompts.items()}
 
     @property
     def scores_classes(self) -> bool:

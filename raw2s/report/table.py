@@ -14,7 +14,7 @@ def closing_table(results: Results) -> Group:
     systems = list_systems(results)
     noise = bool(results.noisy)
     answers = any(system.empty is not None for system in systems)
-    table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0))
+    table = plain_table()
     table.add_column("model", overflow="fold")
     shares = ["empty", "unpars-\nable"] if answers else []
     for heading in ("aux", "conf.", f"{results.metric_title}\n[interval]", "PGR\n[interval]", *shares):
@@ -24,6 +24,11 @@ def closing_table(results: Results) -> Group:
         table.add_row(*map(Text, _cells(system, noise, answers)), end_section=last_of_role)
     title = Text(f"{results.run}: {results.task}, {results.test_examples:,} test examples", style="bold")
     return Group(Text(), title, Text(), table, Text(), *map(Text, notes(results)), Text())
+
+
+def plain_table() -> Table:
+    """An empty table as narrow as can be: rules under the headings alone."""
+    return Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0))
 
 
 def _cells(system: Shown, noise: bool, answers: bool) -> list[str]:

@@ -38,11 +38,9 @@ def make_engine(
 def _prepare_layers(model: PreTrainedModel, training: TrainingConfig) -> None:
     """Attention, compilation and recomputation as the config has them; before the engine, whose hooks go around."""
     on_gpu = training.gpus_per_worker > 0
-    # ZeRO-3 takes weights apart and gathers them in hooks of every module, which a compiled layer would not call.
-    compiled = training.compile == "layers" or (training.compile == "auto" and on_gpu and training.zero_stage < 3)
-    if compiled and on_gpu:
+    if training.compiles_layers and on_gpu:
         use_gpu_kernels(model)
-    elif compiled:
+    elif training.compiles_layers:
         compile_layers(model)
     elif on_gpu and training.zero_stage == 3:
         use_block_masks(model)  # a model that needs ZeRO-3 has enough to do to hide the launches

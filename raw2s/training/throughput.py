@@ -7,22 +7,11 @@ from collections.abc import Iterable, Mapping
 import torch
 from torch import nn
 
+from raw2s.sizing.cards import CARDS
 from raw2s.training.objectives import PackedModel
 
 WORK = ("tokens", "cells", "targets")
 """Tokens forwarded; the same with padding; positions at which the output head ran."""
-
-PEAK_FLOPS = {
-    "H200": 989e12,
-    "H100 PCIe": 756e12,
-    "H100": 989e12,
-    "A100": 312e12,
-    "L40S": 362e12,
-    "L4": 121e12,
-    "A10": 125e12,
-    "B200": 2250e12,
-}
-"""Dense bf16 operations a second by a word of the device's name, from NVIDIA's data sheets; the first that fits."""
 
 
 class Meter:
@@ -37,7 +26,7 @@ class Meter:
         }
         self.device, self.workers = device, workers
         name = torch.cuda.get_device_name(device) if device.type == "cuda" else ""
-        self.peak = next((flops for word, flops in PEAK_FLOPS.items() if word in name), None)
+        self.peak = next((card.flops for word, card in CARDS.items() if word in name), None)
         self.start = self.last = time.perf_counter()
         self.total = dict.fromkeys(WORK, 0.0)
         self.recent = dict.fromkeys(WORK, 0.0)

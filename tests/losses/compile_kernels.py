@@ -11,7 +11,7 @@ from triton.backends.compiler import GPUTarget
 from triton.runtime import driver
 from triton.runtime.jit import MockTensor
 
-from raw2s.losses.cuda import cross_entropy_kernels, edl_kernels, edl_row_kernels, launch
+from raw2s.losses.cuda import cross_entropy_kernels, cross_entropy_row_kernels, edl_kernels, edl_row_kernels, launch, scaling
 from raw2s.losses.cuda.edl_rows import coefficients
 from raw2s.losses.edl import EDLForm, Evidence
 
@@ -51,8 +51,10 @@ def main() -> None:
     for vocabulary, width, grad in CASES:
         rows, padded = (LOGITS, width, vocabulary, width, TOKEN), {"PADDED": width != vocabulary}
         compile_one(cross_entropy_kernels.gradient, *rows, SUMS, grad, 2 * width, **padded)
+        scaling.multiply.warmup(grad, LOGITS, width, BLOCK=scaling.BLOCK, num_warps=scaling.WARPS, grid=(1,))
         for soft in (False, True):
             compile_one(cross_entropy_kernels.sums, *rows, SUMS, SOFT=soft, **padded)
+            compile_rows(cross_entropy_row_kernels.figures, SUMS, LOGITS if soft else None, None, SUMS, SUMS, 4096, 0.2)
         for evidence, clamped, kl in product(get_args(Evidence), (False, True), (False, True)):
             if clamped and evidence != "exp":
                 continue

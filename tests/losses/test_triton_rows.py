@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from raw2s.losses import heads, linear_cross_entropy, linear_edl_loss, linear_log_probs, linear_rows, row_passes
+from raw2s.losses import heads, linear_cross_entropy, linear_edl_loss, linear_log_probs, linear_rows, row_passes, scaling
 from raw2s.losses.cross_entropy_rows import cross_entropy_rows
 from raw2s.losses.dirichlet import FRESH
 from raw2s.losses.edl import EDLForm, Evidence
@@ -20,6 +20,7 @@ from raw2s.losses.edl_rows import EDLSettings, edl_rows
 
 pytest.importorskip("triton", reason="Triton is not installed: make triton")
 from raw2s.losses.cuda import launch
+from raw2s.losses.cuda import scaling as scaling_in_triton
 from raw2s.losses.cuda.cross_entropy_rows import cross_entropy_rows as cross_entropy_in_triton
 from raw2s.losses.cuda.edl_rows import edl_rows as edl_in_triton
 
@@ -173,11 +174,26 @@ def test_logits_are_left_alone_without_a_gradient() -> None:
     torch.testing.assert_close(logits, before, rtol=0, atol=0)
 
 
+@pytest.mark.parametrize("programs", [1, 3, 100])
+def test_scale(programs: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rounded once, by a factor that is not rounded to bfloat16 first: 1.003 would be 1. One of 1 changes no bit."""
+    monkeypatch.setattr(scaling_in_triton, "PROGRAMS", programs)
+    monkeypatch.setattr(scaling_in_triton, "BLOCK", 64)
+    x = torch.randn(7, 41, generator=torch.Generator().manual_seed(0)).to(DEVICE, HALF)
+    x[0, 0] = math.nan
+    before = x.clone()
+    assert scaling_in_triton.scale(x, torch.tensor(1.0, device=DEVICE)) is x
+    torch.testing.assert_close(x, before, rtol=0, atol=0, equal_nan=True)
+    torch.testing.assert_close(
+        scaling_in_triton.scale(x, torch.tensor(1.003, device=DEVICE)), (before.float() * 1.003).to(HALF), rtol=0, atol=0, equal_nan=True
+    )  # fmt: skip
+
+
 @pytest.fixture(params=["whole", "chunks"])
 def on_kernels(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """Half-precision heads, on a CPU with its kernels interpreted and its products by way of fp32, in one chunk or in three."""
     if not CUDA:
-        for module in (heads, row_passes):
+        for module in (heads, row_passes, scaling):
             monkeypatch.setattr(module, "in_triton", lambda operand: operand.dtype.itemsize == 2)
         monkeypatch.setattr(linear_rows, "operands", lambda *both: both)
         monkeypatch.setattr(linear_rows, "_product", _product)

@@ -12,6 +12,8 @@ from tiny_runs import tiny_run
 
 from raw2s.config import parse_config
 from raw2s.errors import StageFailed
+from raw2s.labeling.units import Answered
+from raw2s.labels.table import BEAMS
 from raw2s.pipeline.artifacts import ArtifactStore
 from raw2s.pipeline.execute import build
 from raw2s.pipeline.plan import plan_stages
@@ -86,6 +88,18 @@ def test_a_model_and_two_files_with_missing_items(run, tmp_path):
     assert files["ann"]["ci95"] == pytest.approx([1.0, 1.0])
     assert files["crowd"]["missing"] == [6]
     assert results["students"][0]["pgr_by_teacher"].keys() == {"gpt2"}
+
+
+def test_a_model_that_can_answer_no_prompt_stops_the_run(run, monkeypatch):
+    def refuse(pool, task, prompts, **_):
+        return Answered(BEAMS.empty_table(), dict.fromkeys(prompts, "its prompt is too long"), 0.0)
+
+    monkeypatch.setattr("raw2s.labeling.answers.answers_of", refuse)
+    reason = (
+        r"24 of 24 prompts cannot be labeled, more than labeling.max_rejected_fraction .*teacher gpt2: its prompt is too long"
+    )
+    with pytest.raises(StageFailed, match=reason):
+        run(task={**CLASS_TASK, "name": "slurp_slots"}, teachers=[GPT2], methods=[{"method": "single", "teacher": "gpt2"}])
 
 
 def test_people_alone_and_what_nobody_labeled(run, tmp_path):
