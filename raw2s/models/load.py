@@ -2,6 +2,7 @@
 
 import hashlib
 from pathlib import Path
+from typing import Any
 
 import torch
 from transformers import (
@@ -83,18 +84,26 @@ def load_weights(
     name: str, form: FormName, classes: tuple[str, ...], *, dtype: torch.dtype, device: torch.device | None = None
 ) -> tuple[PreTrainedModel, set[str]]:
     """`load_model`, straight onto a device, with the names of the weights that the checkpoint lacks; tied ones are none."""
-    where = {} if device is None else {"device_map": {"": device}}
-    options = {"dtype": dtype, "use_safetensors": True, "trust_remote_code": False, "output_loading_info": True, **where}
+    where: dict[str, Any] = {} if device is None else {"device_map": {"": device}}
+    options: dict[str, Any] = {
+        "dtype": dtype,
+        "use_safetensors": True,
+        "trust_remote_code": False,
+        "output_loading_info": True,
+        **where,
+    }
+    loaded: Any
     if form == "text":
-        model, found = AutoModelForCausalLM.from_pretrained(model_source(name), **options)
+        loaded = AutoModelForCausalLM.from_pretrained(model_source(name), **options)
     elif form == "classes":
         labels = dict(enumerate(classes))
         ids = {label: number for number, label in labels.items()}
-        model, found = AutoModelForSequenceClassification.from_pretrained(
+        loaded = AutoModelForSequenceClassification.from_pretrained(
             model_source(name), num_labels=len(classes), id2label=labels, label2id=ids, **options
         )
     else:
         raise ValueError(f"form {form!r} is none of text and classes; give one of them")
+    model, found = loaded
     return model.eval(), set(found["missing_keys"])
 
 

@@ -38,7 +38,7 @@ def load_trainable(job: Job, workers: int) -> PreTrainedModel:
         model, missing = load_weights(job.model, job.form, job.classes, dtype=dtype, device=device)
         if training.zero_stage == 3:
             # It also notes how names of old checkpoints are read, and would write those names.
-            model._weight_conversions = get_model_conversion_mapping(model, add_legacy=False)
+            model.__dict__["_weight_conversions"] = get_model_conversion_mapping(model, add_legacy=False)
     require_plain_head(model.config)
     packable(model)  # raises for a recurrent one
     torch.manual_seed(job.seed)
@@ -78,7 +78,7 @@ def _device() -> torch.device | None:
 @torch.no_grad()
 def _draw_head(model: PreTrainedModel, *, partitioned: bool) -> None:
     """A new classifier's head from the seed just set, by the architecture's own rule, in fp32 on the CPU, then copied."""
-    head = output_head(model)
+    head: Any = output_head(model)
     drawn = nn.Linear(head.in_features, head.out_features, bias=head.bias is not None, device="meta").to_empty(device="cpu")
     model._init_weights(drawn)
     with deepspeed.zero.GatheredParameters(list(head.parameters()), modifier_rank=0, enabled=partitioned):

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import deepspeed
 import torch
@@ -99,6 +100,6 @@ def _like(value: torch.Tensor) -> torch.Tensor:
     return torch.empty(getattr(value, "ds_shape", value.shape), dtype=value.dtype, device="meta")
 
 
-def _merge(layer: nn.Module, weight: torch.Tensor) -> torch.Tensor:
-    update = layer.get_delta_weight(ADAPTER)
+def _merge(layer: Any, weight: torch.Tensor) -> torch.Tensor:
+    update: torch.Tensor = layer.get_delta_weight(ADAPTER)
     return (weight.float() + update.float()).to(weight.dtype)
