@@ -30,6 +30,7 @@ def run(out: Path, tiny: bool = False) -> dict[str, Any]:
     """Scores and stage times, also in `out`. `tiny` asks for no GPU. Raises RuntimeError with the end of the job's output."""
     on_gpu = [f"{training}.gpus_per_worker={SHARE}" for training in TRAININGS]
     on_gpu += [f"{training}.precision=bf16" for training in TRAININGS]
+    on_gpu += ["ceiling_training.optimizer_states=bf16"]  # one training without fp32 master weights
     on_gpu += [f"{model}.num_gpus={SHARE}" for model in ("teachers.0", "teachers.1", "teachers.2", "student")]
     if not tiny:
         assert torch.cuda.is_available(), "this part wants a GPU, or --tiny"
