@@ -1,4 +1,4 @@
-"""Search gamma_max, lambda_EDL and the teacher weights with Ray Tune, on cached teachers and labels.
+"""Search the values of any keys of a run config with Ray Tune; what they do not touch is made once.
 
 python jobs/sweep.py [--config configs/sweep_demo.yaml] [--set key=value ...]
 """
@@ -7,13 +7,14 @@ import argparse
 import sys
 from pathlib import Path
 
-from raw2s.cli import guarded, sweep_command
+from raw2s.cli import guarded, sweep_command, sweep_keys
 
 ROOT = Path(__file__).resolve().parents[1]
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    formatter = argparse.RawDescriptionHelpFormatter
+    parser = argparse.ArgumentParser(description=__doc__, epilog=sweep_keys(), formatter_class=formatter)
     parser.add_argument("--config", type=Path, default=ROOT / "configs" / "sweep_demo.yaml")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="put a value over the sweep's config")
     arguments = parser.parse_args()

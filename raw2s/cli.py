@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from raw2s import __version__
-from raw2s.config import RunConfig, describe_keys, load_config
+from raw2s.config import RunConfig, SweepConfig, describe_keys, load_config
 from raw2s.errors import ConfigError, StageFailed
 from raw2s.labels.export import COLUMNS, Format
 from raw2s.methods import METHODS
@@ -83,9 +83,15 @@ def list_command(what: str) -> None:
 
 
 def sweep_command(path: Path, overrides: Sequence[str]) -> None:
-    from raw2s.tuning.sweep import load_sweep, run_sweep  # noqa: PLC0415
+    """Search the values of a config's keys."""
+    from raw2s.models.load import quiet_transformers  # noqa: PLC0415
+    from raw2s.tuning.reading import load_sweep  # noqa: PLC0415
 
-    run_sweep(*load_sweep(path, list(overrides)))
+    quiet_transformers()
+    sweep = load_sweep(path, list(overrides))
+    from raw2s.tuning.sweep import run_sweep  # Tune takes seconds; a mistake does not wait  # noqa: PLC0415
+
+    run_sweep(sweep)
 
 
 def report_command(folder: Path) -> None:
@@ -110,7 +116,17 @@ def with_config(parser: argparse.ArgumentParser) -> None:
         "--set", action="append", default=[], metavar="KEY=VALUE", help="put a value over the config; may be repeated"
     )
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
-    parser.epilog = "keys of a config, with their defaults:\n" + "\n".join(f"  {line}" for line in describe_keys())
+    parser.epilog = _run_keys()
+
+
+def sweep_keys() -> str:
+    """What a sweep's file may hold beside a run config, for its help."""
+    lines = [*describe_keys(SweepConfig, "sweep."), "any other key may be a distribution: docs/sweeps.md"]
+    return "\n".join(["keys of a sweep, with their defaults:", *(f"  {line}" for line in lines), "", _run_keys()])
+
+
+def _run_keys() -> str:
+    return "keys of a config, with their defaults:\n" + "\n".join(f"  {line}" for line in describe_keys())
 
 
 def guarded(command: str, work: Callable[[], None]) -> int:
@@ -136,6 +152,7 @@ def _parser() -> argparse.ArgumentParser:
         command = commands.add_parser(name, help=text, description=text)
         command.add_argument("config", type=Path)
         with_config(command)
+    commands.choices["sweep"].epilog = sweep_keys()
     plan = commands.choices["plan"]
     plan.add_argument("--gpu", default="H100", metavar="NAME", help="the card of stages on a GPU (default H100)")
     plan.add_argument("--memory", metavar="SIZE", help="of the device, such as 80GiB, in place of that card's; of CPU stages too")

@@ -3,7 +3,7 @@
 import logging
 import os
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import wraps
 from pathlib import Path
 from textwrap import shorten
@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 
 from raw2s.errors import ConfigError
 
+Status = Literal["FINISHED", "FAILED", "KILLED"]
 PARAM_LIMIT = 500
 """MLflow refuses longer parameter values."""
 
@@ -67,8 +68,13 @@ class Tracker:
             self._log(self._stage_run(name), metrics, {})
 
     @_unless_lost
+    def log_settings(self, name: str, settings: dict[str, Any]) -> None:
+        """Begin a child run, whose figures follow."""
+        self._log(self._stage_run(name), [], flat(settings))
+
+    @_unless_lost
     def log_stage(
-        self, name: str, settings: dict[str, Any], metrics: dict[str, Any], *, key: str, cached: bool, failed: bool = False
+        self, name: str, settings: dict[str, Any], metrics: dict[str, Any], *, key: str, cached: bool, status: Status = "FINISHED"
     ) -> None:
         """End a stage's child run, with its settings and metrics."""
         from mlflow.entities import Metric  # noqa: PLC0415
@@ -78,7 +84,21 @@ class Tracker:
         self._log(run_id, points, flat(settings))
         for tag, value in {"raw2s.key": key, "raw2s.cached": str(cached).lower()}.items():
             self.client.set_tag(run_id, tag, value)
-        self.client.set_terminated(run_id, status="FAILED" if failed else "FINISHED")
+        self.client.set_terminated(run_id, status=status)
+
+    @_unless_lost
+    def tag(self, name: str, key: str, value: str) -> None:
+        """Say something of a child run that is no figure."""
+        self.client.set_tag(self._stage_run(name), f"raw2s.{key}", value)
+
+    def end_killed(self, run_id: str) -> None:
+        """End a child run that an earlier process left running, and its parent, where this MLflow still has them."""
+        from mlflow.exceptions import MlflowException  # noqa: PLC0415
+
+        with suppress(MlflowException):
+            for left in (run_id, self.client.get_run(run_id).data.tags["mlflow.parentRunId"]):
+                if self.client.get_run(left).info.status == "RUNNING":
+                    self.client.set_terminated(left, status="KILLED")
 
     def _stage_run(self, name: str) -> str:
         """The child run of a stage, made when it is first heard of."""

@@ -30,7 +30,7 @@ def test_a_stages_curve_is_there_while_it_trains(tmp_path, monkeypatch):
         history = client.get_metric_history(runs["student/0"].info.run_id, "train/loss")
         assert [(point.step, point.value) for point in history] == [(1, 2.0), (2, 1.5)]
         tracker.log_stage("student/0", {"gamma": 0.1}, {"final_loss": 1.5}, key="abc", cached=False)
-        tracker.log_stage("trial-1", {}, {}, key="trial-1", cached=False, failed=True)
+        tracker.log_stage("trial-1", {}, {}, key="trial-1", cached=False, status="FAILED")
     runs = {run.info.run_name: run for run in client.search_runs([tracker.experiment_id])}
     assert runs["student/0"].info.status == "FINISHED"
     assert runs["student/0"].data.params == {"gamma": "0.1"}

@@ -1,6 +1,7 @@
 """The typed config (`tree`, `training`), how it fits together (`rules`), how it is read and explained (`reading`)."""
 
-from raw2s.config.reading import describe_keys, load_config, parse_config, read_yaml
+from raw2s.config.reading import describe_keys, explain, load_config, parse_config, put_over, read_yaml
+from raw2s.config.sweep import SweepConfig
 from raw2s.config.training import LoraConfig, TrainingConfig
 from raw2s.config.tree import Decoding, LabelingConfig, RayConfig, RunConfig, StudentConfig, Tolerance
 
@@ -11,10 +12,13 @@ __all__ = [
     "RayConfig",
     "RunConfig",
     "StudentConfig",
+    "SweepConfig",
     "Tolerance",
     "TrainingConfig",
     "describe_keys",
+    "explain",
     "load_config",
     "parse_config",
+    "put_over",
     "read_yaml",
 ]

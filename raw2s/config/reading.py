@@ -32,7 +32,7 @@ def read_yaml(path: Path, overrides: list[str]) -> dict[str, Any]:
     if not isinstance(tree, dict):
         raise ConfigError(f"{path}: a config is a mapping of keys; see configs/demo.yaml")
     for override in overrides:
-        _apply(tree, override)
+        put_over(tree, override)
     return tree
 
 
@@ -44,7 +44,8 @@ def parse_config(tree: dict[str, Any]) -> RunConfig:
         raise ConfigError("; ".join(explain(dict(e), RunConfig, tree) for e in error.errors())) from None
 
 
-def _apply(tree: dict[str, Any], override: str) -> None:
+def put_over(tree: dict[str, Any], override: str) -> None:
+    """Set `key.of.a.field=value` in the tree. Raises ConfigError where there is no such place."""
     key, separator, text = override.partition("=")
     if not separator:
         raise ConfigError(f"--set {override}: no value; write --set key=value")

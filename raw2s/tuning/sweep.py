@@ -1,228 +1,171 @@
-"""Ray Tune over the student's loss: gamma_max, lambda_EDL and the teacher weights, on the cached teachers and labels.
+"""A sweep from its first trial to its best config: Ray Tune over any keys of a run config.
 
-Trials are judged on devel, never on test. The stages before the student run once, before the first trial; a trial is the
-student stage of the base config with three settings changed, so a finished trial is an artifact like any other, and the
-main job run with the best config finds it.
+Trials are judged on devel, never on test. What no knob touches is made once, before the trials; a trial is the stages of its own
+config up to the judged model, found or made in the one artifact store, so that the main job run with the best config finds it.
 """
 
-import math
+import os
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated, Any
 
+import ray
 import yaml
-from pydantic import Field, ValidationError, model_validator
 from ray import tune
-from ray.tune.integration.ray_train import TuneReportCallback
-from ray.tune.schedulers import ASHAScheduler
-from ray.tune.search.optuna import OptunaSearch
 from rich.console import Console
 from rich.table import Table
 
-from raw2s.config import parse_config, read_yaml
-from raw2s.errors import ConfigError, StageFailed
-from raw2s.pipeline.artifacts import Artifact, ArtifactStore
-from raw2s.pipeline.execute import build, execute
+from raw2s.errors import StageFailed
+from raw2s.pipeline.artifacts import ArtifactStore
+from raw2s.pipeline.execute import Done, execute
 from raw2s.pipeline.local_ray import start_ray
-from raw2s.pipeline.plan import plan_stages
-from raw2s.pipeline.preflight import check
-from raw2s.pipeline.progress import StageDisplay, brief
-from raw2s.pipeline.stage import Stage, Work, inputs_first
-from raw2s.section import Positive, Section
-from raw2s.teachers.label_file import LabelFileSection
+from raw2s.pipeline.progress import StageDisplay
+from raw2s.pipeline.stage import Stage, inputs_first
 from raw2s.tracking import Tracker, tracked_run
-
-METRIC = "validation_accuracy"
-
-
-class Range(Section):
-    low: float
-    """Smallest value."""
-    high: float
-    """Largest value."""
-    log: bool = False
-    """Search on a logarithmic scale; low must be above zero."""
-
-    @model_validator(mode="after")
-    def _ordered(self) -> "Range":
-        if not self.low < self.high or (self.log and self.low <= 0):
-            raise ValueError(f"low {self.low} must be below high {self.high}, and above zero with log: true")
-        return self
+from raw2s.tuning.log import TrialLog, line_of, log_ended
+from raw2s.tuning.reading import Sweep
+from raw2s.tuning.resources import trials_at_once
+from raw2s.tuning.search import run_trials
+from raw2s.tuning.space import tree_at
+from raw2s.tuning.trial import run_trial
+from raw2s.tuning.trials import JUDGED, Trial, append_trial, read_trials, settled, write_trials
 
 
-class SweepConfig(Section):
-    name: Annotated[str, Field(pattern=r"^[\w.-]+$")] = "sweep"
-    """The sweep's folder under the base config's storage, and its name in MLflow."""
-    base: Path
-    """The run config whose first student is searched; relative to the sweep's own file."""
-    set: list[str] = Field(default_factory=list)
-    """`key=value` overrides of the base config."""
-    trials: Positive = 8
-    """How many settings are tried."""
-    concurrent: Positive = 2
-    """Trials at the same time; each needs the student's workers and their CPUs or GPUs."""
-    grace_epochs: Positive = 1
-    """Epochs a trial may run before it can be stopped early for doing worse than the others."""
-    seed: int = 1
-    """Seed of the search."""
-    gamma_max: Range = Range(low=0.0, high=0.5)
-    """Range of gamma_max."""
-    kl_weight: Range = Range(low=1e-4, high=1.0, log=True)
-    """Range of lambda_EDL."""
+@dataclass(frozen=True, kw_only=True)
+class Running:
+    """A sweep that has started: where it writes and whom it tells."""
+
+    sweep: Sweep
+    folder: Path
+    store: ArtifactStore
+    tracker: Tracker
+    console: Console
 
 
-def load_sweep(path: Path, overrides: list[str]) -> tuple[SweepConfig, dict[str, Any]]:
-    """The sweep at `path` and its base config as a checked tree. Raises ConfigError."""
-    try:
-        sweep = SweepConfig.model_validate(read_yaml(path, overrides))
-    except ValidationError as error:
-        first = error.errors()[0]
-        raise ConfigError(f"{'.'.join(map(str, first['loc']))}: {first['msg'].lower()}; correct {path}") from None
-    base = read_yaml(path.parent / sweep.base, sweep.set)
-    config = parse_config(base)
-    if config.student_training.keep != "best":
-        raise ConfigError("student_training.keep: a sweep compares epochs on devel; set it to best in the base config")
-    check(config)
-    for entry, teacher in zip(base["teachers"], config.teachers, strict=True):
-        if isinstance(teacher, LabelFileSection):
-            entry["file"] = str(teacher.file.resolve())  # trials run in folders of their own
-    return sweep, base
-
-
-def run_sweep(sweep: SweepConfig, base: dict[str, Any], console: Console | None = None) -> dict[str, Any]:
+def run_sweep(sweep: Sweep, console: Console | None = None) -> Trial:
     """Search, log every trial as a child run in MLflow, and write `<storage>/<name>/best.yaml`, which the main job takes.
 
-    Returns the best trial's settings. Raises StageFailed when a stage before the trials fails, or every trial does.
+    Started again, it goes on: finished and stopped trials are known, the others are tried once more. Returns the best trial. Raises
+    ConfigError where the folder holds another search's trials, StageFailed when a stage before the trials fails, or every trial.
     """
     console = console or Console()
-    config = parse_config(base)
-    folder = (config.storage / sweep.name).resolve()
+    settings, config = sweep.settings, sweep.config(sweep.point(0.25, 0))
+    folder = (config.storage / settings.name).resolve()
+    earlier = read_trials(folder, sweep)
     folder.mkdir(parents=True, exist_ok=True)
-    store = ArtifactStore(config.storage / "artifacts")
-    with tracked_run(sweep.name, config.storage, sweep.model_dump(mode="json")) as tracker:
+    logged = {**sweep.tree, "sweep": settings.model_dump(mode="json")}
+    with tracked_run(settings.name, config.storage, logged) as tracker:
+        running = Running(
+            sweep=sweep, folder=folder, store=ArtifactStore(config.storage / "artifacts"), tracker=tracker, console=console
+        )
+        known = take_up(running, earlier)
         start_ray(config.ray, dashboard=True)
-        with StageDisplay(console) as display:
-            student = plan_stages(config, config.seeds[0]).students[0].stage
-            execute(inputs_first(student.inputs.values()), store=store, display=display, ray_config=config.ray)
-        teachers = [teacher.name for teacher in config.teachers]
-        space = {
-            "gamma_max": tune.uniform(sweep.gamma_max.low, sweep.gamma_max.high),
-            "kl_weight": (tune.loguniform if sweep.kl_weight.log else tune.uniform)(sweep.kl_weight.low, sweep.kl_weight.high),
-            **{f"weight_{name}": tune.uniform(0.001, 1.0) for name in teachers},
-        }
-        trial = tune.with_resources(
-            tune.with_parameters(_trial, base=base, store=str(store.root), folder=str(folder)), {"cpu": 0.1}
-        )
-        epochs = config.student_training.epochs
-        tuner = tune.Tuner(
-            trial,
-            param_space=space,
-            tune_config=tune.TuneConfig(
-                metric=METRIC,
-                mode="max",
-                num_samples=sweep.trials,
-                max_concurrent_trials=sweep.concurrent,
-                search_alg=OptunaSearch(seed=sweep.seed),
-                scheduler=ASHAScheduler(
-                    time_attr="training_iteration", max_t=epochs, grace_period=min(sweep.grace_epochs, epochs), reduction_factor=2
-                ),
-            ),
-            run_config=tune.RunConfig(
-                name=f"tune-{tracker.parent_id}",
-                storage_path=str(folder),
-                verbose=0,
-                callbacks=[_Log(tracker, teachers, console)],
-            ),
-        )
-        results = tuner.fit()
-        trials = [results[i] for i in range(len(results))]
-        finished = [(r.config or {}, r.metrics) for r in trials if r.error is None and r.metrics and METRIC in r.metrics]
-        if not finished:
-            raise StageFailed(f"all {sweep.trials} trials failed, the first with {trials[0].error}; run the base config alone")
-        best, metrics = max(finished, key=lambda trial: trial[1][METRIC])
-        tree = with_settings(base, best)
-        (folder / "best.yaml").write_text(yaml.safe_dump({**tree, "name": f"{config.name}-best"}, sort_keys=False))
-        tracker.log_results({f"best/{METRIC}": metrics[METRIC]}, [folder / "best.yaml"])
-    console.print(_table(finished, teachers, epochs))
-    console.print(f"best     {folder / 'best.yaml'}\nmlflow   {tracker.where}", highlight=False, soft_wrap=True)
-    return best
+        shared, own = shared_stages(sweep)
+        done = _execute(running, shared)
+        trials, counts = _search(running, known, own)
+        order = settled(trials, lambda trial: run_to_end(running, trial))
+        if not order:
+            failed = next((trial for trial in trials if trial.status == "failed"), None)
+            why = "no trial ended" if failed is None else f"every trial failed, the first with: {failed.reason}"
+            raise StageFailed(f"{why}; run the config with one value a key")
+        file = write_best(running, order[0])
+    made = sum(not stage.cached for stage in done.values())
+    console.print(table_of(sweep, order))
+    console.print(
+        f"stages   before the trials {len(done) - made} found, {made} made; by trials {counts['found']} found, {counts['made']} made\n"
+        f"best     {file}\nmlflow   {tracker.where}",
+        highlight=False, soft_wrap=True,
+    )  # fmt: skip
+    return order[0]
 
 
-def simplex(draws: dict[str, float]) -> list[float]:
-    """Weights on the simplex from draws in (0, 1]: normalised exponentials, uniform over it when the draws are."""
-    exponentials = [-math.log(draw) + 1e-9 for draw in draws.values()]
-    return [value / sum(exponentials) for value in exponentials]
+def take_up(running: Running, earlier: list[Trial]) -> list[Trial]:
+    """The trials of earlier starts, logged under this start's parent; those that were cut off are ended in MLflow as killed."""
+    write_trials(running.folder, running.sweep, earlier)
+    for trial in earlier:
+        if trial.status == "running" and trial.run_id:
+            running.tracker.end_killed(trial.run_id)
+        if trial.counts:
+            log_ended(running.tracker, trial, cached=True)
+            running.console.print(f"{line_of(trial)} (before)", markup=False, highlight=False, soft_wrap=True, style="dim")
+    return earlier
 
 
-def with_settings(base: dict[str, Any], settings: dict[str, float]) -> dict[str, Any]:
-    """The base config with a trial's settings: the first student's gamma_max and kl_weight, and the loss weights."""
-    draws = {key: value for key, value in settings.items() if key.startswith("weight_")}
-    first, *others = base.get("methods", [{}])
-    swept = {"gamma_max": round(settings["gamma_max"], 6), "kl_weight": float(f"{settings['kl_weight']:.6g}")}
-    method = {**first, "loss": {**first.get("loss", {}), **swept}}
-    weights = {**base.get("weights", {}), "loss": [round(weight, 6) for weight in simplex(draws)]}
-    return {**base, "methods": [method, *others], "weights": weights}
+def shared_stages(sweep: Sweep) -> tuple[list[Stage], list[Stage]]:
+    """The stages that no knob touches, and those that a trial may have to make."""
+    one, other = (inputs_first([sweep.judged(sweep.point(at, option))]) for at, option in ((0.25, 0), (0.75, 1)))
+    keys = {stage.key for stage in one} & {stage.key for stage in other}
+    return [stage for stage in one if stage.key in keys], [stage for stage in (*one, *other) if stage.key not in keys]
 
 
-def _trial(settings: dict[str, float], *, base: dict[str, Any], store: str, folder: str) -> None:
-    """One trial, in its own process: the student stage with these settings; every epoch, and nothing else, reports to Tune."""
-    config = parse_config(with_settings(base, settings))
-    config = config.model_copy(update={"student_training": config.student_training.model_copy(update={"checkpoint_every": None})})
-    stage = plan_stages(config, config.seeds[0]).students[0].stage
-    artifacts = ArtifactStore(Path(store))
-    found = artifacts.find(stage.kind, stage.key, print)
-    if found is not None:
-        tune.report({METRIC: found.metrics[METRIC], "validation_loss": found.metrics["validation_loss"]})
-        return
-    inputs = {needed.key: _finished(artifacts, needed) for needed in stage.inputs.values()}
-    # A stopped trial's checkpoints stay with the sweep: resumed by another run they would skip the epochs Tune waits for.
-    parts = Path(folder) / "checkpoints" / tune.get_context().get_trial_id()
-    parts.mkdir(parents=True)
-    build(stage, artifacts, Work(inputs=inputs, out=parts, parts=parts, callbacks=[TuneReportCallback()]))
+def _execute(running: Running, stages: Sequence[Stage]) -> dict[str, Done]:
+    config = running.sweep.config(running.sweep.point(0.25, 0))
+    with StageDisplay(running.console) as display:
+        return execute(list(stages), store=running.store, display=display, ray_config=config.ray)
 
 
-def _finished(artifacts: ArtifactStore, stage: Stage) -> Artifact:
-    artifact = artifacts.find(stage.kind, stage.key, print)
-    if artifact is None:
-        raise StageFailed(f"stage {stage.name} is missing or damaged; start the sweep again, it is rebuilt first")
-    return artifact
+def _search(running: Running, known: list[Trial], own: list[Stage]) -> tuple[list[Trial], dict[str, int]]:
+    """All trials, known and new, and how many stages the new ones found and made."""
+    sweep, folder = running.sweep, running.folder
+    limit = sweep.settings.concurrent
+    fitting = trials_at_once(own, ray.cluster_resources())
+    log = TrialLog(sweep, folder, running.tracker, running.console, first=1 + max((t.number for t in known), default=0))
+    run_trials(
+        sweep,
+        known,
+        tune.with_parameters(
+            run_trial,
+            sweep=sweep,
+            store=str(running.store.root),
+            folder=str(folder),
+            started_in=os.getcwd(),
+        ),
+        at_once=fitting if limit == "auto" else min(limit, fitting),
+        epochs=sweep.judged(sweep.point(0.25, 0)).training.epochs,
+        folder=folder / f"tune-{running.tracker.parent_id}",
+        callback=log,
+    )
+    if any(trial.status == "running" for trial in log.trials.values()):
+        raise StageFailed("the sweep was interrupted; start it again, it goes on with the trials that are left")
+    shutil.rmtree(folder / "checkpoints", ignore_errors=True)  # of stopped trials
+    counts = {what: sum(count[what] for count in log.counts.values()) for what in ("found", "made")}
+    return [*(trial for trial in known if trial.counts), *log.trials.values()], counts
 
 
-class _Log(tune.Callback):
-    """Every ended trial as a line and as a child run in MLflow."""
-
-    def __init__(self, tracker: Tracker, teachers: list[str], console: Console) -> None:
-        self.tracker, self.teachers, self.console = tracker, teachers, console
-
-    def __getstate__(self) -> dict[str, Any]:
-        """Tune pickles its callbacks for a later restore; a connection and a terminal cannot be, and are not needed for it."""
-        return {"teachers": self.teachers}
-
-    def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        self._log(trial, failed=False)
-
-    def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        self._log(trial, failed=True)
-
-    def _log(self, trial: Any, *, failed: bool) -> None:
-        last = {k: v for k, v in (trial.last_result or {}).items() if k.startswith("validation_") or k == "training_iteration"}
-        weights = dict(
-            zip(self.teachers, simplex({k: v for k, v in trial.config.items() if k.startswith("weight_")}), strict=True)
-        )
-        settings = {"gamma_max": trial.config["gamma_max"], "kl_weight": trial.config["kl_weight"], "weights": weights}
-        self.tracker.log_stage(f"trial-{trial.trial_id}", settings, last, key=trial.trial_id, cached=False, failed=failed)
-        how = "failed" if failed else "ended"
-        self.console.print(f"trial {trial.trial_id}: {how}, {brief(last)}", highlight=False, soft_wrap=True)
+def run_to_end(running: Running, trial: Trial) -> Trial:
+    """The trial with its model found, or else made, and judged as it ended; as failed where that fails."""
+    judged = running.sweep.judged(trial.point)
+    try:
+        model = running.store.find(judged.kind, judged.key, running.console.print)
+        model = model or _execute(running, inputs_first([judged]))[judged.name].artifact
+    except StageFailed as error:
+        ended = replace(trial, status="failed", reason=str(error))
+    else:
+        ended = replace(trial, status="finished", figure=model.metrics[JUDGED], epoch=judged.training.epochs)
+    if ended != trial:
+        append_trial(running.folder, ended)
+        log_ended(running.tracker, ended, cached=False)
+    return ended
 
 
-def _table(finished: list[tuple[dict[str, Any], dict[str, Any]]], teachers: list[str], epochs: int) -> Table:
+def write_best(running: Running, best: Trial) -> Path:
+    """`best.yaml`, a run config with the best trial's values; in MLflow with its figure."""
+    tree = tree_at(running.sweep.tree, running.sweep.knobs, best.point)
+    file = running.folder / "best.yaml"
+    file.write_text(yaml.safe_dump({**tree, "name": f"{tree.get('name', 'run')}-best"}, sort_keys=False))
+    running.tracker.tag(best.name, "best", "true")
+    running.tracker.log_results({f"best/{JUDGED}": best.figure or 0.0}, [file])
+    return file
+
+
+def table_of(sweep: Sweep, order: Sequence[Trial]) -> Table:
+    """The trials that count, best first, as they are given."""
     table = Table(title="trials, best first (devel)")
-    for column in ("gamma_max", "kl_weight", *(f"w {name}" for name in teachers), "epochs", "accuracy"):
+    for column in ("trial", *(knob.key for knob in sweep.knobs), "epochs", JUDGED):
         table.add_column(column, justify="right")
-    for settings, metrics in sorted(finished, key=lambda trial: -trial[1][METRIC]):
-        weights = simplex({k: v for k, v in settings.items() if k.startswith("weight_")})
-        ran = metrics["training_iteration"]
-        table.add_row(
-            f"{settings['gamma_max']:.3f}", f"{settings['kl_weight']:.2e}", *(f"{w:.2f}" for w in weights),
-            f"{ran} (stopped)" if ran < epochs else str(ran), f"{metrics[METRIC]:.4f}",
-        )  # fmt: skip
+    for trial in order:
+        reached = f"{trial.epoch} (stopped)" if trial.status == "stopped" else str(trial.epoch)
+        values = [f"{value:.4g}" if isinstance(value, float) else str(value) for value in trial.values.values()]
+        table.add_row(str(trial.number), *values, reached, f"{trial.figure:.4f}")
     return table

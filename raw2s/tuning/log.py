@@ -1,0 +1,88 @@
+"""What is heard of trials while they run: a line each in the terminal, a run each in MLflow, and the file they outlive us in."""
+
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from ray import tune
+from rich.console import Console
+
+from raw2s.errors import ConfigError, StageFailed
+from raw2s.pipeline.causes import cause
+from raw2s.pipeline.progress import brief
+from raw2s.tracking import Tracker
+from raw2s.tuning.reading import Sweep
+from raw2s.tuning.trial import KEPT_BY
+from raw2s.tuning.trials import JUDGED, Trial, append_trial, new_trial
+
+
+def line_of(trial: Trial) -> str:
+    """`trial 3: finished, epoch 3, validation_accuracy 0.71; weights.loss [0.2, 0.8]`."""
+    reached = "" if trial.figure is None else f", epoch {trial.epoch}, {brief({JUDGED: trial.figure})}"
+    reason = f", {trial.reason}" if trial.reason else ""
+    return f"trial {trial.number}: {trial.status}{reached}{reason}; {', '.join(f'{k} {v}' for k, v in trial.values.items())}"
+
+
+def reason_of(error: BaseException | None) -> str:
+    """Why a trial failed, in one line, out of what Tune and Ray put around it."""
+    seen = error
+    while seen is not None:
+        if isinstance(seen, (StageFailed, ConfigError)):
+            return str(seen)
+        seen = getattr(seen, "cause", None) or seen.__cause__
+    return "its process ended" if error is None else cause(error)
+
+
+def log_ended(tracker: Tracker, trial: Trial, *, cached: bool) -> None:
+    """End a trial's run in MLflow."""
+    metrics = {} if trial.figure is None else {JUDGED: trial.figure, "epoch": trial.epoch}
+    status = "FAILED" if trial.status == "failed" else "FINISHED"
+    tracker.log_stage(trial.name, trial.values, metrics, key=trial.name, cached=cached, status=status)
+    tracker.tag(trial.name, "status", trial.status)
+    if trial.reason:
+        tracker.tag(trial.name, "reason", trial.reason)
+
+
+class TrialLog(tune.Callback):
+    """Tune's callback: keeps `trials` up to date, by Tune's own ids, and says so."""
+
+    def __init__(self, sweep: Sweep, folder: Path, tracker: Tracker, console: Console, first: int) -> None:
+        self.sweep, self.folder, self.tracker, self.console, self.next = sweep, folder, tracker, console, first
+        self.trials: dict[str, Trial] = {}
+        self.counts: dict[str, dict[str, int]] = {}
+        """Of every trial how many of its stages were found and made."""
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Tune pickles its callbacks for a later restore, which a sweep does without."""
+        return {}
+
+    def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        started = new_trial(self.sweep, self.next, {name: float(at) for name, at in trial.config.items()})
+        self.next += 1
+        self.tracker.log_settings(started.name, started.values)
+        self._heard(trial.trial_id, started, run_id=self.tracker.stage_runs.get(started.name, ""))
+        append_trial(self.folder, self.trials[trial.trial_id])
+
+    def on_trial_result(self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any) -> None:
+        self.counts[trial.trial_id] = {"found": result["found"], "made": result["made"]}
+        self._heard(trial.trial_id, self.trials[trial.trial_id], figure=result[JUDGED], epoch=result["epoch"])
+        shown = {name: float(result[name]) for name in (JUDGED, KEPT_BY) if name in result}
+        point = {"step": float(result["epoch"]), "time": time.time() * 1000, **shown}
+        self.tracker.log_points([(self.trials[trial.trial_id].name, point)])
+
+    def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        self._ended(trial.trial_id, status="finished" if trial.last_result.get("finished") else "stopped")
+
+    def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        self._ended(trial.trial_id, status="failed", reason=reason_of(trial.get_pickled_error() or trial.get_error()))
+
+    def _ended(self, trial_id: str, **changes: Any) -> None:
+        self._heard(trial_id, self.trials[trial_id], **changes)
+        ended = self.trials[trial_id]
+        append_trial(self.folder, ended)
+        log_ended(self.tracker, ended, cached=False)
+        self.console.print(line_of(ended), markup=False, highlight=False, soft_wrap=True)
+
+    def _heard(self, trial_id: str, trial: Trial, **changes: Any) -> None:
+        self.trials[trial_id] = replace(trial, **changes)

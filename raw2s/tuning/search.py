@@ -1,0 +1,99 @@
+"""Ray Tune as a sweep uses it: which points are tried, which trials end early, and the run around them."""
+
+from pathlib import Path
+from typing import Any
+
+import optuna
+from ray import tune
+from ray.tune.schedulers import ASHAScheduler, FIFOScheduler, MedianStoppingRule, TrialScheduler
+from ray.tune.search.optuna import OptunaSearch
+
+from raw2s.config import SweepConfig
+from raw2s.tuning.reading import Sweep
+from raw2s.tuning.resources import DRIVER_CPU
+from raw2s.tuning.space import Point, drawn_points, grid_points
+from raw2s.tuning.trials import JUDGED, Trial
+
+REDUCTION = 2
+"""Of the trials that reach a rung of ASHA, one in so many goes on."""
+
+
+def points_ahead(sweep: Sweep, known: list[Trial]) -> list[Point]:
+    """The points that are known before any trial ends and are still to be tried.
+
+    All of a grid and of random search; of TPE those that were cut off or failed in an earlier start.
+    """
+    settings = sweep.settings
+    over = [trial.point for trial in known if trial.counts]
+    if settings.search == "tpe":
+        again: list[Point] = []
+        for trial in known:
+            if trial.point not in (*over, *again):
+                again.append(trial.point)
+        return again[: max(0, settings.trials - len(over))]
+    grid = settings.search == "grid"
+    points = grid_points(sweep.knobs) if grid else drawn_points(sweep.knobs, settings.trials, settings.seed)
+    return [point for point in points if point not in over]
+
+
+def trials_left(sweep: Sweep, known: list[Trial]) -> int:
+    """How many trials are to be run."""
+    if sweep.settings.search == "tpe":
+        return max(0, sweep.settings.trials - sum(trial.counts for trial in known))
+    return len(points_ahead(sweep, known))
+
+
+def search_of(sweep: Sweep, known: list[Trial]) -> OptunaSearch:
+    """What proposes points: the known ones ahead, then TPE's, which is told of the trials of earlier starts."""
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    over = [trial for trial in known if trial.counts]
+    seed = sweep.settings.seed + len(over)  # the same seed would propose again what an earlier start has tried
+    sizes = {name: size for knob in sweep.knobs for name, size in knob.coordinates.items()}
+    search = OptunaSearch(
+        space={
+            name: optuna.distributions.CategoricalDistribution(range(size))
+            if size
+            else optuna.distributions.FloatDistribution(0.0, 1.0)
+            for name, size in sizes.items()
+        },
+        metric=JUDGED,
+        mode="max",
+        points_to_evaluate=[dict(point) for point in points_ahead(sweep, known)],
+        sampler=optuna.samplers.TPESampler(seed=seed) if sweep.settings.search == "tpe" else optuna.samplers.RandomSampler(seed),
+    )
+    for trial in over:
+        search.add_evaluated_point(dict(trial.point), float(trial.figure or 0.0))
+    return search
+
+
+def scheduler_of(settings: SweepConfig, epochs: int) -> TrialScheduler:
+    """Which trials are stopped, judged at the same epoch; the last epoch is reported by finished trials only."""
+    grace = min(settings.grace_epochs, epochs)
+    if settings.scheduler == "asha":
+        return ASHAScheduler(time_attr="epoch", max_t=epochs, grace_period=grace, reduction_factor=REDUCTION)
+    if settings.scheduler == "median":
+        return MedianStoppingRule(time_attr="epoch", grace_period=grace)
+    return FIFOScheduler()
+
+
+def run_trials(
+    sweep: Sweep, known: list[Trial], trainable: Any, *, at_once: int, epochs: int, folder: Path, callback: tune.Callback
+) -> None:
+    """Try what is left to be tried; `callback` hears of every trial's start, epochs and end."""
+    left = trials_left(sweep, known)
+    if not left:
+        return
+    tuner = tune.Tuner(
+        tune.with_resources(trainable, {"cpu": DRIVER_CPU}),
+        tune_config=tune.TuneConfig(
+            metric=JUDGED,
+            mode="max",
+            num_samples=left,
+            max_concurrent_trials=at_once,
+            search_alg=search_of(sweep, known),
+            scheduler=scheduler_of(sweep.settings, epochs),
+            trial_dirname_creator=lambda trial: str(trial.trial_id),  # Tune's own would hold every key and value
+        ),
+        run_config=tune.RunConfig(name=folder.name, storage_path=str(folder.parent), verbose=0, callbacks=[callback]),
+    )
+    tuner.fit()

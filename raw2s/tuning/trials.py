@@ -1,0 +1,115 @@
+"""A sweep's trials: what is known of each, the file in which they outlive the driver, and which of them is the best."""
+
+import hashlib
+import json
+from collections.abc import Callable, Iterable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from raw2s.errors import ConfigError
+from raw2s.tuning.reading import Sweep
+from raw2s.tuning.space import Point
+
+JUDGED = "validation_accuracy"
+"""The figure of a trained model's metrics by which trials are judged: of the epoch that is kept, on devel."""
+FILE = "trials.jsonl"
+"""In the sweep's folder: first what is searched, then a line whenever a trial starts or ends."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Trial:
+    """One point of the space and what came of it."""
+
+    number: int
+    point: Point
+    values: dict[str, Any]
+    """By the config's keys."""
+    status: Literal["running", "finished", "stopped", "failed"]
+    figure: float | None = None
+    """`JUDGED` of the epoch that would be kept if training had ended there; None where no epoch has ended."""
+    epoch: int = 0
+    reason: str = ""
+    """Why it failed."""
+    run_id: str = ""
+    """Its run in MLflow."""
+
+    @property
+    def name(self) -> str:
+        return f"trial-{self.number}"
+
+    @property
+    def counts(self) -> bool:
+        """Whether it is not tried again: it has a figure, by which the search goes on."""
+        return self.status in ("finished", "stopped") and self.figure is not None
+
+
+def new_trial(sweep: Sweep, number: int, point: Point, run_id: str = "") -> Trial:
+    values = {knob.key: knob.value(point) for knob in sweep.knobs}
+    return Trial(number=number, point=point, values=values, status="running", run_id=run_id)
+
+
+def searched(sweep: Sweep) -> str:
+    """16 hex digits over all that makes one sweep's trials comparable: neither their number nor how many run at once."""
+    settings = sweep.settings.model_dump(mode="json", exclude={"name", "trials", "concurrent"})
+    text = json.dumps([sweep.tree, settings], sort_keys=True, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def read_trials(folder: Path, sweep: Sweep) -> list[Trial]:
+    """The trials of earlier starts, as each was last heard of, in the order of their numbers.
+
+    Raises ConfigError where they are of another space.
+    """
+    file = folder / FILE
+    if not file.is_file():
+        return []
+    first, *lines = file.read_text(encoding="utf-8").splitlines() or [""]
+    if first != searched(sweep):
+        raise ConfigError(
+            f"sweep.name: {folder} holds trials of another search; set another sweep.name, or delete {file} (models are kept)"
+        )
+    known: dict[int, Trial] = {}
+    for line in lines:
+        try:
+            trial = Trial(**json.loads(line))
+        except ValueError:
+            continue  # cut off in writing
+        known[trial.number] = trial
+    return [known[number] for number in sorted(known)]
+
+
+def write_trials(folder: Path, sweep: Sweep, trials: Iterable[Trial]) -> None:
+    """Begin the file anew with these trials."""
+    new = folder / f"{FILE}.new"
+    new.write_text("".join(f"{line}\n" for line in (searched(sweep), *map(_line, trials))), encoding="utf-8")
+    new.replace(folder / FILE)
+
+
+def append_trial(folder: Path, trial: Trial) -> None:
+    with (folder / FILE).open("a", encoding="utf-8") as file:
+        file.write(f"{_line(trial)}\n")
+
+
+def _line(trial: Trial) -> str:
+    return json.dumps(asdict(trial))
+
+
+def ranked(trials: Iterable[Trial]) -> list[Trial]:
+    """Those that count, best first; of equals the earlier one."""
+    return sorted((trial for trial in trials if trial.counts), key=lambda trial: (-(trial.figure or 0.0), trial.number))
+
+
+def settled(trials: Iterable[Trial], run_to_end: Callable[[Trial], Trial]) -> list[Trial]:
+    """Those that count, best first, of which the first has ended and has a model.
+
+    The one that would be first is run to its end, which gives a finished trial back as it is, and is judged by the figure that it
+    ends with; so it goes on until the first stays first.
+    """
+    standing = {trial.number: trial for trial in trials}
+    while order := ranked(standing.values()):
+        ended = run_to_end(order[0])
+        if ended == order[0]:
+            break
+        standing[ended.number] = ended
+    return order

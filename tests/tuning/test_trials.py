@@ -1,0 +1,128 @@
+"""What is known of trials, without Ray: the file that outlives the driver, what is left to try, and who is the best."""
+
+import math
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from ray.exceptions import RayTaskError
+from tiny_runs import tiny_run
+
+from raw2s.config import SweepConfig
+from raw2s.errors import ConfigError, StageFailed
+from raw2s.tuning.log import line_of, reason_of
+from raw2s.tuning.reading import Sweep
+from raw2s.tuning.search import points_ahead, scheduler_of, search_of, trials_left
+from raw2s.tuning.space import find_knobs
+from raw2s.tuning.trial import kept_of
+from raw2s.tuning.trials import FILE, JUDGED, append_trial, new_trial, read_trials, settled, write_trials
+
+
+def sweep_over(**settings) -> Sweep:
+    tree = tiny_run(Path("runs")) | {
+        "weights": {"loss": {"simplex": 2}},
+        "labeling": {"calibrate": {"choice": [None, "temperature"]}},
+    }
+    return Sweep(settings=SweepConfig(**settings), tree=tree, knobs=find_knobs(tree))
+
+
+SWEEP = sweep_over(trials=4, search="random")
+POINTS = points_ahead(SWEEP, [])
+ONE, TWO, THREE, FOUR = [new_trial(SWEEP, number, point) for number, point in enumerate(POINTS, 1)]
+FINISHED = replace(ONE, status="finished", figure=0.7, epoch=3)
+STOPPED = replace(TWO, status="stopped", figure=0.8, epoch=1)
+FAILED = replace(THREE, status="failed", reason="the loss is nan")
+
+
+def test_what_was_written_is_read_though_the_last_line_is_cut_off(tmp_path):
+    write_trials(tmp_path, SWEEP, [])
+    for trial in (ONE, TWO, FINISHED, THREE, STOPPED, FAILED, FOUR):
+        append_trial(tmp_path, trial)
+    with (tmp_path / FILE).open("a") as file:
+        file.write('{"number": 4, "status": "fini')
+    assert read_trials(tmp_path, SWEEP) == [FINISHED, STOPPED, FAILED, FOUR]
+    assert read_trials(tmp_path / "nothing", SWEEP) == []
+
+
+def test_another_space_is_refused_and_more_trials_are_not(tmp_path):
+    write_trials(tmp_path, SWEEP, [FINISHED])
+    assert read_trials(tmp_path, sweep_over(trials=9, search="random", concurrent=1)) == [FINISHED]
+    with pytest.raises(ConfigError, match=r"^sweep.name: .* holds trials of another search; set another sweep.name, or delete"):
+        read_trials(tmp_path, sweep_over(trials=4, search="random", seed=2))
+
+
+@pytest.mark.parametrize("search", ["random", "tpe"])
+def test_a_new_start_repeats_no_finished_or_stopped_trial(search):
+    sweep = sweep_over(trials=4, search=search)
+    known = [FINISHED, STOPPED, FAILED]
+    assert trials_left(sweep, known) == 2
+    proposals = search_of(sweep, known)
+    proposed = [proposals.suggest(str(i)) for i in range(2)]
+    assert proposed[0] == THREE.point
+    assert proposed[1] not in (ONE.point, TWO.point, THREE.point)
+    assert search != "random" or proposed[1] == FOUR.point
+    told = [t.value for t in proposals._ot_study.trials if t.value is not None]
+    assert told == [0.7, 0.8]
+
+
+def test_a_trial_tried_again_is_not_tried_a_third_time():
+    again = replace(THREE, number=4, status="finished", figure=0.1, epoch=3)
+    sweep = sweep_over(trials=4, search="tpe")
+    assert points_ahead(sweep, [FINISHED, STOPPED, FAILED, again]) == []
+    assert trials_left(sweep, [FINISHED, STOPPED, FAILED, again]) == 1
+
+
+def test_tpe_of_a_new_start_does_not_propose_its_first_points_again():
+    sweep = sweep_over(trials=4, search="tpe")
+    first = search_of(sweep, []).suggest("a")
+    known = replace(FINISHED, point={name: float(at) for name, at in first.items()})
+    assert search_of(sweep, [known]).suggest("b") != first
+
+
+def test_a_stopped_trial_that_would_be_best_is_run_to_its_end_before_it_is_chosen():
+    asked = []
+
+    def run_to_end(trial):
+        asked.append(trial.number)
+        return trial if trial.status == "finished" else replace(trial, status="finished", figure=ends[trial.number], epoch=3)
+
+    ends = {2: 0.6}
+    order = settled([FINISHED, STOPPED, FAILED], run_to_end)
+    assert [(t.number, t.status, t.figure) for t in order] == [(1, "finished", 0.7), (2, "finished", 0.6)]
+    assert asked == [2, 1]
+    ends = {2: 0.9}
+    assert settled([FINISHED, STOPPED], run_to_end)[0].number == 2
+
+
+def test_a_best_trial_whose_model_cannot_be_made_gives_way():
+    order = settled([FINISHED, STOPPED], lambda t: replace(t, status="failed") if t.number == 2 else t)
+    assert [t.number for t in order] == [1]
+    assert settled([FAILED], lambda t: t) == []
+
+
+def test_a_stopped_trial_that_is_not_the_best_stays_stopped():
+    low = replace(STOPPED, figure=0.5)
+    assert settled([FINISHED, low], lambda t: t) == [FINISHED, low]
+
+
+def test_the_figure_is_of_the_epoch_that_would_be_kept():
+    epochs = [(2.0, 0.5), (1.5, 0.6), (1.7, 0.9), (math.nan, 1.0)]
+    kept = {"validation_loss": math.inf}
+    for loss, accuracy in epochs:
+        kept = kept_of(kept, {"validation_loss": loss, JUDGED: accuracy, "epoch": 1})
+    assert kept == {"validation_loss": 1.5, JUDGED: 0.6}
+
+
+@pytest.mark.parametrize("scheduler", ["asha", "median", "none"])
+def test_schedulers_compare_at_epochs_and_fit_any_number_of_them(scheduler):
+    made = scheduler_of(SweepConfig(scheduler=scheduler, grace_epochs=5), epochs=2)
+    assert getattr(made, "_time_attr", "epoch") == "epoch"
+
+
+def test_a_failure_is_told_by_its_own_words():
+    own = StageFailed("stage student/0-bayesian failed: the loss is nan in step 3 (rows 1); lower the learning rate")
+    assert reason_of(RayTaskError("train", "Traceback ...", own)) == str(own)
+    assert reason_of(None) == "its process ended"
+    assert "figure" not in line_of(FAILED)
+    assert line_of(FAILED).startswith("trial 3: failed, the loss is nan; weights.loss [")
+    assert line_of(FINISHED).startswith(f"trial 1: finished, epoch 3, {JUDGED} 0.7; weights.loss [")
