@@ -9,7 +9,7 @@ import yaml
 from transformers import GPT2Config, LlamaConfig, MistralConfig
 
 from raw2s.cli import guarded, main
-from raw2s.config import RunConfig, describe_keys, load_config, parse_config, read_yaml
+from raw2s.config import RunConfig, SweepConfig, describe_keys, load_config, parse_config, read_yaml
 from raw2s.errors import ConfigError, StageFailed
 from raw2s.methods import LOSSES, METHODS, label_of, title_of
 from raw2s.methods.method import PREFERENCE_LOSSES
@@ -19,6 +19,7 @@ from raw2s.pipeline.preflight import check
 from raw2s.tasks import TASKS
 from raw2s.teachers import TEACHERS
 from raw2s.teachers.label_file import LabelFileSection
+from raw2s.tuning.reading import load_sweep
 
 ROOT = Path(__file__).resolve().parents[1]
 CONFIGS = sorted((ROOT / "configs").glob("*.yaml"))
@@ -451,7 +452,8 @@ def test_help_tells_every_choices_keys_and_their_defaults(at, choice):
 def test_help_prints_every_key(command):
     done = subprocess.run([sys.executable, *command, "--help"], cwd=ROOT, capture_output=True, text=True, timeout=60, check=True)
     printed = [line.strip() for line in done.stdout.splitlines()]
-    assert [line for line in describe_keys() if line not in printed] == []
+    own = describe_keys(SweepConfig, "sweep.") if "sweep" in command else []
+    assert [line for line in [*own, *describe_keys()] if line not in printed] == []
 
 
 @pytest.mark.parametrize(
@@ -481,8 +483,11 @@ def test_a_failed_stage_ends_with_status_1(capsys):
 
 @pytest.mark.parametrize("file", CONFIGS, ids=lambda file: file.stem)
 def test_shipped_configs_pass(file):
-    tree = read_yaml(file, [])
-    config = parse_config(read_yaml(file.parent / tree["base"], tree.get("set", [])) if "base" in tree else tree)
+    if "sweep" in read_yaml(file, []):
+        sweep = load_sweep(file, [])
+        config = sweep.config(sweep.point(0.5, 0))
+    else:
+        config = load_config(file)
     models = [config.student.model, *(teacher.model for teacher in config.models)]
     files = [teacher.file for teacher in config.teachers if isinstance(teacher, LabelFileSection)]
     if not all(file.is_file() for file in files):

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -146,12 +147,19 @@ def check_own_classes(storage: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.timeout(700)
-def test_sweep_writes_a_config_the_main_job_takes_and_nested_runs(classification, tmp_path):
+def test_sweep_writes_a_config_the_main_job_takes_and_nested_runs(classification, tmp_path, monkeypatch, capsys):
+    """One of its trials fits temperatures, so its own process labels devel if no job has; the second start repeats nothing."""
     storage = Path(classification["storage"])
     *models, people = classification["teachers"]
     relative = {**people, "file": Path(people["file"]).name}  # to where the sweep is started; its trials run elsewhere
     write_config(tmp_path, {**classification, "teachers": [*models, relative]})
-    sweep = {"name": "search", "base": "config.yaml", "trials": 2, "concurrent": 2, "grace_epochs": 1}
+    sweep = {
+        "base": "config.yaml",
+        "sweep": {"name": "search", "trials": 2, "search": "random"},
+        "methods": {0: {"loss": {"gamma_max": {"uniform": [0, 0.5]}}}},
+        "labeling": {"calibrate": {"choice": [None, "temperature"]}},
+        "weights": {"loss": {"simplex": 2}},
+    }
     (tmp_path / "sweep.yaml").write_text(yaml.safe_dump(sweep))
     environment = {k: v for k, v in os.environ.items() if k not in ("RAY_ADDRESS", "MLFLOW_TRACKING_URI")}
     done = subprocess.run(
@@ -164,9 +172,26 @@ def test_sweep_writes_a_config_the_main_job_takes_and_nested_runs(classification
     weights = yaml.safe_load(best.read_text())["weights"]["loss"]
     assert len(list((storage / "artifacts" / "fit").glob("*/fit.json"))) == 1
     assert sum(weights) == pytest.approx(1, abs=1e-5)
+    assert len([line for line in done.stdout.splitlines() if line.startswith("trial ")]) == 2, done.stdout + done.stderr
     client = mlflow.MlflowClient(tracking_uri=f"sqlite:///{storage / 'mlflow.db'}")
-    runs = client.search_runs([client.get_experiment_by_name("raw2s").experiment_id])
-    trials = [run for run in runs if run.info.run_name.startswith("trial-")]
+
+    def logged() -> list:
+        runs = client.search_runs([client.get_experiment_by_name("raw2s").experiment_id])
+        return [run for run in runs if run.info.run_name.startswith("trial-")]
+
+    trials = logged()
     assert len(trials) == 2
     assert len({run.data.tags["mlflow.parentRunId"] for run in trials}) == 1
+    assert {run.data.params["labeling.calibrate"] for run in trials} == {"None", "temperature"}
+    (chosen,) = [run for run in trials if "raw2s.best" in run.data.tags]
+    assert chosen.data.tags["raw2s.status"] == "finished"
+    assert chosen.data.metrics["validation_accuracy"] == max(run.data.metrics["validation_accuracy"] for run in trials)
+    monkeypatch.chdir(storage.parent)
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     assert main(["plan", str(best)]) == 0
+    assert re.search(r"student/0-bayesian +student/\w+ +finished", capsys.readouterr().out)
+    before = best.read_text()
+    assert main(["sweep", str(tmp_path / "sweep.yaml")]) == 0
+    assert "by trials 0 found, 0 made" in capsys.readouterr().out
+    assert best.read_text() == before
+    assert len(logged()) == 4

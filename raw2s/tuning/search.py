@@ -80,15 +80,12 @@ def run_trials(
     sweep: Sweep, known: list[Trial], trainable: Any, *, at_once: int, epochs: int, folder: Path, callback: tune.Callback
 ) -> None:
     """Try what is left to be tried; `callback` hears of every trial's start, epochs and end."""
-    left = trials_left(sweep, known)
-    if not left:
-        return
     tuner = tune.Tuner(
         tune.with_resources(trainable, {"cpu": DRIVER_CPU}),
         tune_config=tune.TuneConfig(
             metric=JUDGED,
             mode="max",
-            num_samples=left,
+            num_samples=trials_left(sweep, known),
             max_concurrent_trials=at_once,
             search_alg=search_of(sweep, known),
             scheduler=scheduler_of(sweep.settings, epochs),

@@ -26,7 +26,7 @@ from raw2s.tracking import Tracker, tracked_run
 from raw2s.tuning.log import TrialLog, line_of, log_ended
 from raw2s.tuning.reading import Sweep
 from raw2s.tuning.resources import trials_at_once
-from raw2s.tuning.search import run_trials
+from raw2s.tuning.search import run_trials, trials_left
 from raw2s.tuning.space import tree_at
 from raw2s.tuning.trial import run_trial
 from raw2s.tuning.trials import JUDGED, Trial, append_trial, read_trials, settled, write_trials
@@ -60,7 +60,8 @@ def run_sweep(sweep: Sweep, console: Console | None = None) -> Trial:
             sweep=sweep, folder=folder, store=ArtifactStore(config.storage / "artifacts"), tracker=tracker, console=console
         )
         known = take_up(running, earlier)
-        start_ray(config.ray, dashboard=True)
+        if trials_left(sweep, known):
+            start_ray(config.ray, dashboard=True)
         shared, own = shared_stages(sweep)
         done = _execute(running, shared)
         trials, counts = _search(running, known, own)
@@ -108,6 +109,8 @@ def _execute(running: Running, stages: Sequence[Stage]) -> dict[str, Done]:
 def _search(running: Running, known: list[Trial], own: list[Stage]) -> tuple[list[Trial], dict[str, int]]:
     """All trials, known and new, and how many stages the new ones found and made."""
     sweep, folder = running.sweep, running.folder
+    if not trials_left(sweep, known):
+        return known, {"found": 0, "made": 0}
     limit = sweep.settings.concurrent
     fitting = trials_at_once(own, ray.cluster_resources())
     log = TrialLog(sweep, folder, running.tracker, running.console, first=1 + max((t.number for t in known), default=0))

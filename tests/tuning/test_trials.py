@@ -124,5 +124,5 @@ def test_a_failure_is_told_by_its_own_words():
     assert reason_of(RayTaskError("train", "Traceback ...", own)) == str(own)
     assert reason_of(None) == "its process ended"
     assert "figure" not in line_of(FAILED)
-    assert line_of(FAILED).startswith("trial 3: failed, the loss is nan; weights.loss [")
-    assert line_of(FINISHED).startswith(f"trial 1: finished, epoch 3, {JUDGED} 0.7; weights.loss [")
+    assert line_of(FAILED).startswith("trial 3: failed, the loss is nan; labeling.calibrate ")
+    assert line_of(FINISHED).startswith(f"trial 1: finished, epoch 3, {JUDGED} 0.7; labeling.calibrate ")
