@@ -10,6 +10,7 @@ from tiny_runs import ROOT, tiny_run
 
 from raw2s.config import parse_config
 from raw2s.pipeline.rules import trainings_of
+from raw2s.tuning.reading import load_sweep
 
 README = (ROOT / "README.md").read_text()
 LABELING = (ROOT / "docs" / "labeling.md").read_text()
@@ -39,6 +40,13 @@ def test_every_yaml_example_is_a_config_of_today(example):
     config = parse_config({**tiny_run(ROOT), **yaml.safe_load(example)})
     for _, model, use, training in trainings_of(config):
         assert not model.num_gpus or training.gpus_per_worker, f"{use} runs without the GPU that {model.model} labels on"
+
+
+def test_the_sweep_on_its_page_is_read(tmp_path):
+    (example,) = re.findall(r"```yaml\n(.*?)```", (ROOT / "docs" / "sweeps.md").read_text(), re.DOTALL)
+    tree = yaml.safe_load(example)
+    (tmp_path / "sweep.yaml").write_text(yaml.safe_dump(tree | {"base": str(ROOT / "configs" / tree["base"])}))
+    assert len(load_sweep(tmp_path / "sweep.yaml", []).knobs) == 3
 
 
 SCIQ = json.loads((ROOT / "benchmarks" / "results" / "sciq.json").read_text())

@@ -1,5 +1,6 @@
 """Ray Tune as a sweep uses it: which points are tried, which trials end early, and the run around them."""
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,11 @@ from raw2s.tuning.resources import DRIVER_CPU
 from raw2s.tuning.space import Point, drawn_points, grid_points
 from raw2s.tuning.trials import JUDGED, Trial
 
+QUIET = {
+    "RAY_AIR_NEW_OUTPUT": "0",  # the newer output prints what it starts with at any verbosity
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # three files a trial of what MLflow and trials.jsonl have
+}
+"""Tune's own noise, off where the user has not set it."""
 REDUCTION = 2
 """Of the trials that reach a rung of ASHA, one in so many goes on."""
 
@@ -80,6 +86,8 @@ def run_trials(
     sweep: Sweep, known: list[Trial], trainable: Any, *, at_once: int, epochs: int, folder: Path, callback: tune.Callback
 ) -> None:
     """Try what is left to be tried; `callback` hears of every trial's start, epochs and end."""
+    for name, value in QUIET.items():
+        os.environ.setdefault(name, value)
     tuner = tune.Tuner(
         tune.with_resources(trainable, {"cpu": DRIVER_CPU}),
         tune_config=tune.TuneConfig(
