@@ -38,6 +38,22 @@ def test_a_stages_curve_is_there_while_it_trains(tmp_path, monkeypatch):
     assert len(runs) == 4
 
 
+def test_what_a_killed_process_left_running_is_ended_as_killed(tmp_path, monkeypatch):
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    killed = tracked_run("sweep", tmp_path, {})
+    before = killed.__enter__()  # and never left
+    before.log_settings("trial-1", {"gamma": 0.1})
+    before.log_stage("trial-2", {}, {}, key="trial-2", cached=False)
+    with tracked_run("sweep", tmp_path, {}) as tracker:
+        for name in ("trial-1", "trial-2"):
+            tracker.end_killed(before.stage_runs[name])
+        tracker.end_killed("f" * 32)  # of a database that was deleted
+        assert not tracker.lost
+        status = {name: tracker.client.get_run(run_id).info.status for name, run_id in before.stage_runs.items()}
+        assert status == {"trial-1": "KILLED", "trial-2": "FINISHED"}
+        assert tracker.client.get_run(before.parent_id).info.status == "KILLED"
+
+
 @pytest.mark.parametrize(
     ("uri", "where"),
     [

@@ -5,6 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import ray
 from ray import tune
 from rich.console import Console
 
@@ -32,6 +33,15 @@ def reason_of(error: BaseException | None) -> str:
             return str(seen)
         seen = getattr(seen, "cause", None) or seen.__cause__
     return "its process ended" if error is None else cause(error)
+
+
+def error_of(trial: Any) -> BaseException | None:
+    """What a trial of Tune raised, from the file on this machine: Tune's own method reads the storage, where it is not yet."""
+    file = trial.pickled_error_file
+    if file is None or not Path(file).is_file():
+        return None
+    error: BaseException = ray.cloudpickle.loads(Path(file).read_bytes())
+    return error
 
 
 def log_ended(tracker: Tracker, trial: Trial, *, cached: bool) -> None:
@@ -75,7 +85,7 @@ class TrialLog(tune.Callback):
         self._ended(trial.trial_id, status="finished" if trial.last_result.get("finished") else "stopped")
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        self._ended(trial.trial_id, status="failed", reason=reason_of(trial.get_pickled_error() or trial.get_error()))
+        self._ended(trial.trial_id, status="failed", reason=reason_of(error_of(trial)))
 
     def _ended(self, trial_id: str, **changes: Any) -> None:
         self._heard(trial_id, self.trials[trial_id], **changes)

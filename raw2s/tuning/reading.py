@@ -72,7 +72,7 @@ def load_sweep(path: Path, overrides: list[str]) -> Sweep:
         tree = merged(read_yaml(path.parent / str(base), []), tree)
     for override in overrides:
         put_over(tree, override)
-    section = tree.pop("sweep", {})
+    section = tree.pop("sweep", None) or {}
     try:
         settings = SweepConfig.model_validate(section)
     except ValidationError as error:

@@ -1,5 +1,6 @@
 """Ray Tune as a sweep uses it: which points are tried, which trials end early, and the run around them."""
 
+import logging
 import os
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from raw2s.tuning.trials import JUDGED, Trial
 
 QUIET = {
     "RAY_AIR_NEW_OUTPUT": "0",  # the newer output prints what it starts with at any verbosity
+    "TUNE_PRINT_ALL_TRIAL_ERRORS": "0",  # tracebacks; a failed trial's line has its reason
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # three files a trial of what MLflow and trials.jsonl have
 }
 """Tune's own noise, off where the user has not set it."""
@@ -88,6 +90,7 @@ def run_trials(
     """Try what is left to be tried; `callback` hears of every trial's start, epochs and end."""
     for name, value in QUIET.items():
         os.environ.setdefault(name, value)
+    logging.getLogger("ray.tune.tune").setLevel(logging.CRITICAL)  # its list of failed trials, by Tune's own names
     tuner = tune.Tuner(
         tune.with_resources(trainable, {"cpu": DRIVER_CPU}),
         tune_config=tune.TuneConfig(

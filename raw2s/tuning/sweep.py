@@ -129,7 +129,9 @@ def _search(running: Running, known: list[Trial], own: list[Stage]) -> tuple[lis
         folder=folder / f"tune-{running.tracker.parent_id}",
         callback=log,
     )
-    if any(trial.status == "running" for trial in log.trials.values()):
+    if cut_off := [trial for trial in log.trials.values() if trial.status == "running"]:
+        for trial in cut_off:
+            running.tracker.end_killed(trial.run_id)
         raise StageFailed("the sweep was interrupted; start it again, it goes on with the trials that are left")
     shutil.rmtree(folder / "checkpoints", ignore_errors=True)  # of stopped trials
     counts = {what: sum(count[what] for count in log.counts.values()) for what in ("found", "made")}

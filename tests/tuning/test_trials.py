@@ -1,16 +1,20 @@
 """What is known of trials, without Ray: the file that outlives the driver, what is left to try, and who is the best."""
 
+import io
 import math
+import pickle
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from ray.exceptions import RayTaskError
+from rich.console import Console
 from tiny_runs import tiny_run
 
 from raw2s.config import SweepConfig
 from raw2s.errors import ConfigError, StageFailed
-from raw2s.tuning.log import line_of, reason_of
+from raw2s.tracking import tracked_run
+from raw2s.tuning.log import TrialLog, line_of, reason_of
 from raw2s.tuning.reading import Sweep
 from raw2s.tuning.search import points_ahead, scheduler_of, search_of, trials_left
 from raw2s.tuning.space import find_knobs
@@ -126,3 +130,44 @@ def test_a_failure_is_told_by_its_own_words():
     assert "figure" not in line_of(FAILED)
     assert line_of(FAILED).startswith("trial 3: failed, the loss is nan; labeling.calibrate ")
     assert line_of(FINISHED).startswith(f"trial 1: finished, epoch 3, {JUDGED} 0.7; labeling.calibrate ")
+
+
+class TuneTrial:
+    """What Tune's callbacks are given of a trial."""
+
+    def __init__(self, name, point, error_file=None):
+        self.trial_id, self.config, self.pickled_error_file, self.last_result = name, point, error_file, {}
+
+
+def test_trials_end_as_finished_stopped_or_failed_in_the_file_the_terminal_and_mlflow(tmp_path, monkeypatch):
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    write_trials(tmp_path, SWEEP, [])
+    error = tmp_path / "error.pkl"
+    error.write_bytes(pickle.dumps(StageFailed("the loss is nan")))
+    console = Console(file=io.StringIO(), width=300)
+    with tracked_run("sweep", tmp_path, {}) as tracker:
+        log = TrialLog(SWEEP, tmp_path, tracker, console, first=5)
+        good, stopped, bad = (
+            TuneTrial(name, dict(point), file) for name, point, file in zip("abc", POINTS, (None, None, str(error)), strict=False)
+        )
+        for trial in (good, stopped, bad):
+            log.on_trial_start(1, [], trial)
+        for trial, epoch, finished in ((good, 1, False), (stopped, 1, False), (good, 2, True)):
+            trial.last_result = {JUDGED: 0.1 * epoch, "epoch": epoch, "finished": finished, "found": 4, "made": 1}
+            log.on_trial_result(1, [], trial, trial.last_result)
+        log.on_trial_complete(1, [], good)
+        log.on_trial_complete(1, [], stopped)
+        log.on_trial_error(1, [], bad)
+    assert [(t.number, t.status, t.figure, t.epoch, t.reason) for t in read_trials(tmp_path, SWEEP)] == [
+        (5, "finished", 0.2, 2, ""),
+        (6, "stopped", 0.1, 1, ""),
+        (7, "failed", None, 0, "the loss is nan"),
+    ]
+    lines = console.file.getvalue().splitlines()
+    assert [line.partition(",")[0] for line in lines] == ["trial 5: finished", "trial 6: stopped", "trial 7: failed"]
+    runs = {name: tracker.client.get_run(run_id) for name, run_id in tracker.stage_runs.items()}
+    assert [run.info.status for run in runs.values()] == ["FINISHED", "FINISHED", "FAILED"]
+    assert [run.data.tags["raw2s.status"] for run in runs.values()] == ["finished", "stopped", "failed"]
+    assert runs["trial-7"].data.tags["raw2s.reason"] == "the loss is nan"
+    curve = tracker.client.get_metric_history(runs["trial-5"].info.run_id, f"train/{JUDGED}")
+    assert [(point.step, point.value) for point in curve] == [(1, 0.1), (2, 0.2)]
