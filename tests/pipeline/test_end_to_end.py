@@ -16,7 +16,7 @@ from raw2s.decoding.bridge import words
 from raw2s.results import Results
 from raw2s.training.progress import read_progress
 
-TEACHERS = tiny_run(Path())["teachers"]
+TEACHERS = [{"name": "gpt2", "model": "tiny-gpt2"}, {"name": "opt", "model": "tiny-opt", "fine_tune": False}]
 NEOX = {"name": "gpt-neox", "model": "tiny-gpt-neox"}
 BACKEND = "ctranslate2" if find_spec("ctranslate2") else "torch"
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(700)]
@@ -26,7 +26,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(700)]
 def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
     """(storage, output) of one uninterrupted run."""
     folder = tmp_path_factory.mktemp("uninterrupted")
-    process = start_pipeline(write_config(folder, tiny_run(folder / "runs")))
+    process = start_pipeline(write_config(folder, tiny_run(folder / "runs", teachers=TEACHERS)))
     output = finish(process, seconds=600)
     assert process.returncode == 0, output
     return folder / "runs", output
