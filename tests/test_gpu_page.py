@@ -143,7 +143,10 @@ def test_the_page_says_when_and_with_what():
         assert part["environment"]["date"] in page and part["environment"]["commit"] in page
         assert part["environment"]["transformers"] in page and part["environment"]["torch"] in page
     own = JOB["environment"]
-    assert f"(transformers {own['transformers']}, DeepSpeed {own['deepspeed']},\nRay {own['ray']}) in {JOB['part_seconds']:.0f} s" in page
+    assert (
+        f"(transformers {own['transformers']}, DeepSpeed {own['deepspeed']},\nRay {own['ray']}) in {JOB['part_seconds']:.0f} s"
+        in page
+    )
     assert f": {len(JOB['stage_seconds'])} stages" in page
     assert ("so all scores are 0" in page) == (not any(score for _, score in JOB["scores"]))
 
