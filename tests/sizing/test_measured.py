@@ -158,7 +158,7 @@ def test_the_page_says_what_was_measured():
 
 def test_what_is_held_beside_torch_is_the_most_that_was_measured():
     outside = [found["outside_torch_gib"] for found in PLANNED.values()]
-    assert CUDA_BYTES / GIB == pytest.approx(max(outside), abs=0.005)
+    assert pytest.approx(max(outside), abs=0.005) == CUDA_BYTES / GIB
     page = (ROOT / "docs" / "planning.md").read_text()
     assert f"({min(outside):.2f} to {max(outside):.2f} on" in page
-    assert PROCESS_BYTES / GIB >= max(found["process_gib"] for found in CPU.values())
+    assert max(found["process_gib"] for found in CPU.values()) <= PROCESS_BYTES / GIB
