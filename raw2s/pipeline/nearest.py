@@ -36,6 +36,8 @@ def _making(training: TrainingConfig) -> Iterator[tuple[float, int]]:
 def _keeping(training: TrainingConfig) -> Iterator[Changes]:
     """Ways to keep weights, gradients and optimizer state, the config's own first."""
     half: Changes = {"precision": "bf16"} if training.precision == "fp32" and training.gpus_per_worker else {}
+    if half and training.zero_stage == 0:
+        half["zero_stage"] = 1  # bf16 needs it
     yield {}
     if half:
         yield half

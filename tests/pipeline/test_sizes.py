@@ -85,6 +85,8 @@ def test_the_fewest_and_cheapest_changes_come_first(fits, changes):
 def test_fp32_on_a_gpu_becomes_bf16_before_anything_moves():
     single = TRAINING.model_copy(update={"precision": "fp32"})
     assert nearest_training(single, lambda t: t.precision == "bf16") == {"precision": "bf16"}
+    whole = single.model_copy(update={"zero_stage": 0})
+    assert nearest_training(whole, lambda t: t.precision == "bf16") == {"precision": "bf16", "zero_stage": 1}
 
 
 def test_bf16_states_become_fp32_on_the_host():
