@@ -82,7 +82,7 @@ class TrainingConfig(Workers):
     precision: Literal["fp32", "bf16"] = "fp32"
     """Number format of the forward and backward pass; bf16 (zero_stage 1 or more) keeps fp32 master weights, see optimizer_states."""
     optimizer_states: Literal["fp32", "bf16"] = "fp32"
-    """Master weights and moments; bf16: 10 bytes a parameter for 16-20, but a step under 1/256 of its weight is lost."""
+    """Master weights and moments; bf16: 12 bytes a parameter at the step for 22, but a step under 1/256 of its weight is lost."""
     keep: Literal["best", "last"] = "last"
     """Which epoch's weights are kept: the lowest validation loss (ground truth), or the last."""
 
