@@ -7,6 +7,7 @@ from typing import Any
 
 import ray
 from ray import tune
+from ray.exceptions import RayTaskError
 from rich.console import Console
 
 from raw2s.errors import ConfigError, StageFailed
@@ -29,7 +30,7 @@ def reason_of(error: BaseException | None) -> str:
     """Why a trial failed, in one line, out of what Tune and Ray put around it."""
     seen = error
     while seen is not None:
-        if isinstance(seen, (StageFailed, ConfigError)):
+        if isinstance(seen, (StageFailed, ConfigError)) and not isinstance(seen, RayTaskError):  # which poses as what it wraps
             return str(seen)
         seen = getattr(seen, "cause", None) or seen.__cause__
     return "its process ended" if error is None else cause(error)

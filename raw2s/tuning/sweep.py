@@ -82,10 +82,10 @@ def run_sweep(sweep: Sweep, console: Console | None = None) -> Trial:
 
 
 def take_up(running: Running, earlier: list[Trial]) -> list[Trial]:
-    """The trials of earlier starts, logged under this start's parent; those that were cut off are ended in MLflow as killed."""
+    """The trials of earlier starts, logged under this start's parent; what a killed start left running in MLflow is ended."""
     write_trials(running.folder, running.sweep, earlier)
     for trial in earlier:
-        if trial.status == "running" and trial.run_id:
+        if trial.run_id:
             running.tracker.end_killed(trial.run_id)
         if trial.counts:
             log_ended(running.tracker, trial, cached=True)

@@ -125,7 +125,11 @@ def test_schedulers_compare_at_epochs_and_fit_any_number_of_them(scheduler):
 
 def test_a_failure_is_told_by_its_own_words():
     own = StageFailed("stage student/0-bayesian failed: the loss is nan in step 3 (rows 1); lower the learning rate")
-    assert reason_of(RayTaskError("train", "Traceback ...", own)) == str(own)
+    for carried in (
+        RayTaskError("train", "Traceback ...", own),
+        RayTaskError("train", "Traceback ...", own).as_instanceof_cause(),
+    ):
+        assert reason_of(carried) == str(own)
     assert reason_of(None) == "its process ended"
     assert "figure" not in line_of(FAILED)
     assert line_of(FAILED).startswith("trial 3: failed, the loss is nan; labeling.calibrate ")
