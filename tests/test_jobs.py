@@ -185,7 +185,7 @@ def test_sweep_writes_a_config_the_main_job_takes_and_nested_runs(classification
     assert {run.data.params["labeling.calibrate"] for run in trials} == {"None", "temperature"}
     (chosen,) = [run for run in trials if "raw2s.best" in run.data.tags]
     assert chosen.data.tags["raw2s.status"] == "finished"
-    assert chosen.data.metrics["validation_accuracy"] == max(run.data.metrics["validation_accuracy"] for run in trials)
+    assert chosen.data.metrics["devel_score"] == max(run.data.metrics["devel_score"] for run in trials)
     monkeypatch.chdir(storage.parent)
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     assert main(["plan", str(best)]) == 0

@@ -29,7 +29,7 @@ from raw2s.tuning.resources import trials_at_once
 from raw2s.tuning.search import run_trials, trials_left
 from raw2s.tuning.space import tree_at
 from raw2s.tuning.trial import run_trial
-from raw2s.tuning.trials import JUDGED, Trial, append_trial, read_trials, settled, write_trials
+from raw2s.tuning.trials import JUDGED, Trial, append_trial, figure_of, read_trials, settled, write_trials
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -147,7 +147,7 @@ def run_to_end(running: Running, trial: Trial) -> Trial:
     except StageFailed as error:
         ended = replace(trial, status="failed", reason=str(error))
     else:
-        ended = replace(trial, status="finished", figure=model.metrics[JUDGED], epoch=judged.training.epochs)
+        ended = replace(trial, status="finished", figure=figure_of(model.metrics), epoch=judged.training.epochs)
     if ended != trial:
         append_trial(running.folder, ended)
         log_ended(running.tracker, ended, cached=False)

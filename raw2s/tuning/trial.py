@@ -2,6 +2,7 @@
 
 import math
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +16,10 @@ from raw2s.pipeline.progress import StageDisplay
 from raw2s.pipeline.stage import Work, inputs_first
 from raw2s.tuning.reading import Sweep
 from raw2s.tuning.space import Point
-from raw2s.tuning.trials import JUDGED
+from raw2s.tuning.trials import ACCURACY, JUDGED, SCORE, figure_of
 
-KEPT_BY = "validation_loss"
-"""The lowest decides which epoch is kept."""
+MERIT = "merit"
+"""Decides which epoch is kept, more being better: the score where training judges by it, else the validation loss negated."""
 
 
 class ReportKept(TuneReportCallback):
@@ -30,23 +31,22 @@ class ReportKept(TuneReportCallback):
     def __init__(self, epochs: int, counts: dict[str, int]) -> None:
         super().__init__()
         self.epochs, self.counts = epochs, counts
-        self.kept: dict[str, float] = {KEPT_BY: math.inf}
+        self.kept: dict[str, float] = {MERIT: -math.inf}
 
     def after_report(self, run_context: Any, metrics: list[dict[str, Any]], checkpoint: Any) -> None:
         """Called in Ray Train's controller."""
-        if JUDGED not in metrics[0]:
+        if ACCURACY not in metrics[0]:
             return  # a checkpoint between epochs
         self.kept = kept_of(self.kept, metrics[0])
         if metrics[0]["epoch"] < self.epochs:
-            told = {**self.counts, **self.kept, "epoch": metrics[0]["epoch"], "finished": False}
+            told = {**self.counts, **metrics[0], JUDGED: self.kept[JUDGED], "finished": False}
             super().after_report(run_context, [told], None)
 
 
-def kept_of(kept: dict[str, float], epoch: dict[str, float]) -> dict[str, float]:
-    """The judged figure, and what decides what is kept, of the better of two epochs."""
-    if math.isnan(epoch[KEPT_BY]) or epoch[KEPT_BY] >= kept[KEPT_BY]:
-        return kept
-    return {KEPT_BY: epoch[KEPT_BY], JUDGED: epoch[JUDGED]}
+def kept_of(kept: Mapping[str, float], epoch: Mapping[str, float]) -> dict[str, float]:
+    """The judged figure, and what decides what is kept, of the better of two epochs; of equals the first, as training keeps it."""
+    merit = epoch[SCORE] if SCORE in epoch else -epoch["validation_loss"]
+    return {MERIT: merit, JUDGED: figure_of(epoch)} if merit > kept[MERIT] else dict(kept)
 
 
 def run_trial(point: Point, *, sweep: Sweep, store: str, folder: str, started_in: str) -> None:
@@ -70,4 +70,4 @@ def run_trial(point: Point, *, sweep: Sweep, store: str, folder: str, started_in
         inputs = {stage.key: done[stage.name].artifact for stage in judged.inputs.values()}
         report = ReportKept(judged.training.epochs, counts)
         model = build(judged, artifacts, Work(inputs=inputs, out=parts, parts=parts, callbacks=[report]))
-    tune.report({**counts, JUDGED: model.metrics[JUDGED], "epoch": judged.training.epochs, "finished": True})
+    tune.report({**counts, JUDGED: figure_of(model.metrics), "epoch": judged.training.epochs, "finished": True})

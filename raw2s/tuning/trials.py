@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -11,8 +11,9 @@ from raw2s.errors import ConfigError
 from raw2s.tuning.reading import Sweep
 from raw2s.tuning.space import Point
 
-JUDGED = "validation_accuracy"
-"""The figure of a trained model's metrics by which trials are judged: of the epoch that is kept, on devel."""
+JUDGED = "devel_score"
+"""By which trials are judged, `figure_of` the epoch that is kept."""
+SCORE, ACCURACY = "validation_score", "validation_accuracy"
 FILE = "trials.jsonl"
 """In the sweep's folder: first what is searched, then a line whenever a trial starts or ends."""
 
@@ -42,6 +43,11 @@ class Trial:
     def counts(self) -> bool:
         """Whether it is not tried again: it has a figure, by which the search goes on."""
         return self.status in ("finished", "stopped") and self.figure is not None
+
+
+def figure_of(metrics: Mapping[str, Any]) -> float:
+    """What an epoch, or a trained model, is judged by: the task's own score on devel where training judged by it, else accuracy."""
+    return float(metrics[SCORE if SCORE in metrics else ACCURACY])
 
 
 def new_trial(sweep: Sweep, number: int, point: Point, run_id: str = "") -> Trial:

@@ -18,8 +18,8 @@ from raw2s.tuning.log import TrialLog, line_of, reason_of
 from raw2s.tuning.reading import Sweep
 from raw2s.tuning.search import points_ahead, scheduler_of, search_of, trials_left
 from raw2s.tuning.space import find_knobs
-from raw2s.tuning.trial import kept_of
-from raw2s.tuning.trials import FILE, JUDGED, append_trial, new_trial, read_trials, settled, write_trials
+from raw2s.tuning.trial import MERIT, kept_of
+from raw2s.tuning.trials import FILE, JUDGED, append_trial, figure_of, new_trial, read_trials, settled, write_trials
 
 
 def sweep_over(**settings) -> Sweep:
@@ -111,10 +111,14 @@ def test_a_stopped_trial_that_is_not_the_best_stays_stopped():
 
 def test_the_figure_is_of_the_epoch_that_would_be_kept():
     epochs = [(2.0, 0.5), (1.5, 0.6), (1.7, 0.9), (math.nan, 1.0)]
-    kept = {"validation_loss": math.inf}
-    for loss, accuracy in epochs:
-        kept = kept_of(kept, {"validation_loss": loss, JUDGED: accuracy, "epoch": 1})
-    assert kept == {"validation_loss": 1.5, JUDGED: 0.6}
+    by_loss = by_score = {MERIT: -math.inf}
+    for score, (loss, accuracy) in zip((0.1, 0.3, 0.3, 0.2), epochs, strict=True):
+        metrics = {"validation_loss": loss, "validation_accuracy": accuracy}
+        by_loss, by_score = kept_of(by_loss, metrics), kept_of(by_score, metrics | {"validation_score": score})
+    assert by_loss == {MERIT: -1.5, JUDGED: 0.6}
+    assert by_score[JUDGED] == 0.3
+    assert figure_of({"validation_loss": 1.5, "validation_accuracy": 0.6}) == 0.6
+    assert figure_of({"validation_loss": 1.5, "validation_accuracy": 0.6, "validation_score": 0.3}) == 0.3
 
 
 @pytest.mark.parametrize("scheduler", ["asha", "median", "none"])
