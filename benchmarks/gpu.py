@@ -36,12 +36,6 @@ def heads(file: Path, tiny: bool) -> dict[str, Any]:
     return gpu_heads.run(file, tiny=tiny)
 
 
-def head_ways(file: Path, tiny: bool) -> dict[str, Any]:
-    import gpu_head_ways  # noqa: PLC0415
-
-    return gpu_head_ways.run(file, tiny=tiny)
-
-
 def step(file: Path, tiny: bool) -> dict[str, Any]:
     import gpu_step  # noqa: PLC0415
 
@@ -67,7 +61,7 @@ def pipeline(file: Path, tiny: bool) -> dict[str, Any]:
 
 
 PARTS: dict[str, Part] = {"heads": heads, "step": step, "beams": beams, "plan": plan}
-MORE_PARTS: dict[str, Part] = {"head_ways": head_ways, "pipeline": pipeline}
+MORE_PARTS: dict[str, Part] = {"pipeline": pipeline}
 """Run when named only."""
 
 

@@ -186,6 +186,11 @@ MISTAKES = {
         "student_training: optimizer_states: bf16 goes with precision: bf16",
         "offload: none",
     ),
+    "bf16 at a stage where DeepSpeed steps wrongly": (
+        {"teacher_training": {"precision": "bf16", "zero_stage": 0}},
+        "teacher_training: precision: bf16 needs zero_stage 1 or more",
+        "set zero_stage: 1",
+    ),
     "offload without the stage it needs": (
         {"student_training": {"zero_stage": 1, "offload": "all"}},
         "student_training: offload all needs zero_stage 3",
@@ -580,6 +585,16 @@ def test_a_large_model_is_not_trained_in_fp32_without_a_gpu_for_want_of_a_key(tm
         check(make(student_training=fits, **large))
     LlamaConfig(num_hidden_layers=4, tie_word_embeddings=True).save_pretrained(tmp_path)
     check(make(**large))
+
+
+@pytest.mark.parametrize(("model", "named"), [("tiny-gpt2", "lm_head"), ("tiny-gpt2", "wte"), ("tiny-gpt-neox", "lm_head")])
+def test_an_adapter_beside_the_output_heads_weight_is_refused(model, named):
+    """The fused losses would not train it, and one beside a tied embedding would change the head as it is merged."""
+    student, lora = {"model": model}, {"target_modules": ["dense", named]}
+    message = refusal(check, make(student=student, ceiling_training={"lora": lora}))
+    assert message.startswith(f"ceiling_training.lora.target_modules: {named} holds the weight of {model}'s output head")
+    assert "name other modules, or all-linear" in message
+    check(make(student=student, ceiling_training={"lora": {"target_modules": ["dense", "head"]}}))
 
 
 def test_a_model_on_gpus_is_trained_on_them_or_not_at_all():

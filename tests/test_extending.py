@@ -12,6 +12,7 @@ from functools import partial
 from pathlib import Path
 
 import pytest
+import torch
 from tiny_runs import tiny_run
 
 from raw2s.config import parse_config
@@ -198,15 +199,23 @@ def test_a_loss_without_a_formula_is_an_error():
         dataclasses.replace(GCE, over_classes=None)
 
 
+def test_the_loss_over_classes_is_its_formula():
+    logits_PK, target_PK = torch.tensor([[2.0, 0.0, -1.0], [0.0, 1.0, 0.0]]).requires_grad_(), torch.eye(3)[[0, 2]]
+    loss, _ = GCE.over_classes(logits_PK, target_PK, GeneralizedSection(q=0.5), None)
+    p = logits_PK.softmax(-1)[[0, 1], [0, 2]]
+    assert loss.item() == pytest.approx(((1 - p**0.5) / 0.5).sum().item())
+    loss.backward()
+    assert (logits_PK.grad.argmin(-1) == torch.tensor([0, 2])).all(), "towards the target"
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(600)
-@pytest.mark.parametrize("sections", [OF_CLASSES, OF_TEXT], ids=["classes", "text"])
-def test_each_goes_through_a_whole_run(tmp_path, monkeypatch, sections):
+def test_a_task_a_loss_and_a_teacher_go_through_a_whole_run(tmp_path, monkeypatch):
     monkeypatch.setenv("PYTHONPATH", str(Path(inspect.getfile(sys.modules[__name__])).parent))  # for Ray's processes
     import ray
 
     ray.shutdown()  # one started without that path
-    results = run_pipeline(parse_config(tiny_run(tmp_path, **sections)))
+    results = run_pipeline(parse_config(tiny_run(tmp_path, **OF_TEXT)))
     ray.shutdown()
     (rule,) = results.teachers
     assert rule.score is None and rule.on_b is not None

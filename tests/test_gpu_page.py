@@ -9,7 +9,7 @@ import pytest
 from tiny_runs import ROOT
 
 MEASURED = json.loads((ROOT / "benchmarks" / "results" / "gpu.json").read_text())
-HEADS, STEP, BEAMS = (MEASURED["parts"][part] for part in ("heads", "step", "beams"))
+HEADS, WAYS, STEP, BEAMS, JOB = (MEASURED["parts"][part] for part in ("heads", "head_ways", "step", "beams", "pipeline"))
 BEFORE = MEASURED["first_call"]
 SIZES = ("32000", "151936")
 LIGER, LARGE_LIGER = "Liger CE", "Liger CE, chunks 16 times as large"
@@ -26,6 +26,26 @@ def gradient_errors() -> dict[str, list[float]]:
         if "parity" in line:
             found.setdefault(line["parity"], []).append(max(line["hidden"], line["weight"]))
     return found
+
+
+def ways_rows() -> Iterator[str]:
+    """What the factor of the loss costs in time, and the larger error that it leaves of the gradient."""
+    times = [variants(WAYS["lines"], size) for size in SIZES]
+    for name in ("CE", "CE times 1.003", "CE, scaled by torch", "CE times 1.003, scaled by torch", "CE, half logits"):
+        cells = " | ".join(f"{x[f'raw2s {name}']['ms']:.2f} ms" for x in times)
+        error = max(max(line["hidden"], line["weight"]) for line in WAYS["lines"] if line.get("way") == name)
+        yield f"| {name} | {cells} | {error:.2e} |"
+
+
+def job_rows() -> Iterator[str]:
+    """Seconds of the main job's stages, the least and the most of those of a kind."""
+    kinds = {
+        "teachers": "teacher/", "ceiling": "ceiling", "beams": "beams/", "label": "label", "student": "student/", "pairs": "pairs/",
+        "cdpo": "cdpo/", "tests": "test/",
+    }  # fmt: skip
+    for kind, prefix in kinds.items():
+        spent = sorted({seconds for name, seconds in JOB["stage_seconds"].items() if name.startswith(prefix)})
+        yield f"| {kind} | {'-'.join(str(seconds) for seconds in dict.fromkeys((spent[0], spent[-1])))} |"
 
 
 def verdict(met: bool) -> str:
@@ -98,7 +118,7 @@ def decoding_rows() -> Iterator[str]:
         yield f"| {name} | {agree[f'candidates_shared_{name}']:.1%} |"
 
 
-@pytest.mark.parametrize("rows", [heads_rows, bar_rows, training_rows, decoding_rows])
+@pytest.mark.parametrize("rows", [heads_rows, ways_rows, bar_rows, training_rows, decoding_rows, job_rows])
 def test_every_measured_row_is_on_the_page(rows):
     page = set((ROOT / "docs" / "gpu.md").read_text().splitlines())
     assert sorted(set(rows()) - page) == []
@@ -113,14 +133,28 @@ def test_bars_say_what_was_measured():
     dense, blocks = (STEP[f"step, {name} edl"]["ms"] for name in ("dense", "blocks + compile"))
     assert STEP["bars"]["step_times_today"]["is"] == pytest.approx(dense / blocks)
     assert STEP["bars"]["seven_mfu"]["is"] == STEP["7B, 6 x 2048, edl"]["mfu"]
-    for call in (MEASURED, BEFORE):
+    for call in (*MEASURED["parts"].values(), BEFORE):
         assert call["environment"].keys() >= {"card", "date", "commit", "torch", "triton", "transformers"}
+
+
+def test_the_page_says_when_and_with_what():
+    page = (ROOT / "docs" / "gpu.md").read_text()
+    for part in MEASURED["parts"].values():
+        assert part["environment"]["date"] in page and part["environment"]["commit"] in page
+        assert part["environment"]["transformers"] in page and part["environment"]["torch"] in page
+    own = JOB["environment"]
+    assert (
+        f"(transformers {own['transformers']}, DeepSpeed {own['deepspeed']},\nRay {own['ray']}) in {JOB['part_seconds']:.0f} s"
+        in page
+    )
+    assert f": {len(JOB['stage_seconds'])} stages" in page
+    assert ("so all scores are 0" in page) == (not any(score for _, score in JOB["scores"]))
 
 
 def test_the_other_pages_agree():
     losses, training = ((ROOT / "docs" / f"{page}.md").read_text() for page in ("losses", "training"))
     found = [variants(HEADS["lines"], size) for size in SIZES]
-    for ours, other in (("raw2s EDL", "eager CE"), ("raw2s CE", LARGE_LIGER)):
+    for ours, other in (("raw2s EDL", "eager CE"), ("raw2s EDL", "autograd EDL"), ("raw2s CE", LARGE_LIGER)):
         assert " and ".join(f"{x[ours]['ms'] / x[other]['ms']:.2f}" for x in found) in losses
     for name in ("blocks + compile edl", "fixed shape on the graph for any", "fresh shapes"):
         assert f"{STEP[f'step, {name}']['ms']:.1f} ms" in training

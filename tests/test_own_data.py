@@ -8,7 +8,7 @@ import pytest
 import torch
 from rich.console import Console
 from tiny_runs import tiny_run, write_config
-from transformers import AutoModelForCausalLM, AutoTokenizer, BloomConfig, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import AutoModelForCausalLM, BloomConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from raw2s.config import load_config
 from raw2s.decoding.tokens import encode_prompt, encode_target
@@ -74,7 +74,7 @@ def logprob_alone(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, pr
     return logits_TV.log_softmax(-1).gather(1, torch.tensor(ids)[:, None]).sum().item()
 
 
-def test_texts_in_csv_with_a_bloom_and_no_answers_of_b(local_ray, tmp_path):
+def test_texts_in_csv_without_answers_of_b_by_a_bloom_that_teaches_and_learns(local_ray, tmp_path):
     pytest.importorskip("rouge_score")
     unanswered = reminders(100, 24)
     task = {
@@ -90,11 +90,12 @@ def test_texts_in_csv_with_a_bloom_and_no_answers_of_b(local_ray, tmp_path):
         "id": "id",
     }
     people = [{"id": row["id"], "text": row["summary"]} for row in unanswered[:20]]
-    bloom = {"name": "bloom", "model": write_bloom(tmp_path / "bloom")}
+    bloom = write_bloom(tmp_path / "bloom")
     labels = {"name": "people", "kind": "labels", "file": write_csv(tmp_path / "people.csv", people, "id", "text")}
     changes = {
         "task": task,
-        "teachers": [bloom, labels],
+        "teachers": [{"name": "bloom", "model": bloom, "fine_tune": False}, labels],
+        "student": {"model": bloom},
         "labeling": {"beams": 2, "max_new_tokens": 8, "batch_size": 12},
         "methods": [{"method": "joint"}],
     }
@@ -116,8 +117,7 @@ def test_texts_in_csv_with_a_bloom_and_no_answers_of_b(local_ray, tmp_path):
     assert {row["id"] for row in table} == {row["id"] for row in unanswered}
     assert any(row["rank"][0] >= 0 for row in table), "its own beams"
     assert any(row["rank"][0] < 0 for row in table), "the other teacher's"
-    trained = artifact(tmp_path, results, "teacher/bloom") / "model"
-    model, tokenizer = load_model(str(trained), "text"), AutoTokenizer.from_pretrained(trained)
+    model, tokenizer = load_model(bloom, "text"), load_tokenizer(bloom)
     prompts = {row["id"]: f"{row['note']}\n" for row in unanswered}
     alone = [logprob_alone(model, tokenizer, prompts[row["id"]], row["text"]) for row in table]
     assert [sum(row["words"][0]) for row in table] == pytest.approx(alone, rel=1e-4)

@@ -5,8 +5,10 @@ import re
 from statistics import median
 
 import pytest
+import torch
 import yaml
 from tiny_runs import ROOT, tiny_run
+from transformers import LlamaConfig, LlamaForCausalLM
 
 from raw2s.config import parse_config
 from raw2s.pipeline.rules import trainings_of
@@ -112,3 +114,13 @@ def test_the_table_of_loads_is_the_benchmarks():
         cells = [f"{own[way]['held']:.2f} ({own[way]['all']:.2f})" for own in by_workers]
         assert f"| {way} | {' | '.join(cells)} |" in page
     assert all(own[way]["held"] < 1.3 for own in by_workers for way in own if "zero_stage 3" in way)
+
+
+def test_a_7b_llama_in_parts_is_what_the_page_says():
+    with torch.device("meta"):
+        sizes = [weight.numel() for weight in LlamaForCausalLM(LlamaConfig()).parameters()]  # transformers' default is 7B
+    total, largest = 4 * sum(sizes) / 2**30, 4 * max(sizes) / 2**30
+    held = (total + 8 * largest) / total
+    page = " ".join((ROOT / "docs" / "training.md").read_text().split())
+    assert f"a 7B Llama in fp32 ({total:.1f} GiB, largest weight {largest:.2f} GiB) is held {held:.2f} times by eight ranks" in page
+    assert held < 1.3

@@ -30,7 +30,7 @@ class LoraConfig(Section):
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
     """Dropout before the adapters."""
     target_modules: Literal["all-linear"] | list[str] = "all-linear"
-    """Names of the adapted modules, such as [q_proj, v_proj]; `all-linear` takes every linear layer but the output head."""
+    """Names of the adapted modules, such as [q_proj, v_proj], none the output head; `all-linear` takes all linear layers but it."""
 
 
 class Workers(Placement):
@@ -74,15 +74,15 @@ class TrainingConfig(Workers):
     micro_batch_size: Positive = 8
     """Prompts per forward pass of one worker, with all their targets; packed in rows with little padding, so more is faster."""
     zero_stage: Literal[0, 1, 2, 3] = 1
-    """DeepSpeed ZeRO stage: 1 splits the optimizer's state over the workers, 2 the gradients too, 3 the weights too."""
+    """DeepSpeed ZeRO stage: 1 splits the optimizer's state over the workers, 2 the gradients too, 3 the weights too; 0: fp32 only."""
     lora: LoraConfig | None = None
     """Train low-rank adapters only (extra `raw2s[lora]`); the kept model has them merged, `adapter/` beside it has them alone."""
     deepspeed: dict[str, Any] = {}
     """More of DeepSpeed's own settings, such as {zero_optimization: {reduce_bucket_size: 5.0e+8}}; none that has a key here."""
     precision: Literal["fp32", "bf16"] = "fp32"
-    """Number format of the forward and backward pass; bf16 keeps fp32 master weights beside it, see optimizer_states."""
+    """Number format of the forward and backward pass; bf16 (zero_stage 1 or more) keeps fp32 master weights, see optimizer_states."""
     optimizer_states: Literal["fp32", "bf16"] = "fp32"
-    """Master weights and moments; bf16: 10 bytes a parameter for 16-20, but a step under 1/256 of its weight is lost."""
+    """Master weights and moments; bf16: 12 bytes a parameter at the step for 22, but a step under 1/256 of its weight is lost."""
     keep: Literal["best", "last"] = "last"
     """Which epoch's weights are kept: the best by `judge`, or the last."""
     judge: Literal["loss", "score"] = "loss"
@@ -115,14 +115,19 @@ class TrainingConfig(Workers):
         needed = {"none": 0, "optimizer": 1, "all": 3}[self.offload]
         if self.zero_stage < needed:
             raise ValueError(f"offload {self.offload} needs zero_stage {needed} or more; raise zero_stage, or set offload: none")
+        if self.precision == "bf16" and self.zero_stage == 0:
+            # There DeepSpeed (0.19.8, FP16_UnfusedOptimizer) takes a step of Adam on zero gradients at the start, and it counts.
+            raise ValueError(
+                "precision: bf16 needs zero_stage 1 or more, for DeepSpeed's first steps are too small at 0; set zero_stage: 1, "
+                "which keeps the same on one worker, or precision: fp32"
+            )
         if self.compile == "layers" and self.zero_stage == 3:
             raise ValueError(
                 "compile: layers does not go with zero_stage 3, which takes weights apart; lower it, or compile: auto"
             )
-        if self.optimizer_states == "bf16" and (self.precision != "bf16" or self.zero_stage == 0 or self.offload != "none"):
+        if self.optimizer_states == "bf16" and (self.precision != "bf16" or self.offload != "none"):
             raise ValueError(
-                "optimizer_states: bf16 goes with precision: bf16, zero_stage 1 or more and offload: none; set those, or "
-                "optimizer_states: fp32"
+                "optimizer_states: bf16 goes with precision: bf16 and offload: none; set those, or optimizer_states: fp32"
             )
         for path, key in TYPED_DEEPSPEED.items():
             found: Any = self.deepspeed

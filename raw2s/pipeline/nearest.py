@@ -13,7 +13,8 @@ def nearest_training(training: TrainingConfig, fits: Callable[[TrainingConfig], 
     """The first changes of a training section with which it fits: none where it does, None where nothing here helps.
 
     A smaller micro-batch costs little; computing layers again costs up to a third more work; then come, each with those two, bf16
-    weights, the optimizer's state on the host, more workers, and last adapters in place of all weights.
+    weights, the optimizer's state on the host (in fp32, which leaves less on the card than bf16 states do), more workers, and last
+    adapters in place of all weights.
     """
     for kept, (share, micro_batch_size) in itertools.product(_keeping(training), _making(training)):
         changes = kept | ({} if share == training.activation_checkpointing else {"activation_checkpointing": share})
@@ -35,11 +36,14 @@ def _making(training: TrainingConfig) -> Iterator[tuple[float, int]]:
 def _keeping(training: TrainingConfig) -> Iterator[Changes]:
     """Ways to keep weights, gradients and optimizer state, the config's own first."""
     half: Changes = {"precision": "bf16"} if training.precision == "fp32" and training.gpus_per_worker else {}
+    if half and training.zero_stage == 0:
+        half["zero_stage"] = 1  # bf16 needs it
     yield {}
     if half:
         yield half
     if training.offload == "none":
-        yield half | {"offload": "optimizer", "zero_stage": max(1, training.zero_stage)}
+        exact: Changes = {} if training.optimizer_states == "fp32" else {"optimizer_states": "fp32"}  # the host takes no others
+        yield half | exact | {"offload": "optimizer", "zero_stage": max(1, training.zero_stage)}
     for stage, workers in itertools.product((2, 3), (2, 4, 8)):
         if workers > training.workers and training.batch_size % workers == 0:
             yield half | {"zero_stage": max(stage, training.zero_stage), "workers": workers}

@@ -4,12 +4,14 @@ from collections.abc import Mapping
 from importlib.util import find_spec
 
 from raw2s.config import RunConfig
+from raw2s.decoding.heads import output_head
 from raw2s.decoding.tokens import positions_of
 from raw2s.errors import ConfigError
 from raw2s.methods import method_of
 from raw2s.models.load import count_parameters, load_model_config, load_tokenizer, model_source
 from raw2s.models.tiny import builtin_refusal
 from raw2s.pipeline.rules import check_rules, trainings_of
+from raw2s.sizing.model import meta_model
 from raw2s.tasks import Halves, Task, draw_halves, task_of
 from raw2s.teachers import Asked, teacher_kind
 
@@ -40,6 +42,8 @@ def check(config: RunConfig) -> None:
             raise ConfigError(f"{key}: {model} has no chat template; name a model made for chat, or set task.chat: false")
     _check_packages(config)
     _check_trainable(config)
+    if task.form == "text":
+        _check_adapters(config)
     _check_sizes(config, next(iter(halves.values())))
     _check_given(config, task, halves)
 
@@ -68,6 +72,22 @@ def _check_trainable(config: RunConfig) -> None:
                 f"{use}.gpus_per_worker: {section.model} has {parameters / 1e9:.1f} billion parameters and would be trained in fp32 "
                 f"without a GPU; set {use}.gpus_per_worker: 1 and {use}.precision: bf16"
             )
+
+
+def _check_adapters(config: RunConfig) -> None:
+    """No adapter stands beside the output head's weight: the fused losses read that alone, and a tied one is saved once."""
+    for _, section, use, training in trainings_of(config):
+        if training.lora is None or training.lora.target_modules == "all-linear":
+            continue
+        model = meta_model(load_model_config(section.model))
+        weight = output_head(model).weight
+        holders = [name.split(".") for name, module in model.named_modules() if getattr(module, "weight", None) is weight]
+        for named in training.lora.target_modules:
+            if any(holder[-len(parts) :] == parts for holder in holders for parts in [named.split(".")]):
+                raise ConfigError(
+                    f"{use}.lora.target_modules: {named} holds the weight of {section.model}'s output head, which takes no adapter; "
+                    "name other modules, or all-linear"
+                )
 
 
 def _check_sizes(config: RunConfig, halves: Halves) -> None:

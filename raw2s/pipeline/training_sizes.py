@@ -22,7 +22,8 @@ from raw2s.sizing.training import MicroBatch, Step, step_peak
 
 SCORES_WITH_DROPOUT = 3
 """The softmax, dropout's noise and their product: torch has no fused attention with dropout for a CPU."""
-SAVED_BYTES = {"fp32": 4, "bf16": 2}
+NUMBER_BYTES = {"fp32": 4, "bf16": 2}
+"""Of a number in each format."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,7 +61,9 @@ def state_layout(training: TrainingConfig) -> StateLayout:
     return StateLayout(
         stage=training.zero_stage,
         workers=training.workers,
-        weight_bytes=SAVED_BYTES[training.precision],
+        weight_bytes=NUMBER_BYTES[training.precision],
+        master_bytes=NUMBER_BYTES[training.optimizer_states],
+        moment_bytes=NUMBER_BYTES[training.optimizer_states],
         offload=training.offload,
         on_gpu=training.gpus_per_worker > 0,
     )
@@ -96,7 +99,7 @@ def _size(
     sizes, step = sizes_of(model, training), planned_step(model, training, tokens.largest, device.card_bytes)
     peak = step_peak(sizes, step)
     kept = states(sizes, replace(step.layout, offload="none", workers=1))
-    saved = SAVED_BYTES[training.precision] * sizes.parameters
+    saved = NUMBER_BYTES[training.precision] * sizes.parameters
     forward = 2 * (sizes.body * tokens.tokens + sizes.head * tokens.targets)
     # Six operations a weight and token, four where it gets no gradient, and two more where a layer is computed again.
     passes = (3 if training.lora is None else 2) * forward + training.activation_checkpointing * 2 * sizes.body * tokens.tokens

@@ -8,10 +8,12 @@ from raw2s.errors import ConfigError
 from raw2s.sizing.cards import CARDS, Card
 
 GIB = 2**30
-CUDA_BYTES = 0.6 * GIB
-"""What the driver, cuBLAS and compiled kernels hold of a card beside torch's own allocations."""
-PROCESS_BYTES = 0.9 * GIB
-"""A worker's process on a CPU with torch, transformers, DeepSpeed and Ray imported (benchmarks/results/plan.json, `process_gib`)."""
+CUDA_BYTES = 0.93 * GIB
+"""What the driver, cuBLAS and compiled kernels hold of a card beside torch's own allocations: the most of one H200's processes, which
+began at 0.75 (benchmarks/results/gpu.json, `outside_torch_gib`)."""
+PROCESS_BYTES = 0.7 * GIB
+"""A worker's process on a CPU: 0.56 GiB with torch, transformers and DeepSpeed (benchmarks/results/plan.json, the largest
+`process_gib`), and what importing Ray adds, 0.13."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -52,8 +52,8 @@ def resume_engine(
     model: PackedModel, training: TrainingConfig, workers: int, *, checkpoint: Path | None, workers_before: int
 ) -> deepspeed.DeepSpeedEngine:
     """The engine as the checkpoint left it, whatever the number of workers then; without a checkpoint, a new one."""
-    if checkpoint is None or workers == workers_before or (training.zero_stage == 0 and training.precision == "fp32"):
-        engine = make_engine(model, training, workers)  # ZeRO 0 in fp32 keeps whole states, which anybody can load
+    if checkpoint is None or workers == workers_before or training.zero_stage == 0:
+        engine = make_engine(model, training, workers)  # ZeRO 0 keeps whole states, which anybody can load
         if checkpoint is not None:
             load_engine(engine, checkpoint)
         return engine
@@ -104,7 +104,7 @@ def optimizer_step(engine: deepspeed.DeepSpeedEngine, learning_rate: float) -> f
         group["lr"] = learning_rate
     at_boundary = engine.is_gradient_accumulation_boundary()
     own = 0.0
-    if at_boundary and not hasattr(engine.optimizer, "_global_grad_norm"):  # ZeRO 0 in fp32: DeepSpeed clips and forgets
+    if at_boundary and not hasattr(engine.optimizer, "_global_grad_norm"):  # ZeRO 0: DeepSpeed clips and forgets
         gradients = [p.grad for p in engine.module.parameters() if p.grad is not None]
         own = float(torch.nn.utils.get_total_norm(gradients))
     engine.step()

@@ -10,6 +10,7 @@ from raw2s.config import LoraConfig, TrainingConfig, parse_config
 from raw2s.pipeline.nearest import nearest_batch, nearest_training
 from raw2s.pipeline.plan import plan_stages
 from raw2s.pipeline.sizes import plan_sizes
+from raw2s.pipeline.training_sizes import state_layout
 from raw2s.sizing.stage import device_of
 
 
@@ -84,6 +85,21 @@ def test_the_fewest_and_cheapest_changes_come_first(fits, changes):
 def test_fp32_on_a_gpu_becomes_bf16_before_anything_moves():
     single = TRAINING.model_copy(update={"precision": "fp32"})
     assert nearest_training(single, lambda t: t.precision == "bf16") == {"precision": "bf16"}
+    whole = single.model_copy(update={"zero_stage": 0})
+    assert nearest_training(whole, lambda t: t.precision == "bf16") == {"precision": "bf16", "zero_stage": 1}
+
+
+def test_bf16_states_become_fp32_on_the_host():
+    """Offload and bf16 states are refused together."""
+    half = TRAINING.model_copy(update={"optimizer_states": "bf16"})
+    changes = {"optimizer_states": "fp32", "offload": "optimizer", "zero_stage": 1}
+    assert nearest_training(half, lambda t: t.offload == "optimizer") == changes
+    TrainingConfig.model_validate(half.model_dump() | changes)
+
+
+def test_a_layout_knows_the_types_of_the_optimizers_states():
+    layouts = [state_layout(TRAINING.model_copy(update={"optimizer_states": states})) for states in ("fp32", "bf16")]
+    assert [(x.weight_bytes, x.master_bytes, x.moment_bytes) for x in layouts] == [(2, 4, 4), (2, 2, 2)]
 
 
 def test_a_unit_of_work_is_halved_until_it_fits():

@@ -31,6 +31,13 @@ def test_a_step_of_stage_1_takes_22_bytes_in_bf16():
     assert found["buckets"] == 2 * BUCKET / N
 
 
+def test_bf16_states_take_10_bytes_and_12_at_the_step():
+    """DeepSpeed copies the gradients flat, and not into a type that they have."""
+    found = a_parameter(stage=1, master_bytes=2, moment_bytes=2)
+    assert found["weights"] + found["gradients"] + found["optimizer"] == 2 + 2 + 6
+    assert found["at_step"] == 2
+
+
 def test_fp32_keeps_a_second_copy_of_the_weights_in_stages_1_and_2():
     assert a_parameter(stage=0, weight_bytes=4)["optimizer"] == 8
     assert a_parameter(stage=1, weight_bytes=4)["optimizer"] == 12

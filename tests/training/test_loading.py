@@ -1,4 +1,4 @@
-"""Loading in parts and saving in shards: host memory, and the same model whatever the ZeRO stage; one start for 2 ranks, one for 4."""
+"""Loading in parts and saving in shards: host memory, and the same model whatever the ZeRO stage; all in one start of 2 ranks."""
 
 import json
 from dataclasses import replace
@@ -21,13 +21,13 @@ LORA = {"rank": 4, "alpha": 16}
 SMALL_SHARDS = 300_000
 
 
-def work(rank: int, folder: Path, ways: dict[str, loading.Way], whole: list[Case], cut: list[Case], workers: int) -> None:
-    (folder / f"{workers}-{rank}.json").write_text(json.dumps(loading.measured(ways, workers)))
+def work(rank: int, folder: Path, ways: dict[str, loading.Way], whole: list[Case], cut: list[Case]) -> None:
+    (folder / f"{rank}.json").write_text(json.dumps(loading.measured(ways, 2)))
     from raw2s.training import shards
 
-    plain_workers._train(rank, whole, workers)
+    plain_workers._train(rank, whole, 2)
     shards.SHARD_BYTES = SMALL_SHARDS
-    plain_workers._train(rank, cut, workers)
+    plain_workers._train(rank, cut, 2)
 
 
 def two_rank_cases(folder: Path, large: str) -> tuple[dict[str, Case], dict[str, Case]]:
@@ -65,7 +65,7 @@ def two_rank_cases(folder: Path, large: str) -> tuple[dict[str, Case], dict[str,
 
 @pytest.fixture(scope="module")
 def found(tmp_path_factory):
-    """Copies by number of ranks and way; the cases saved whole; those saved in shards."""
+    """Copies by way; the cases saved whole; those saved in shards."""
     folder = tmp_path_factory.mktemp("loading")
     loading.make_model(folder / "model", torch.bfloat16)
     one = sum(p.numel() for p in AutoModelForCausalLM.from_pretrained(folder / "model").parameters()) * 4
@@ -73,21 +73,20 @@ def found(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         for name, value in loading.MAPPED.items():
             patch.setenv(name, value)
-        measured = {}
-        for workers, of_these, of_those in ((2, whole, cut), (4, {}, {})):
-            job = loading.job_of(folder / "model", zero_stage=3, workers=workers)
-            ways = {"before": loading.Way(job=job, before=True), "in parts": loading.Way(job=job)}
-            run_ranks(work, workers, folder, ways, [*of_these.values()], [*of_those.values()], workers)
-            each = [json.loads((folder / f"{workers}-{rank}.json").read_text()) for rank in range(workers)]
-            measured[workers] = loading.copies(each, dict.fromkeys(ways, one))
+        job = loading.job_of(folder / "model", zero_stage=3, workers=2)
+        ways = {"before": loading.Way(job=job, before=True), "in parts": loading.Way(job=job)}
+        run_ranks(work, 2, folder, ways, [*whole.values()], [*cut.values()])
+        measured = loading.copies(
+            [json.loads((folder / f"{rank}.json").read_text()) for rank in range(2)], dict.fromkeys(ways, one)
+        )
     return measured, whole, cut
 
 
-@pytest.mark.parametrize("workers", [2, 4])
-def test_ranks_hold_one_copy_together_where_each_held_its_own(found, workers):
-    measured = found[0][workers]
+def test_ranks_hold_one_copy_together_where_each_held_its_own(found):
+    """Four ranks are in benchmarks/results/loading.json."""
+    measured = found[0]
     assert measured["in parts"]["held"] < 1.3
-    assert measured["before"]["held"] > workers - 0.1, "the same measure sees a model in every rank"
+    assert measured["before"]["held"] > 1.9, "the same measure sees a model in every rank"
 
 
 def test_a_step_after_it_is_the_step_of_stage_0(found):

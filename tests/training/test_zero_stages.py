@@ -1,4 +1,4 @@
-"""ZeRO stages 0-3, offload, and numbers of workers: the same fp32 curve; and a resumed run is the run that was never cut.
+"""ZeRO stages, offload, and numbers of workers: the same curve, of fp32 and of bf16; and a resumed run is the run that was never cut.
 
 Starting processes costs more than these runs: all of them share three starts.
 """
@@ -27,7 +27,9 @@ TIMES = ["one", "two", "three", "four", "five", "six", "seven", "eight", "nine",
 STEPS = 6
 STAGES = (0, 1, 2, 3)
 HALVED = (1, 3)
-"""Stages whose bf16 optimizer states are looked at; 2 is 1's optimizer."""
+"""Stages whose bf16 runs are cut and go on; 2 is 1's optimizer."""
+OPTIMIZER_STATES = {"bf16": "fp32", "half": "bf16"}
+"""Of the runs in bf16, by the name of their cases."""
 LOSSES: dict[str, tuple[RowKind, LossSection, LearnedWeights | None]] = {
     "ce": ("targets", CrossEntropySection(gamma_max=0.2), None),
     "edl": ("targets", EvidentialSection(kl_weight=1e-5, gamma_max=0.2), None),
@@ -100,10 +102,12 @@ def cases(rows, with_dropout, tmp_path_factory) -> dict[str, Case]:
         whole = two[f"whole zero{stage}"] = resumable("whole", stage, workers=2, model=with_dropout)
         two[f"again zero{stage}"] = resumable("again", stage, workers=2, model=with_dropout, checkpoint=whole.step(2))
         two[f"steady zero{stage}"] = resumable("steady", stage, workers=2)
-    for stage in HALVED:
-        half = {"precision": "bf16", "optimizer_states": "bf16", "workers": 2}
-        whole = two[f"half whole zero{stage}"] = resumable("half whole", stage, **half)
-        two[f"half again zero{stage}"] = resumable("half again", stage, checkpoint=whole.step(2), **half)
+    for name, states in OPTIMIZER_STATES.items():
+        for stage in HALVED:
+            half = {"precision": "bf16", "optimizer_states": states, "workers": 2}
+            whole = two[f"{name} whole zero{stage}"] = resumable(f"{name} whole", stage, **half)
+            two[f"{name} again zero{stage}"] = resumable(f"{name} again", stage, checkpoint=whole.step(2), **half)
+    two["bf16 whole zero2"] = of("bf16 whole zero2", "edl", zero_stage=2, precision="bf16", workers=2)
     learned = two["raven whole"] = of("raven whole", "raven", zero_stage=2, workers=2, checkpoint_every=3)
     two["raven again"] = of("raven again", "raven", zero_stage=2, workers=2, checkpoint=learned.step(3))
     judge = judge_of([f"wake me up at {time} am\n" for time in TIMES], max_new_tokens=12)
@@ -114,9 +118,10 @@ def cases(rows, with_dropout, tmp_path_factory) -> dict[str, Case]:
     one["recomputed"] = of("recomputed", "edl", zero_stage=0, activation_checkpointing=True)
     for stage in STAGES:
         one[f"fewer zero{stage}"] = resumable("fewer", stage, workers=1, checkpoint=two[f"steady zero{stage}"].step(2))
-    for stage in HALVED:
-        half = {"precision": "bf16", "optimizer_states": "bf16", "workers": 1}
-        one[f"half fewer zero{stage}"] = resumable("half fewer", stage, checkpoint=two[f"half whole zero{stage}"].step(2), **half)
+    for name, states in OPTIMIZER_STATES.items():
+        for stage in HALVED:
+            half = {"precision": "bf16", "optimizer_states": states, "checkpoint": two[f"{name} whole zero{stage}"].step(2)}
+            one[f"{name} fewer zero{stage}"] = resumable(f"{name} fewer", stage, **half)
     train_without_ray(list(one.values()), workers=1)
 
     more = {
@@ -194,16 +199,23 @@ def test_another_number_of_workers_continues_the_curve(cases, stage):
         assert cases[f"{name} zero{stage}"].curve() == pytest.approx(steady, abs=1e-4), name
 
 
+@pytest.mark.parametrize("stage", (1, 2, 3))
+def test_bf16_draws_fp32s_curve_at_every_stage(cases, stage):
+    """Within the error of bf16; a first step of Adam that is too small by a quarter is 1.3 % off."""
+    assert cases[f"bf16 whole zero{stage}"].curve() == pytest.approx(cases["edl alone"].curve(), rel=3e-3)
+
+
 @pytest.mark.parametrize("stage", HALVED)
-def test_bf16_states_are_bf16_and_go_on_from_a_checkpoint(cases, stage):
-    whole, again, fewer = (cases[f"half {name} zero{stage}"] for name in ("whole", "again", "fewer"))
+@pytest.mark.parametrize(("name", "dtype"), {"bf16": torch.float32, "half": torch.bfloat16}.items())
+def test_bf16_goes_on_from_a_checkpoint_with_states_of_its_type(cases, name, dtype, stage):
+    whole, again, fewer = (cases[f"{name} {cut} zero{stage}"] for cut in ("whole", "again", "fewer"))
     assert whole.curve()[-1] < whole.curve()[0]
     assert whole.curve() == pytest.approx(cases["edl alone"].curve(), rel=0.02)
     for figure in ("loss", "gradient_norm", "validation_loss"):
         assert again.curve(figure) == whole.curve(figure)
     assert fewer.curve() == pytest.approx(whole.curve(), rel=1e-3)
     shards = [torch.load(file, weights_only=False) for file in (whole.step(2) / "engine").glob("*optim_states.pt")]
-    assert {dtype for shard in shards for dtype in moments(shard)} == {torch.bfloat16}
+    assert {kept for shard in shards for kept in moments(shard)} == {dtype}
 
 
 def moments(tree: object) -> list[torch.dtype]:

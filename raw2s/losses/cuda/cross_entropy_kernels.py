@@ -34,7 +34,7 @@ def best_of(held: tl.tensor, at: tl.tensor, lane: tl.tensor) -> Any:
 @triton.jit
 def logits_at(start: tl.tensor, column: tl.tensor, vocabulary: tl.tensor, width: tl.tensor, PADDED: tl.constexpr) -> Any:
     """Some of a row's logits; rows are `width` apart at least, a multiple of 16 if `PADDED`, or loads would be of 4 bytes each."""
-    z = tl.load(start + column, mask=column < width, other=NOTHING).to(tl.float32)
+    z = tl.load(start + column, mask=column < width, other=NOTHING)
     if PADDED:
         z = tl.where(column < vocabulary, z, NOTHING)
     return z
