@@ -122,5 +122,7 @@ def test_a_7b_llama_in_parts_is_what_the_page_says():
     total, largest = 4 * sum(sizes) / 2**30, 4 * max(sizes) / 2**30
     held = (total + 8 * largest) / total
     page = " ".join((ROOT / "docs" / "training.md").read_text().split())
-    assert f"a 7B Llama in fp32 ({total:.1f} GiB, largest weight {largest:.2f} GiB) is held {held:.2f} times by eight ranks" in page
+    assert (
+        f"a 7B Llama in fp32 ({total:.1f} GiB, largest weight {largest:.2f} GiB) is held {held:.2f} times by eight ranks" in page
+    )
     assert held < 1.3
