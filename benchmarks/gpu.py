@@ -2,8 +2,9 @@
 
     python benchmarks/gpu.py [heads step beams plan ...] [--tiny] [--out FILE] [--seconds 360]
     python benchmarks/gpu.py pipeline        # the main job under Ray, where Ray, DeepSpeed and MLflow are installed too
+    python benchmarks/gpu.py learning        # the same of one teacher, on enough examples to learn from
 
-torch 2.11, transformers 5.17 and triton are enough for all parts but `pipeline`. Every figure is printed and written as it is
+torch 2.11, transformers 5.17 and triton are enough for all parts but those two. Every figure is printed and written as it is
 measured, each bar beside the figure it holds for; a part that fails is written down with the end of its traceback, and the rest
 goes on. `--tiny` runs the same code on small shapes and on a CPU too: it shows that the script works, and its figures mean nothing.
 """
@@ -60,8 +61,14 @@ def pipeline(file: Path, tiny: bool) -> dict[str, Any]:
     return gpu_pipeline.run(file, tiny=tiny)
 
 
+def learning(file: Path, tiny: bool) -> dict[str, Any]:
+    import gpu_pipeline  # noqa: PLC0415
+
+    return gpu_pipeline.run_learning(file, tiny=tiny)
+
+
 PARTS: dict[str, Part] = {"heads": heads, "step": step, "beams": beams, "plan": plan}
-MORE_PARTS: dict[str, Part] = {"pipeline": pipeline}
+MORE_PARTS: dict[str, Part] = {"pipeline": pipeline, "learning": learning}
 """Run when named only."""
 
 

@@ -1,7 +1,8 @@
-"""The main job under Ray on one GPU, all its processes sharing it: the demo's models on a few utterances, labeling in bf16.
+"""The main job under Ray on one GPU, all its processes sharing it, in bf16 throughout.
 
-Run by `benchmarks/gpu.py pipeline`, where Ray, DeepSpeed and MLflow are installed or on PYTHONPATH. About four minutes, nearly all
-of them the start of processes.
+`benchmarks/gpu.py pipeline` runs every stage of the demo on a few utterances, `benchmarks/gpu.py learning` one teacher and a student on
+the demo's own number of them. Both want Ray, DeepSpeed and MLflow, installed or on PYTHONPATH. Four to five minutes each, nearly all of
+them the start of processes.
 """
 
 import json
@@ -23,19 +24,31 @@ SIZES = (
     "labeling.batch_size=24", "student_training.epochs=1", "student_training.workers=1", "ceiling_training.epochs=1",
     "preference.prompts=24", "evaluation.resamples=50",
 )  # fmt: skip
+ONE_TEACHER = (
+    "teachers=[{name: gpt-neox, model: tiny-gpt-neox}]", "weights.loss=uniform", "student_training.workers=1",
+    "methods=[{method: bayesian, loss: {gamma_max: 0.02, kl_weight: 1.0e-6}}]",
+)  # fmt: skip
 TRAININGS = ("teacher_training", "student_training", "ceiling_training", "preference.training")
 
 
 def run(out: Path, tiny: bool = False) -> dict[str, Any]:
-    """Scores and stage times, also in `out`. `tiny` asks for no GPU. Raises RuntimeError with the end of the job's output."""
-    on_gpu = [f"{training}.gpus_per_worker={SHARE}" for training in TRAININGS]
-    on_gpu += [f"{training}.precision=bf16" for training in TRAININGS]
-    on_gpu += ["ceiling_training.optimizer_states=bf16"]  # one training without fp32 master weights
-    on_gpu += [f"{model}.num_gpus={SHARE}" for model in ("teachers.0", "teachers.1", "teachers.2", "student")]
+    """All stages; scores and stage times, also in `out`. `tiny` asks for no GPU. Raises RuntimeError with the end of the job's output."""
+    # One training without fp32 master weights.
+    return _run(out, SIZES, 3, () if tiny else ("ceiling_training.optimizer_states=bf16",), tiny=tiny)
+
+
+def run_learning(out: Path, tiny: bool = False) -> dict[str, Any]:
+    """One teacher, ceiling and student on as many examples as the demo has; else as `run`."""
+    return _run(out, (*ONE_TEACHER, *(SIZES[:4] if tiny else ())), 1, (), tiny=tiny)
+
+
+def _run(out: Path, sizes: tuple[str, ...], teachers: int, more: tuple[str, ...], *, tiny: bool) -> dict[str, Any]:
+    on_gpu = [f"{training}.{setting}" for training in TRAININGS for setting in (f"gpus_per_worker={SHARE}", "precision=bf16")]
+    on_gpu += [f"{model}.num_gpus={SHARE}" for model in (*(f"teachers.{i}" for i in range(teachers)), "student")]
     if not tiny:
         assert torch.cuda.is_available(), "this part wants a GPU, or --tiny"
     with tempfile.TemporaryDirectory() as storage:
-        output = job([*SIZES, f"storage={storage}", *([] if tiny else on_gpu)])
+        output = job([*sizes, *more, f"storage={storage}", *([] if tiny else on_gpu)])
         results = json.loads((Path(storage) / "demo" / "results.json").read_text())
     systems = [(system.get("name") or system["method"], system["score"]) for system in
                (*results["teachers"], results["ceiling"], *results["students"])]  # fmt: skip
@@ -44,7 +57,7 @@ def run(out: Path, tiny: bool = False) -> dict[str, Any]:
         "stage_seconds": {stage["name"]: round(stage["seconds"], 1) for stage in results["stages"]},
         "last_line": output.splitlines()[-1],
     }  # fmt: skip
-    print(json.dumps({"part": "pipeline", **found}), flush=True)
+    print(json.dumps(found), flush=True)
     out.write_text(json.dumps(found, indent=1) + "\n")
     return found
 
