@@ -172,6 +172,11 @@ MISTAKES = {
         "student_training: batch_size 12",
         "make it a multiple of 8",
     ),
+    "a score that chooses nothing": (
+        {"student_training": {"judge": "score"}},
+        "student_training: judge: score chooses an epoch, and keep: last chooses none",
+        "set keep: best, or judge: loss",
+    ),
     "bf16 states beside fp32 weights": (
         {"student_training": {"optimizer_states": "bf16"}},
         "student_training: optimizer_states: bf16 goes with precision: bf16",
@@ -275,6 +280,11 @@ RULES = {
         {"task": CLASSES, "methods": [{"cdpo": True}]},
         "methods.0.cdpo: cdpo needs a task of text",
         "remove it",
+    ),
+    "decoding weights that are taken apart": (
+        {"teacher_training": {"judge": "score", "zero_stage": 3}},
+        "teacher_training.judge: score decodes, and zero_stage 3",
+        "set teacher_training.zero_stage: 2, or teacher_training.judge: loss",
     ),
     "an instruction without the example": (
         {"teachers": [TREE["teachers"][0] | AS_IT_IS | {"instruction": "Which slots?"}]},

@@ -11,6 +11,7 @@ from tiny_runs import ROOT
 MEASURED = json.loads((ROOT / "benchmarks" / "results" / "gpu.json").read_text())
 HEADS, WAYS, STEP, BEAMS, JOB = (MEASURED["parts"][part] for part in ("heads", "head_ways", "step", "beams", "pipeline"))
 BEFORE = MEASURED["first_call"]
+PAGE = (ROOT / "docs" / "gpu.md").read_text()
 SIZES = ("32000", "151936")
 LIGER, LARGE_LIGER = "Liger CE", "Liger CE, chunks 16 times as large"
 
@@ -161,3 +162,15 @@ def test_the_other_pages_agree():
     for name in ("dense edl", "blocks edl", "dense + compile edl", "blocks + liger edl", "blocks + compile edl"):
         x = BEFORE["step"][f"step, {name}"]
         assert re.search(rf"\| \**{x['ms']:.1f}\** \| {100 * x['mfu']:.1f} % \| {x['peak_gib']:.1f} \|", training)
+
+
+def test_what_was_learned_is_the_files():
+    demo = json.loads((ROOT / "benchmarks" / "results" / "demo.json").read_text())["results"]
+    found = MEASURED["parts"]["learning"]
+    (teacher, ceiling, student) = (score for _, score in found["scores"])
+    on_cpus = next(own["score"] for own in demo["teachers"] if own["name"] == found["scores"][0][0])
+    assert f"| teacher gpt-neox | {teacher:.3f} | {on_cpus:.3f} |" in PAGE
+    assert f"| ceiling | {ceiling:.3f} | {demo['ceiling']['score']:.3f} |" in PAGE
+    assert f"| Bayesian student of that teacher alone | {student:.3f} | not run |" in PAGE
+    assert abs(teacher - on_cpus) < 0.02 and f"to {abs(ceiling - demo['ceiling']['score']):.3f}, the same ceiling" in PAGE
+    assert f"{found['part_seconds']:.0f} s. The demo's other settings" in PAGE and found["environment"]["commit"] in PAGE

@@ -22,7 +22,7 @@ def tiny_run(storage: Path, **changes: object) -> dict:
         "teacher_training": {"epochs": 1, "keep": "best", "checkpoint_every": 2},
         "labeling": {"beams": 2, "max_new_tokens": 24, "batch_size": 12},
         "student": {"model": "tiny-gpt-neox"},
-        "student_training": {"epochs": 1},
+        "student_training": {"epochs": 2, "keep": "best", "judge": "score", "judged_examples": 4},
         "methods": [{"method": "bayesian", "loss": {"gamma_max": 0.1}, "cdpo": True}],
         "preference": {"beams": 3, "training": {"epochs": 1, "learning_rate": 1e-5, "checkpoint_every": 1}},
         "evaluation": {"batch_size": 12, "resamples": 50},

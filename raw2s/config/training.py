@@ -84,7 +84,11 @@ class TrainingConfig(Workers):
     optimizer_states: Literal["fp32", "bf16"] = "fp32"
     """Master weights and moments; bf16: 12 bytes a parameter at the step for 22, but a step under 1/256 of its weight is lost."""
     keep: Literal["best", "last"] = "last"
-    """Which epoch's weights are kept: the lowest validation loss (ground truth), or the last."""
+    """Which epoch's weights are kept: the best by `judge`, or the last."""
+    judge: Literal["loss", "score"] = "loss"
+    """What makes an epoch best: the lowest validation loss (ground truth), or the highest score, the task's metric of its answers."""
+    judged_examples: Positive = 100
+    """With judge: score on text, how many validation examples are decoded (greedily) at every epoch, always the same ones."""
 
     @property
     def compiles_layers(self) -> bool:
@@ -98,6 +102,12 @@ class TrainingConfig(Workers):
                 f"batch_size {self.batch_size} is not divisible by workers x micro_batch_size = "
                 f"{self.workers} x {self.micro_batch_size}; make it a multiple of {self.workers * self.micro_batch_size}"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _judges_to_choose(self) -> "TrainingConfig":
+        if self.judge == "score" and self.keep == "last":
+            raise ValueError("judge: score chooses an epoch, and keep: last chooses none; set keep: best, or judge: loss")
         return self
 
     @model_validator(mode="after")
@@ -130,7 +140,7 @@ class TrainingConfig(Workers):
 
 class TeacherTrainingConfig(TrainingConfig):
     keep: Literal["best", "last"] = "best"
-    """Which epoch's weights are kept: the lowest validation loss (ground truth), or the last."""
+    """Which epoch's weights are kept: the best by `judge`, or the last."""
 
 
 class PreferenceTrainingConfig(TrainingConfig):

@@ -37,12 +37,14 @@ def generate_beams(
     beams: int,
     max_new_tokens: int,
     chat: bool = False,
+    graph: bool = True,
 ) -> list[list[Candidate]]:
     """Top-`beams` candidates of every prompt by beam search, best mean token log-probability first; `beams=1` is greedy.
 
     Candidates of a prompt differ in text: of equal texts the best is kept, so there may be fewer than `beams`. All prompts go
     as one left-padded batch, and one (prompts * beams, V) fp32 score table is held per step: the caller picks the batch size,
-    and calls `model.eval()`. The model's stored generation config has no say.
+    and calls `model.eval()`. The model's stored generation config has no say. `graph`: on a GPU, steps are replayed as a CUDA
+    graph, which with its cache is kept for the next prompts; a model in training has no memory for that.
     Raises ValueError when a prompt and `max_new_tokens` exceed the model's positions. The candidates of Eq. 6 and 9.
     """
     if not prompts:
@@ -53,7 +55,8 @@ def generate_beams(
     ids = [torch.tensor(row) for row in rows]
     ids_BP = pad_sequence(ids, batch_first=True, padding_value=pad_id(tokenizer), padding_side="left").to(model.device)
     mask_BP = pad_sequence([torch.ones_like(row) for row in ids], batch_first=True, padding_side="left").to(model.device)
-    found = beam_search(model, ids_BP, mask_BP, beams=beams, max_new_tokens=max_new_tokens, end_id=tokenizer.eos_token_id)
+    end_id = tokenizer.eos_token_id
+    found = beam_search(model, ids_BP, mask_BP, beams=beams, max_new_tokens=max_new_tokens, end_id=end_id, graph=graph)
     candidates = []
     for ids_MT, tokens_M, mean_M in zip(
         found.ids_BMT.tolist(), found.tokens_BM.tolist(), found.mean_logprob_BM.tolist(), strict=True
@@ -61,7 +64,7 @@ def generate_beams(
         cut_M = [ids[:tokens] for ids, tokens in zip(ids_MT, tokens_M, strict=True)]
         candidates.append(
             [
-                Candidate(decode_target(tokenizer, cut), mean * len(cut), len(cut), cut[-1] == tokenizer.eos_token_id)
+                Candidate(decode_target(tokenizer, cut), mean * len(cut), len(cut), cut[-1] == end_id)
                 for cut, mean in zip(cut_M, mean_M, strict=True)
                 if mean > NEVER
             ]

@@ -36,10 +36,20 @@ class Hypotheses:
 
 
 def beam_search(
-    model: PreTrainedModel, prompt_BP: Tensor, mask_BP: Tensor, *, beams: int, max_new_tokens: int, end_id: int | None
+    model: PreTrainedModel,
+    prompt_BP: Tensor,
+    mask_BP: Tensor,
+    *,
+    beams: int,
+    max_new_tokens: int,
+    end_id: int | None,
+    graph: bool = True,
 ) -> Hypotheses:
-    """The top-`beams` continuations of left-padded prompts; a hypothesis ends with `end_id` or has `max_new_tokens` tokens."""
-    if not packable(model) or can_capture(model):
+    """The top-`beams` continuations of left-padded prompts; a hypothesis ends with `end_id` or has `max_new_tokens` tokens.
+
+    `graph`: as a CUDA graph where the model can be captured.
+    """
+    if not packable(model) or (graph and can_capture(model)):
         search = static_search if packable(model) else row_search
         state = search(model, prompt_BP, mask_BP, beams=beams, max_new_tokens=max_new_tokens, end_id=end_id)
         return Hypotheses(state.final_ids_BMT, state.final_tokens_BM, state.final_score_BM)

@@ -29,8 +29,8 @@ class Form:
     """Of the rows that a student learns from."""
     learned: Callable[[Example, Task], TrainingRow]
     """Ground truth as a training row."""
-    said: Callable[[Any, Task], str]
-    """The first choice in one answer's `column`: a text, or the name of a class."""
+    said: Callable[[Any, Sequence[str]], str]
+    """The first choice in one answer's `column`: a text, or the name of one of the task's classes."""
     from_annotations: Callable[[Sequence[Annotation], Iterable[int]], list[Answer]]
     """A label file's annotations as answers, in the order of the ids; ids without one are left out."""
 
@@ -68,7 +68,7 @@ TEXT = Form(
     scored=True,
     row_kind="targets",
     learned=_learned_text,
-    said=lambda texts, task: texts[0],
+    said=lambda texts, classes: texts[0],
     from_annotations=_texts,
 )
 CLASS = Form(
@@ -78,7 +78,7 @@ CLASS = Form(
     scored=False,
     row_kind="probabilities",
     learned=_learned_class,
-    said=lambda logits, task: task.classes[int(np.argmax(logits))],
+    said=lambda logits, classes: classes[int(np.argmax(logits))],
     from_annotations=_logits,
 )
 FORMS: dict[FormName, Form] = {"text": TEXT, "classes": CLASS}

@@ -163,7 +163,7 @@ class Given(Answered):
         write_table(work.out / ANSWERS, answers, form.schema)
         write_table(work.out / REJECTED, [], REJECTS)
         write_table(work.out / self.VOTES, _votes(self.teacher.name, own) if form.name == "classes" else [], VOTES)
-        said = {row["id"]: self.task.parse(form.said(row[form.column], self.task)) for row in answers}
+        said = {row["id"]: self.task.parse(form.said(row[form.column], self.task.classes)) for row in answers}
         unparsable = {"unparsable": sum(answer is None for answer in said.values())} if form.name == "text" else {}
         return {
             "items": len(said),

@@ -26,7 +26,7 @@ from raw2s.pipeline.model import AsItIs, Model
 from raw2s.pipeline.pair_stages import Pairs
 from raw2s.pipeline.seed_plan import PlannedStudent, SeedPlan
 from raw2s.pipeline.testing_stages import Test
-from raw2s.pipeline.training_stages import TrainOnGroundTruth, TrainPreference, TrainStudent
+from raw2s.pipeline.training_stages import Judging, TrainOnGroundTruth, TrainPreference, TrainStudent
 from raw2s.pipeline.weights import given_weights, scoring_weights
 from raw2s.section import Actors, part
 from raw2s.tasks import Task, draw_halves, task_of
@@ -85,6 +85,12 @@ class _Planner:
             return Decoding(batch_size=batch_size)
         return Decoding(beams=beams, max_new_tokens=self.config.labeling.max_new_tokens, batch_size=batch_size)
 
+    def judging(self, training: TrainingConfig) -> Judging | None:
+        if training.judge == "loss":
+            return None
+        longest = self.config.labeling.max_new_tokens if self.task.form == "text" else None
+        return Judging(metric=self.task.metric.name, max_new_tokens=longest)
+
     def labeler(self, name: str, model: Model, section: Actors, precision: Precision) -> Labeler:
         """`auto` becomes what it means on these actors, so that a GPU's bf16 and a CPU's fp32 share no key."""
         actors = part(section, Actors)
@@ -110,6 +116,7 @@ class _Planner:
             validation=self.validation,
             part=half,
             training=training,
+            judging=self.judging(training),
             seed=self.seed,
             pretrained=pretrained,
             fingerprint=self.fingerprint(pretrained),
@@ -215,6 +222,7 @@ class _Planner:
             method=method.model_copy(update={"cdpo": False}),
             weights=weights,
             training=self.config.student_training,
+            judging=self.judging(self.config.student_training),
             seed=self.seed,
             pretrained=self.config.student.model,
             fingerprint=self.fingerprint(self.config.student.model),
@@ -242,6 +250,7 @@ class _Planner:
             pairs=pairs,
             loss=preference.loss,
             training=preference.training,
+            judging=self.judging(preference.training),
             seed=self.seed,
         )
 

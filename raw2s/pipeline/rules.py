@@ -29,6 +29,11 @@ def check_rules(config: RunConfig, task: Task) -> None:
             )
     _check_devel(config, task)
     for key, actors, use, training in trainings_of(config):
+        if training.judge == "score" and training.zero_stage == 3 and task.form == "text":
+            raise ConfigError(
+                f"{use}.judge: score decodes, and zero_stage 3 would gather all weights for every token; set {use}.zero_stage: 2, or "
+                f"{use}.judge: loss"
+            )
         if actors.num_gpus > 0 and training.gpus_per_worker == 0:
             raise ConfigError(
                 f"{use}.gpus_per_worker: {key}.num_gpus is for labeling and testing, and training would run without a GPU; set "

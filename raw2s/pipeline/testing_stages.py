@@ -52,23 +52,21 @@ class Test(Stage):
             raise StageFailed(f"{len(answered.rejected)} of {len(prompts)} test prompts cannot be answered (id {i}): {reason}")
         form = FORMS[self.task.form]
         column = in_order(answered.answers, prompts)[form.column].to_pylist()
-        texts = [form.said(own, self.task) for own in column]
-        parsed = [self.task.parse(text) for text in texts]
-        predicted = [self.task.nothing if answer is None else answer for answer in parsed]
+        texts = [form.said(own, self.task.classes) for own in column]
         gold = [example["gold"] for example in examples]
-        counts = self.task.metric.counts(gold, predicted)
-        np.save(work.out / self.COUNTS, counts)
+        scored = self.task.scoring.score(gold, texts)
+        np.save(work.out / self.COUNTS, scored.counts)
         write_jsonl(
             work.out / self.PREDICTIONS,
             [
                 {"id": i, "output": text, "predicted": own, "gold": true}
-                for i, text, own, true in zip(prompts, texts, predicted, gold, strict=True)
+                for i, text, own, true in zip(prompts, texts, scored.predicted, gold, strict=True)
             ],
         )
-        metrics: Metrics = {self.task.metric.name: float(self.task.metric.score(counts.mean(axis=0)))}
+        metrics: Metrics = {self.task.metric.name: scored.score}
         if form.name == "text":
-            metrics["empty"] = sum(a == self.task.nothing for a in predicted) / len(prompts)
-            metrics["unparsable"] = sum(a is None for a in parsed) / len(prompts)
+            metrics["empty"] = sum(a == self.task.nothing for a in scored.predicted) / len(prompts)
+            metrics["unparsable"] = sum(a is None for a in scored.parsed) / len(prompts)
         return metrics
 
     def counts(self, folder: Path) -> NDArray[np.float64]:

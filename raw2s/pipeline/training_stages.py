@@ -1,5 +1,6 @@
 """The stages that train: teachers and ceiling on ground truth, students on weak labels, then on preference pairs."""
 
+import random
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +22,18 @@ from raw2s.pipeline.labeling_stages import Label
 from raw2s.pipeline.model import Model
 from raw2s.pipeline.pair_stages import Pairs
 from raw2s.pipeline.stage import Metrics, Work
+from raw2s.tasks import Example
+from raw2s.training.job import Job, Judge
+
+
+@dataclass(frozen=True, kw_only=True)
+class Judging:
+    """What a score depends on beside task and training."""
+
+    metric: str
+    """The task's; another metric is another choice of epochs."""
+    max_new_tokens: int | None
+    """Longest answer; None for classes."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,6 +42,8 @@ class Trained(Model):
 
     validation: Examples
     training: TrainingConfig
+    judging: Judging | None
+    """Where the score judges epochs."""
     seed: int
 
     def source(self, folder: Path) -> str:
@@ -51,7 +66,6 @@ class Trained(Model):
     ) -> Metrics:
         """Train on the rows; leaves model, training curve and the rows, which are the evidence of what was learned."""
         from raw2s.training.fit import fit  # imports Ray, which planning and a cached run do not need  # noqa: PLC0415
-        from raw2s.training.job import Job  # noqa: PLC0415
 
         form = FORMS[self.task.form]
         truth = self.validation.read(work.folder(self.validation), "validation")
@@ -72,10 +86,19 @@ class Trained(Model):
             seed=self.seed,
             chat=self.task.chat,
             learned=learned,
+            judge=self._judge(truth),
         )
         metrics = fit(job, work.out, work.parts, board=work.board, callbacks=work.callbacks)
         validation_file.unlink()  # it is the split's
         return metrics
+
+    def _judge(self, truth: list[Example]) -> Judge | None:
+        """On all validation examples of classes, and on a prefix of one fixed shuffle of texts, the same for every seed."""
+        if self.judging is None:
+            return None
+        if self.task.form == "text":
+            truth = random.Random(0).sample(truth, len(truth))[: self.training.judged_examples]
+        return Judge(scoring=self.task.scoring, examples=truth, max_new_tokens=self.judging.max_new_tokens)
 
 
 @dataclass(frozen=True, kw_only=True)

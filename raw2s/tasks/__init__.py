@@ -9,7 +9,7 @@ from raw2s.tasks.own import OWN
 from raw2s.tasks.sciq import SCIQ
 from raw2s.tasks.slurp_scenario import SLURP_SCENARIO
 from raw2s.tasks.slurp_slots import SLURP_SLOTS
-from raw2s.tasks.task import Example, Halves, Part, Task, TaskKind, TaskSection
+from raw2s.tasks.task import Example, Halves, Part, Scoring, Task, TaskKind, TaskSection
 
 __all__ = [
     "TASKS",
@@ -17,6 +17,7 @@ __all__ = [
     "Example",
     "Halves",
     "Part",
+    "Scoring",
     "Task",
     "TaskKind",
     "TaskSection",

@@ -1,10 +1,10 @@
 """What a task is: two halves of training data, what a model reads and writes, how it is scored. `raw2s.tasks.TASKS` has them all."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, TypedDict
 
-from raw2s.evaluation.metrics import Metric
+from raw2s.evaluation.metrics import Counts, Metric
 from raw2s.form import FormName
 from raw2s.section import Positive, Section
 
@@ -50,6 +50,35 @@ class Halves:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Scored:
+    """What a model's answers are worth, in the examples' order."""
+
+    parsed: list[Any]
+    """None where an answer is not in the asked format."""
+    predicted: list[Any]
+    """The same, such an answer being what the task scores it as."""
+    counts: Counts
+    """The metric's, (U, C)."""
+    score: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scoring:
+    """How answers are scored, by tests and by validations: `Task` says what the fields are. Needs none of the task's data."""
+
+    metric: Metric
+    parse: Callable[[str], Any | None]
+    nothing: Any
+
+    def score(self, gold: Sequence[Any], texts: Sequence[str]) -> Scored:
+        """What models wrote, or the names of the classes they chose, against the examples' gold."""
+        parsed = [self.parse(text) for text in texts]
+        predicted = [self.nothing if answer is None else answer for answer in parsed]
+        counts = self.metric.counts(gold, predicted)
+        return Scored(parsed=parsed, predicted=predicted, counts=counts, score=float(self.metric.score(counts.mean(axis=0))))
+
+
+@dataclass(frozen=True, kw_only=True)
 class Task:
     """One task with its settings, as plain data and functions."""
 
@@ -79,6 +108,11 @@ class Task:
     def content(self) -> list[Any]:
         """What of a task is in an artifact's key; its examples are there by themselves."""
         return [self.name, self.version, self.form, self.classes, self.chat]
+
+    @property
+    def scoring(self) -> Scoring:
+        """All of a task that it takes to score answers."""
+        return Scoring(metric=self.metric, parse=self.parse, nothing=self.nothing)
 
     def __post_init__(self) -> None:
         if (self.form == "classes") != (len(self.classes) > 1):

@@ -1,7 +1,6 @@
 """The driver's side of training: one Ray Train run of `train`, and where its kept weights are."""
 
 import json
-import math
 import os
 import shutil
 from collections.abc import Sequence
@@ -18,7 +17,7 @@ from raw2s.config import TrainingConfig
 from raw2s.errors import StageFailed
 from raw2s.models.load import quiet_transformers
 from raw2s.training.job import Job
-from raw2s.training.progress import MODEL, WEIGHT, read_progress
+from raw2s.training.progress import EXPORTED, MODEL, WEIGHT, read_progress
 
 # Without this DeepSpeed probes for GPUs by compiling; on a GPU machine it finds CUDA by itself.
 WORKER_ENV = {"TOKENIZERS_PARALLELISM": "false", "HF_HUB_DISABLE_PROGRESS_BARS": "1"}
@@ -46,8 +45,7 @@ def fit(job: Job, out: Path, parts: Path, *, board: Any, callbacks: Sequence[Use
     assert result.checkpoint is not None and result.metrics is not None, "a run that raised nothing has reported its last step"
     kept, metrics = result.checkpoint, result.metrics
     if job.training.keep == "best":
-        scored = [pair for pair in result.best_checkpoints or [] if not math.isnan(pair[1]["validation_loss"])]
-        kept, metrics = min(scored, key=lambda pair: pair[1]["validation_loss"])
+        kept, metrics = max(result.best_checkpoints or [], key=lambda pair: pair[1][EXPORTED])
     (out / "history.jsonl").write_text("".join(json.dumps(point) + "\n" for point in progress.history))
     os.replace(Path(kept.path) / MODEL, out / MODEL)
     shutil.rmtree(folder)
@@ -86,10 +84,10 @@ def _trainer(job: Job, storage: Path, board: Any, callbacks: Sequence[UserCallba
 
 
 def _checkpoint_config(training: TrainingConfig) -> ray.train.CheckpointConfig:
-    """The latest checkpoint, and of validated ones the best."""
+    """The latest checkpoint, and the one with the best model so far."""
     if training.keep == "last":
         return ray.train.CheckpointConfig(num_to_keep=1)
-    return ray.train.CheckpointConfig(num_to_keep=1, checkpoint_score_attribute="validation_loss", checkpoint_score_order="min")
+    return ray.train.CheckpointConfig(num_to_keep=1, checkpoint_score_attribute=EXPORTED)
 
 
 def _drop_if_torn(folder: Path) -> None:

@@ -1,5 +1,6 @@
 """What a training run is told: plain data that travels from the driver to the workers."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from raw2s.config import TrainingConfig
@@ -7,6 +8,18 @@ from raw2s.form import FormName
 from raw2s.labels.rows import RowKind
 from raw2s.methods import LossSection
 from raw2s.methods.learned import LearnedWeights
+from raw2s.tasks import Example, Scoring
+
+
+@dataclass(frozen=True, kw_only=True)
+class Judge:
+    """How a validation scores a model's own answers (`validation_score`)."""
+
+    scoring: Scoring
+    examples: Sequence[Example]
+    """Of text those that are decoded; of classes all that are validated, in the rows' order."""
+    max_new_tokens: int | None
+    """Longest answer, end marker included; None for classes."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,3 +44,5 @@ class Job:
     """Whether a prompt is a user's message, to be put into the model's chat template."""
     learned: LearnedWeights | None = None
     """Where the teachers' weights are learned too; the training rows then hold each teacher's own label."""
+    judge: Judge | None = None
+    """Where the score judges epochs, and not the loss."""

@@ -26,9 +26,10 @@ from raw2s.training.checkpoints import save_engine
 from raw2s.training.engine import learning_rate_at, optimizer_step, resume_engine
 from raw2s.training.export import export_model
 from raw2s.training.job import Job
+from raw2s.training.judging import check_room, classified_score, decoded_score
 from raw2s.training.loading import load_trainable
 from raw2s.training.objectives import Objective, PackedModel, class_accuracy, objective_of, pair_references, token_accuracy
-from raw2s.training.progress import MODEL, Progress, read_progress, write_progress
+from raw2s.training.progress import EXPORTED, MODEL, SCORE, Progress, read_progress, write_progress
 from raw2s.training.teacher_weights import learn, teachers_agree, weigh_rows
 from raw2s.training.throughput import WORK, Meter
 
@@ -74,6 +75,7 @@ def train(job: Job, rank: int, workers: int, *, checkpoint: Path | None, report:
     if progress.step == total_steps:
         return  # cut off after its last report, before the driver took notice
     model = PackedModel(load_trainable(job, workers))
+    check_room(job, tokenizer, model.model.config)
     engine = resume_engine(model, training, workers, checkpoint=checkpoint, workers_before=progress.workers)
     progress.workers = workers
     if job.learned is not None and not progress.weights:
@@ -108,8 +110,9 @@ def train(job: Job, rank: int, workers: int, *, checkpoint: Path | None, report:
                 scores = _validate(run)
                 _require_numbers({"step": progress.step, **scores}, ("validation_loss",), [row.id for row in validation[:8]])
                 _log(run, {"step": progress.step, **scores}, keep=True)
-                better = scores["validation_loss"] < progress.best
-                progress.best = min(progress.best, scores["validation_loss"])
+                merit = scores[SCORE] if training.judge == "score" else -scores["validation_loss"]
+                better = merit > progress.best
+                progress.best = max(progress.best, merit)
         if last or scores or (training.checkpoint_every and progress.step % training.checkpoint_every == 0):
             _checkpoint(run, epoch + 1, scores, export=better or (last and training.keep == "last"), resumable=not last)
     engine.destroy()
@@ -217,22 +220,37 @@ def _over_ranks(run: Run, sums: dict[str, torch.Tensor]) -> dict[str, float]:
 
 @torch.no_grad()
 def _validate(run: Run) -> dict[str, float]:
-    """Cross entropy and share of first choices on ground truth, per target token or per row; the same on every rank."""
+    """Cross entropy and share of first choices on ground truth, per target token or per row, and the score where that judges.
+
+    The same on every rank.
+    """
     run.engine.eval()
-    objective = class_accuracy if run.job.form == "classes" else token_accuracy
+    job, device = run.job, run.engine.device
+    objective = class_accuracy if job.form == "classes" else token_accuracy
     plan = plan_epoch(
-        [row.length for row in run.validation], batch_size=16 * run.job.training.batch_size, micro_batches=1,
+        [row.length for row in run.validation], batch_size=16 * job.training.batch_size, micro_batches=1,
         workers=run.workers, rank=run.rank, seed=None,
     )  # fmt: skip
     sums: dict[str, torch.Tensor] = {}
+    logits_RK = torch.zeros(len(run.validation), len(job.classes), device=device)
     for _, (share,) in plan:
         _, logged = _forward(run, run.validation, share, objective)
+        if job.form == "classes":
+            logits_PK = logged.pop("logits_PK")
+            logits_RK[share] = logits_PK[: len(share)]
         sums = {key: sums.get(key, 0.0) + value for key, value in logged.items()}
     totals = _over_ranks(run, sums)
-    return {
+    scores = {
         "validation_loss": totals["loss"] / totals["targets"],
         "validation_accuracy": totals["correct"] / totals["targets"],
     }
+    if job.judge is None:
+        return scores
+    if job.form == "text":
+        return scores | {SCORE: decoded_score(job, run.engine.module.model, run.tokenizer, rank=run.rank, workers=run.workers)}
+    if run.workers > 1:
+        dist.all_reduce(logits_RK)  # every row is one rank's
+    return scores | {SCORE: classified_score(job, logits_RK)}
 
 
 def _log(run: Run, point: dict[str, float], *, keep: bool) -> None:
@@ -253,8 +271,9 @@ def _checkpoint(run: Run, epoch: int, scores: dict[str, float], *, export: bool,
         export_model(run.engine, run.tokenizer, run.job, rank=run.rank, folder=folder / MODEL)
     if run.rank == 0:
         write_progress(folder, run.progress)
-    nothing = {"validation_loss": math.nan} if run.job.training.keep == "best" else {}  # it ranks last
-    run.report({"step": run.progress.step, "epoch": epoch, **nothing, **scores, "tokens_per_second": run.meter.mean()}, folder)
+    step = run.progress.step
+    metrics = {"step": step, "epoch": epoch, EXPORTED: step if export else 0, **scores, "tokens_per_second": run.meter.mean()}
+    run.report(metrics, folder)
 
 
 def _require_numbers(point: dict[str, float], names: Sequence[str], ids: list[int]) -> None:

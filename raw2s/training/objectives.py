@@ -173,10 +173,11 @@ def token_accuracy(head: nn.Module, hidden_NH: torch.Tensor, batch: Batch) -> Ou
 
 
 def class_accuracy(head: nn.Module, hidden_PH: torch.Tensor, batch: Batch) -> Outcome:
-    """Summed cross entropy against the rows' likeliest class, and how many rows get it (`correct`)."""
+    """Summed cross entropy against the rows' likeliest class, how many rows get it (`correct`), and the logits themselves."""
     logits_PK = head(hidden_PH).float()
     class_P = batch.probabilities_PK.argmax(dim=-1)
-    return F.cross_entropy(logits_PK, class_P, reduction="sum"), {"correct": (logits_PK.argmax(dim=-1) == class_P).sum()}
+    correct = (logits_PK.argmax(dim=-1) == class_P).sum()
+    return F.cross_entropy(logits_PK, class_P, reduction="sum"), {"correct": correct, "logits_PK": logits_PK}
 
 
 def _teacher_probability(

@@ -7,21 +7,27 @@ from pathlib import Path
 
 WEIGHT = "teacher_weight/"
 """Before a teacher's name, in points of the curve and in metrics: its learned weight."""
+SCORE = "validation_score"
+"""In points of the curve and in metrics: the task's own metric of the model's answers on devel, where that judges."""
 MODEL = "model"
 """The exported model's folder in a checkpoint, and in the stage's artifact."""
+EXPORTED = "exported"
+"""Among a checkpoint's metrics: its step where it holds a model, else 0. The latest such is the best: Ray Train ranks by this, for
+of two equal scores it would keep the later, and the loop exports the first."""
 _FILE = "progress.json"
 
 
 @dataclass
 class Progress:
-    """Where a run is: steps done, the lowest validation loss so far, the points of its curve; how many workers wrote the shards.
+    """Where a run is: steps done, the points of its curve; how many workers wrote the shards.
 
+    `best`: what was best of the epochs judged so far, more being better: a score, or a loss negated.
     `references`: for every pair of a preference run, in the rows' order, log P of chosen and rejected before the first step.
     `weights`: the teachers', where these are learned.
     """
 
     step: int = 0
-    best: float = math.inf
+    best: float = -math.inf
     history: list[dict[str, float]] = field(default_factory=list)
     workers: int = 0
     references: list[list[float]] = field(default_factory=list)

@@ -79,6 +79,17 @@ def test_leaves_results_report_and_mlflow_runs(finished):
     assert client.get_metric_history(student.info.run_id, "train/loss")
 
 
+def test_the_epoch_of_the_highest_score_is_kept_and_its_score_reported(finished):
+    storage, _ = finished
+    folder = folders_of(storage, "student/0-bayesian")["student/0-bayesian"]
+    metrics = json.loads((folder / "manifest.json").read_text())["metrics"]
+    points = [json.loads(line) for line in (folder / "history.jsonl").read_text().splitlines()]
+    scores = [point["validation_score"] for point in points if "validation_score" in point]
+    assert len(scores) == 2
+    assert metrics["validation_score"] == max(scores)
+    assert metrics["epoch_kept"] == 1 + scores.index(max(scores)), "of equal ones the first"
+
+
 def test_every_id_is_labeled_by_every_teacher_with_consistent_scores(finished):
     import pyarrow.parquet as pq
 

@@ -57,6 +57,15 @@ def test_class_labels_need_no_candidates():
     assert not BEAMS & keys.keys()
 
 
+def test_what_a_score_depends_on_is_in_the_key_where_the_score_judges():
+    judged = {"student_training": {"judge": "score", "keep": "best"}}
+    before = keys_of(**judged)
+    longer = keys_of(**judged, labeling={"max_new_tokens": 32})
+    changed = {name for name in before if before[name] != longer[name]}
+    assert "ceiling" in changed and "teacher/gpt2" not in changed
+    assert keys_of()["ceiling"] == keys_of(labeling={"max_new_tokens": 32})["ceiling"]
+
+
 def test_every_stage_has_a_key_of_its_own():
     keys = keys_of(methods=METHODS[:-1])
     assert len(set(keys.values())) == len(keys)

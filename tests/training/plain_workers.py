@@ -1,27 +1,53 @@
 """The training loop in plain processes: what it does without Ray around it, several jobs one after another."""
 
+import dataclasses
+import hashlib
 import os
 import shutil
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 import torch.distributed
 from ranks import run_ranks
 from safetensors.torch import load_file
 
 from raw2s.config import TrainingConfig
+from raw2s.decoding.beams import generate_beams
 from raw2s.errors import StageFailed
+from raw2s.evaluation.metrics import Metric
 from raw2s.labels.rows import RowKind
 from raw2s.methods import LossSection
 from raw2s.methods.cross_entropy import CrossEntropySection
 from raw2s.methods.learned import LearnedWeights
+from raw2s.models.load import load_model, load_tokenizer
+from raw2s.tasks import Example, Scoring
 from raw2s.training.fit import STOPPED, WORKER_ENV
-from raw2s.training.job import Job
+from raw2s.training.job import Job, Judge
 from raw2s.training.progress import read_progress
 
 PLAIN = CrossEntropySection()
+
+
+def checksums(gold: Sequence[str], predicted: Sequence[str]) -> np.ndarray:
+    """(U, 1): a number in [0, 1] that every change of an answer changes, and no learning favours."""
+    return np.array(
+        [[int(hashlib.md5(f"{g}: {p}".encode()).hexdigest()[:8], 16) / 2**32] for g, p in zip(gold, predicted, strict=True)]
+    )
+
+
+def only(counts: np.ndarray) -> np.ndarray:
+    return counts[..., 0]
+
+
+def judge_of(prompts: Sequence[str], *, max_new_tokens: int | None) -> Judge:
+    """A judge whose scores rise and fall from epoch to epoch."""
+    metric = Metric(name="checksum", title="checksum", counts=checksums, score=only)
+    examples = [Example(id=i, prompt=prompt, target="", gold=str(i)) for i, prompt in enumerate(prompts)]
+    return Judge(scoring=Scoring(metric=metric, parse=str, nothing=""), examples=examples, max_new_tokens=max_new_tokens)
 
 
 @dataclass(frozen=True)
@@ -42,6 +68,21 @@ class Case:
     def curve(self, name: str = "loss") -> list[float]:
         return [point[name] for point in read_progress(self.last).history if name in point]
 
+    def best(self) -> tuple[Path, float]:
+        """The report with the highest score, of equal ones the first, and that score."""
+        points = [point for point in read_progress(self.last).history if "validation_score" in point]
+        point = max(points, key=lambda point: point["validation_score"])
+        return self.step(int(point["step"])), point["validation_score"]
+
+    def score_of(self, folder: Path) -> float:
+        """Of greedy answers by the model that lies there, loaded by itself, all prompts at once."""
+        judge = self.job.judge
+        assert judge is not None and judge.max_new_tokens is not None
+        model, tokenizer = load_model(str(folder), "text"), load_tokenizer(str(folder))
+        prompts = [example["prompt"] for example in judge.examples]
+        found = generate_beams(model, tokenizer, prompts, beams=1, max_new_tokens=judge.max_new_tokens)
+        return judge.scoring.score([e["gold"] for e in judge.examples], [c[0].text for c in found]).score
+
     def weights(self) -> dict[str, torch.Tensor]:
         return load_file(self.last / "model" / "model.safetensors")
 
@@ -56,15 +97,16 @@ def case(
     checkpoint: Path | None = None,
     validation: Path | None = None,
     learned: LearnedWeights | None = None,
+    classes: tuple[str, ...] = (),
     **training: Any,
 ) -> Case:
-    """A job that writes text, over the rows in a file."""
+    """A job over the rows in a file; it writes text where there are no classes."""
     job = Job(
         name="student/0-test",
         model=model,
         task="slurp_slots",
-        form="text",
-        classes=(),
+        form="classes" if classes else "text",
+        classes=classes,
         rows=kind,
         train_file=str(rows),
         validation_file=str(validation or rows),
@@ -74,6 +116,12 @@ def case(
         learned=learned,
     )
     return Case(job, out, checkpoint)
+
+
+def judged_by(judge: Judge, one: Case) -> Case:
+    """The same job, its epochs judged by the score."""
+    training = one.job.training.model_copy(update={"keep": "best", "judge": "score"})
+    return dataclasses.replace(one, job=dataclasses.replace(one.job, judge=judge, training=training))
 
 
 def train_without_ray(cases: list[Case], workers: int) -> None:

@@ -7,15 +7,16 @@ from types import SimpleNamespace
 import pytest
 import torch
 from peft import PeftModel
-from plain_workers import case, train_without_ray
+from plain_workers import case, judge_of, judged_by, train_without_ray
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
+from raw2s.decoding.scoring import class_logits
 from raw2s.errors import StageFailed
 from raw2s.labels.rows import TextTarget, TrainingRow
 from raw2s.methods.evidential import EvidentialSection
 from raw2s.methods.preference import PreferenceSection
-from raw2s.models.load import load_model
+from raw2s.models.load import load_model, load_tokenizer
 from raw2s.training.fit import STOPPED
 from raw2s.training.progress import read_progress
 
@@ -51,9 +52,20 @@ def cases(tmp_path_factory):
     made["cdpo"] = case(folder / "cdpo", pairs, **cdpo, checkpoint_every=1)
     cut = case(folder / "cdpo-again", pairs, **cdpo, checkpoint=made["cdpo"].step(3))
     again = case(folder / "lora-again", rows, checkpoint=made["lora"].step(2), lora=LORA, learning_rate=1e-2, weight_decay=0.1)
+    prompts = [json.loads(line)["prompt"] for line in rows.read_text().splitlines()]
+    judge = judge_of(prompts, max_new_tokens=12)
+    made["judged"] = judged_by(judge, case(folder / "judged", rows, epochs=4))
+    resumed = judged_by(judge, case(folder / "judged-again", rows, epochs=4, checkpoint=made["judged"].step(4)))
+    classified = folder / "classified.jsonl"
+    with classified.open("w") as file:
+        for i, prompt in enumerate(prompts):
+            row = TrainingRow(id=i, prompt=prompt, probabilities=[float(i % 3 == k) for k in range(3)])
+            file.write(json.dumps(row) + "\n")
+    of_classes = case(folder / "classes", classified, kind="probabilities", classes=("a", "b", "c"), epochs=4, learning_rate=1e-2)
+    made["classes"] = judged_by(judge_of(prompts, max_new_tokens=None), of_classes)
     train_without_ray([*made.values()], workers=1)
-    train_without_ray([again, cut], workers=1)
-    return made | {"lora again": again, "cdpo again": cut}
+    train_without_ray([again, cut, resumed], workers=1)
+    return made | {"lora again": again, "cdpo again": cut, "judged again": resumed}
 
 
 def test_adapters_alone_are_trained_and_merged_on_export(cases):
@@ -95,6 +107,37 @@ def test_cdpo_in_bf16_starts_where_policy_and_reference_agree(cases):
     assert first["margin"] == pytest.approx(0, abs=1e-3)
     assert first["reference_kl"] == pytest.approx(0, abs=1e-3)
     assert last["loss"] < first["loss"] - 0.01 and last["margin"] > 0.01, "it learns"
+
+
+@pytest.mark.parametrize("name", ["judged", "classes"])
+def test_the_epoch_of_the_highest_score_is_kept(cases, name):
+    made = cases[name]
+    best, _ = made.best()
+    scores = made.curve("validation_score")
+    assert len(scores) == 4 and len(set(scores)) > 1, scores
+    kept = [folder.parent for folder in made.out.glob("*/model")]
+    assert max(kept, key=lambda folder: int(folder.name[5:])) == best, "the latest model that is exported is the best"
+
+
+def test_the_score_of_an_epoch_is_that_of_its_exported_model(cases):
+    made = cases["judged"]
+    folder, score = made.best()
+    assert made.score_of(folder / "model") == score
+
+
+def test_so_it_is_of_classes(cases):
+    made = cases["classes"]
+    (folder, score), judge = made.best(), made.job.judge
+    model, tokenizer = load_model(str(folder / "model"), "classes", made.job.classes), load_tokenizer(str(folder / "model"))
+    logits = class_logits(model, tokenizer, [example["prompt"] for example in judge.examples])
+    chosen = [made.job.classes[k] for k in logits.argmax(axis=-1)]
+    assert judge.scoring.score([example["gold"] for example in judge.examples], chosen).score == score
+
+
+def test_a_resumed_run_judges_as_the_whole_one(cases):
+    for figure in ("validation_score", "loss"):
+        assert cases["judged again"].curve(figure) == cases["judged"].curve(figure)
+    assert read_progress(cases["judged again"].last).best == cases["judged"].best()[1]
 
 
 def test_references_are_those_before_training_when_a_run_is_resumed(cases):

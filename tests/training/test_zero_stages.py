@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from plain_workers import Case, case, train_without_ray
+from plain_workers import Case, case, judge_of, judged_by, train_without_ray
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from raw2s.decoding.bridge import words
@@ -110,6 +110,8 @@ def cases(rows, with_dropout, tmp_path_factory) -> dict[str, Case]:
     two["bf16 whole zero2"] = of("bf16 whole zero2", "edl", zero_stage=2, precision="bf16", workers=2)
     learned = two["raven whole"] = of("raven whole", "raven", zero_stage=2, workers=2, checkpoint_every=3)
     two["raven again"] = of("raven again", "raven", zero_stage=2, workers=2, checkpoint=learned.step(3))
+    judge = judge_of([f"wake me up at {time} am\n" for time in TIMES], max_new_tokens=12)
+    two["judged"] = judged_by(judge, of("judged", "ce", zero_stage=2, workers=2, micro_batch_size=1))
     train_without_ray(list(two.values()), workers=2)
 
     one = {f"{loss} alone": of(f"{loss} alone", loss, zero_stage=0) for loss in LOSSES}
@@ -174,6 +176,11 @@ def test_the_export_of_a_partitioned_model_loads_anywhere(cases):
     assert model.config.raw2s["task"] == "slurp_slots" and model.config.raw2s["loss"]["gamma_max"] == 0.2
     assert "slurp_slots" in (folder / "README.md").read_text()
     assert AutoTokenizer.from_pretrained(folder).eos_token == "<|endoftext|>"
+
+
+def test_workers_that_share_the_decoding_get_the_score_of_all_answers(cases):
+    folder, score = cases["judged"].best()
+    assert cases["judged"].score_of(folder / "model") == score
 
 
 @pytest.mark.parametrize("stage", STAGES)
