@@ -101,6 +101,8 @@ def check_sweep(sweep: Sweep) -> None:
     for knob in sweep.knobs:
         if knob.path[0] in FIXED:
             raise ConfigError(f"{knob.key}: {knob.path[0]} is one for all trials; give a value")
+        if knob.path[-1] == "judge":
+            raise ConfigError(f"{knob.key}: trials that are judged by different figures cannot be compared; give a value")
     if settings.search == "grid" and (points := len(grid_points(sweep.knobs))) > settings.trials:
         raise ConfigError(f"sweep.trials: the grid has {points} points and {settings.trials} trials; set sweep.trials: {points}")
     if settings.name == "artifacts":
@@ -112,9 +114,20 @@ def check_sweep(sweep: Sweep) -> None:
     check(config)
     for knob in sweep.knobs:
         _check_knob(sweep, knob, start)
-    use = "preference.training" if config.methods[settings.method].cdpo else "student_training"
-    if sweep.judged(start).training.keep != "best":
+    _check_judging(sweep, start)
+
+
+def _check_judging(sweep: Sweep, start: Point) -> None:
+    """The judged model is that of the best epoch, and its figure sees answers that cannot be parsed."""
+    use = "preference.training" if sweep.config(start).methods[sweep.settings.method].cdpo else "student_training"
+    judged = sweep.judged(start)
+    if judged.training.keep != "best":
         raise ConfigError(f"{use}.keep: a sweep compares epochs on devel; set it to best")
+    if judged.task.form == "text" and judged.training.judge == "loss":
+        raise ConfigError(
+            f"{use}.judge: loss leaves single tokens to compare models by, whose accuracy does not see an answer that cannot be parsed; "
+            "set it to score"
+        )
 
 
 def _check_knob(sweep: Sweep, knob: Knob, start: Point) -> None:

@@ -14,9 +14,10 @@ from raw2s.pipeline.artifacts import ArtifactStore
 from raw2s.pipeline.execute import build, execute
 from raw2s.pipeline.progress import StageDisplay
 from raw2s.pipeline.stage import Work, inputs_first
+from raw2s.training.progress import SCORE
 from raw2s.tuning.reading import Sweep
 from raw2s.tuning.space import Point
-from raw2s.tuning.trials import ACCURACY, JUDGED, SCORE, figure_of
+from raw2s.tuning.trials import ACCURACY, JUDGED, figure_of
 
 MERIT = "merit"
 """Decides which epoch is kept, more being better: the score where training judges by it, else the validation loss negated."""

@@ -8,12 +8,13 @@ from pathlib import Path
 from typing import Any, Literal
 
 from raw2s.errors import ConfigError
+from raw2s.training.progress import SCORE
 from raw2s.tuning.reading import Sweep
 from raw2s.tuning.space import Point
 
 JUDGED = "devel_score"
 """By which trials are judged, `figure_of` the epoch that is kept."""
-SCORE, ACCURACY = "validation_score", "validation_accuracy"
+ACCURACY = "validation_accuracy"
 FILE = "trials.jsonl"
 """In the sweep's folder: first what is searched, then a line whenever a trial starts or ends."""
 

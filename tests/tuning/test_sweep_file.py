@@ -17,7 +17,7 @@ GAMMA = {"methods": {0: {"loss": {"gamma_max": {"uniform": [0, 0.5]}}}}}
 @pytest.fixture
 def sweep_of(tmp_path):
     """Reads a sweep over a tiny base, of what differs from it."""
-    base = tiny_run(tmp_path / "runs") | {"student_training": {"epochs": 2, "keep": "best", "workers": 2}}
+    base = tiny_run(tmp_path / "runs") | {"student_training": {"epochs": 2, "keep": "best", "judge": "score", "workers": 2}}
     base["methods"][0]["cdpo"] = False
     (tmp_path / "base.yaml").write_text(yaml.safe_dump(base))
 
@@ -61,7 +61,18 @@ REFUSED = {
         r"evaluation\.beams: the model that is judged does not depend on it",
     ),
     "an entry that is not there": (GAMMA | {"sweep": {"method": 1}}, "sweep.method: there is no entry 1 of methods"),
-    "epochs that are not compared": (GAMMA | {"student_training": {"keep": "last"}}, r"student_training\.keep: a sweep compares"),
+    "epochs that are not compared": (
+        GAMMA | {"student_training": {"keep": "last", "judge": "loss"}},
+        r"student_training\.keep: a sweep compares",
+    ),
+    "text by its tokens": (
+        GAMMA | {"student_training": {"judge": "loss"}},
+        r"student_training\.judge: loss leaves .*; set it to score",
+    ),
+    "another figure a trial": (
+        GAMMA | {"student_training": {"judge": {"choice": ["loss", "score"]}}},
+        r"student_training\.judge: trials that are judged by different figures",
+    ),
     "a grid over numbers": (GAMMA | {"sweep": {"search": "grid"}}, r"methods\.0\.loss\.gamma_max: a grid goes over"),
     "a grid larger than the sweep": (
         {"labeling": {"beams": {"int": [1, 4]}}, "sweep": {"search": "grid", "trials": 3}},
@@ -101,7 +112,7 @@ SHARED = {
     "preference's weights leave the student as it is": (
         {
             "methods": [{"method": "bayesian", "cdpo": True}],
-            "preference": {"training": {"keep": "best"}},
+            "preference": {"training": {"keep": "best", "judge": "score"}},
             "weights": {"preference": {"simplex": 2}},
         },
         {"pairs", "cdpo"},
@@ -109,7 +120,7 @@ SHARED = {
     "cDPO's beta leaves the pairs": (
         {
             "methods": [{"method": "bayesian", "cdpo": True}],
-            "preference": {"training": {"keep": "best"}, "loss": {"beta": {"uniform": [0.1, 2]}}},
+            "preference": {"training": {"keep": "best", "judge": "score"}, "loss": {"beta": {"uniform": [0.1, 2]}}},
         },
         {"cdpo"},
     ),
