@@ -12,14 +12,14 @@ from raw2s.decoding.bridge import words
 from raw2s.decoding.packing import Layout, pack_rows, separate_texts
 from raw2s.decoding.tokens import encode_prompt, encode_target
 from raw2s.labels.forms import FORMS
-from raw2s.labels.rows import RowKind, TrainingRow
+from raw2s.labels.rows import TrainingRow
 from raw2s.labels.table import CandidateRow
 from raw2s.labels.targets import Labeled
 from raw2s.methods import method_of
 from raw2s.methods.method import MethodSection
 from raw2s.sizing.training import MicroBatch
 from raw2s.tasks import Example, Task
-from raw2s.training.batching import TokenRow, plan_epoch, tokenize_row
+from raw2s.training.batching import TokenRow, plan_epoch
 
 SAMPLE = 256
 """Examples that stand for all of them, evenly spaced."""
@@ -40,27 +40,18 @@ class TrainingTokens:
 
 
 def training_tokens(
-    rows: Sequence[TrainingRow],
-    kind: RowKind,
-    tokenizer: PreTrainedTokenizerBase,
-    *,
-    count: int,
-    micro_batch_size: int,
-    hidden_size: int,
-    layout: Layout,
-    chat: bool,
+    sampled: Sequence[TokenRow], *, count: int, micro_batch_size: int, hidden_size: int, layout: Layout
 ) -> TrainingTokens:
     """Of `count` rows such as these, in micro-batches packed as training packs them."""
-    tokenized = [tokenize_row(row, tokenizer, kind, chat=chat) for row in rows]
-    lengths = [row.length for row in tokenized]
+    lengths = [row.length for row in sampled]
     size = min(micro_batch_size, count)
-    tokenized = [tokenized[i % len(rows)] for i in range(max(len(rows), size))]  # a sample may be smaller than a micro-batch
+    tokenized = [sampled[i % len(sampled)] for i in range(max(len(sampled), size))]  # fewer may be sampled than a micro-batch has
     plan = plan_epoch([row.length for row in tokenized], batch_size=size, micro_batches=1, workers=1, rank=0, seed=0)
     packed = [_packed([tokenized[i] for i in share], hidden_size, layout) for _, (share,) in plan]
     return TrainingTokens(
         rows=count,
         tokens=count * sum(lengths) / len(lengths),
-        targets=count * sum(map(_targets, tokenized[: len(rows)])) / len(rows),
+        targets=count * sum(map(_targets, sampled)) / len(sampled),
         largest=max(packed, key=lambda batch: (batch.cells, batch.targets)),
     )
 

@@ -19,6 +19,7 @@ from raw2s.sizing.stage import Device, StageSize
 from raw2s.sizing.states import Layout as StateLayout
 from raw2s.sizing.states import states
 from raw2s.sizing.training import MicroBatch, Step, step_peak
+from raw2s.training.batching import tokenize_row
 
 SCORES_WITH_DROPOUT = 3
 """The softmax, dropout's noise and their product: torch has no fused attention with dropout for a CPU."""
@@ -140,7 +141,8 @@ def _layout(model: PreTrainedModel, training: TrainingConfig) -> Layout:
 
 def _tokens(trainee: Trainee, micro_batch_size: int, layout: Layout) -> TrainingTokens:
     hidden_size = sized_model(trainee.model, trainee.classes, torch.float32).config.get_text_config().hidden_size
+    tokenizer = sized_tokenizer(trainee.model)
+    sampled = [tokenize_row(row, tokenizer, trainee.kind, chat=trainee.chat) for row in trainee.rows]
     return training_tokens(
-        trainee.rows, trainee.kind, sized_tokenizer(trainee.model), count=trainee.count, micro_batch_size=micro_batch_size,
-        hidden_size=hidden_size, layout=layout, chat=trainee.chat,
-    )  # fmt: skip
+        sampled, count=trainee.count, micro_batch_size=micro_batch_size, hidden_size=hidden_size, layout=layout
+    )
