@@ -25,6 +25,16 @@ from raw2s.pipeline.local_ray import free_port
 from raw2s.results import Results
 
 BIN = Path(sys.executable).parent
+BAD = """
+import runpy, sys
+from pathlib import Path
+from raw2s.pipeline.run import passing_storage
+
+print(passing_storage(Path("runs")), passing_storage(Path("/runs")))
+sys.argv = ["full_pipeline.py", "--config", "configs/tiny.yaml", "--set", "labling.beams=3"]
+runpy.run_path("jobs/full_pipeline.py", run_name="__main__")
+"""
+"""What is said of two storages in a job, and a job with a mistake in its config."""
 NOT_YET_UP = ("Failed to connect to Ray", "No available agent")
 """What `ray job submit` says while a head starts: first its job server comes up, then the agent that starts jobs."""
 
@@ -101,13 +111,11 @@ def test_a_submitted_job_of_own_classes_streams_output_and_returns_its_exit_stat
         assert "test/ceiling: done" in good.stdout
         assert "tiny: own, 12 test examples" in good.stdout
         check_own_classes(Path(classification["storage"]))
-        bad = submit("jobs/full_pipeline.py", "--config", "configs/tiny.yaml", "--set", "labling.beams=3")
+        bad = submit("-c", BAD)
         assert bad.returncode != 0
         assert "labling: unknown key; did you mean labeling?" in bad.stdout + bad.stderr
-        where = "from raw2s.pipeline.run import *; print(passing_storage(Path('runs')), passing_storage(Path('/runs')))"
-        told = submit("-c", where)
-        assert "storage runs lies in this job's copy of its working directory" in told.stdout
-        assert "every node sees None" in told.stdout
+        assert "storage runs lies in this job's copy of its working directory" in bad.stdout
+        assert "every node sees None" in bad.stdout
         assert "this job's copy" not in good.stdout
     finally:
         head.terminate()
