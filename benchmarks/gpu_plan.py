@@ -32,10 +32,10 @@ from raw2s.models.load import fuse_gelu
 from raw2s.sizing.activations import layer_memory
 from raw2s.sizing.decoding import BeamBatch, beams_peak, scoring_peak
 from raw2s.sizing.model import meta_model, model_size
+from raw2s.sizing.stage import GIB
 from raw2s.sizing.states import Layout
 from raw2s.sizing.training import MicroBatch, Step, step_peak
 
-GIB = 2**30
 BAR = 0.15
 """How far a planned peak may be from the measured one."""
 

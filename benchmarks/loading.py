@@ -9,7 +9,6 @@ training's format. `held` is anonymous and shared memory; the rest of `all` are 
 
 import gc
 import os
-import socket
 import tempfile
 import threading
 from collections.abc import Iterator, Mapping
@@ -22,6 +21,7 @@ import harness
 import torch
 import torch.distributed as dist
 import torch.multiprocessing
+from ranks import run_ranks
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel
 
 from raw2s.config import TrainingConfig
@@ -134,24 +134,13 @@ def copies(each: list[dict[str, dict[str, int]]], sizes: Mapping[str, int]) -> d
 
 def in_ranks(ways: Mapping[str, Way], workers: int) -> list[dict[str, dict[str, int]]]:
     """Every rank's `measured`, each rank a process of its own."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
     found = torch.multiprocessing.get_context("spawn").SimpleQueue()
-    torch.multiprocessing.spawn(_rank, args=(workers, port, ways, found), nprocs=workers)
+    run_ranks(_measure, workers, ways, workers, found)
     return [found.get() for _ in range(workers)]
 
 
-def _rank(rank: int, workers: int, port: int, ways: Mapping[str, Way], found: Any) -> None:
-    os.environ |= {
-        "DS_ACCELERATOR": "cpu", "RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(workers),
-        "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port),
-    }  # fmt: skip
-    torch.set_num_threads(1)
-    dist.init_process_group("gloo")
+def _measure(rank: int, ways: Mapping[str, Way], workers: int, found: Any) -> None:
     found.put(measured(ways, workers))
-    dist.barrier()
-    os._exit(0)
 
 
 def main() -> None:

@@ -56,12 +56,6 @@ def load_model_config(name: str) -> PretrainedConfig:
     return AutoConfig.from_pretrained(model_source(name), trust_remote_code=False)
 
 
-def count_parameters(name: str) -> int:
-    """Of the whole language model, tied ones once. It is made on the meta device: no weight is read."""
-    with torch.device("meta"):
-        return int(AutoModelForCausalLM.from_config(load_model_config(name), trust_remote_code=False).num_parameters())
-
-
 def load_tokenizer(name: str) -> PreTrainedTokenizerBase:
     return AutoTokenizer.from_pretrained(model_source(name), use_fast=True, trust_remote_code=False)
 

@@ -45,7 +45,7 @@ def answering_size(asked: Asked, device: Device) -> StageSize:
 
 def scoring_size(asked: Asked, candidates: float, device: Device) -> StageSize:
     """Of scores of so many candidates a prompt, each as long as an answer. A forward pass has a size of its own: no advice."""
-    model, tokens, weight_bytes, on_gpu = _facts(asked, asked.decoding.max_new_tokens or sys.maxsize)
+    model, tokens, on_gpu = _facts(asked, asked.decoding.max_new_tokens or sys.maxsize)
     size, new = model_size(model), candidates * tokens.answer
     text = tokens.prompt + new
     if not packable(model):
@@ -54,7 +54,11 @@ def scoring_size(asked: Asked, candidates: float, device: Device) -> StageSize:
     longest = tokens.longest_prompt + round(new)
     batch = MicroBatch(rows=max(1, budget // longest), width=longest, targets=round(new) * max(1, budget // longest))
     peak = scoring_peak(
-        size, sized_layer(model, False, True), batch, weight_bytes=weight_bytes, card_bytes=device.card_bytes if on_gpu else None
+        size,
+        sized_layer(model, False, True),
+        batch,
+        weight_bytes=model.dtype.itemsize,
+        card_bytes=device.card_bytes if on_gpu else None,
     )
     found = _stage(asked, size, peak, tokens=asked.count * text, flops=2 * asked.count * (size.body * text + size.head * new))
     return found if found.fits(device) else replace(found, advice=None)
@@ -64,13 +68,13 @@ def _answering(asked: Asked, batch_size: int, device: Device) -> StageSize:
     decoding = asked.decoding
     if decoding.beams is None or decoding.max_new_tokens is None:
         return _classifying(asked, device)
-    model, tokens, weight_bytes, on_gpu = _facts(asked, decoding.max_new_tokens)
+    model, tokens, on_gpu = _facts(asked, decoding.max_new_tokens)
     size, prompts = model_size(model), min(batch_size, asked.count)
     batch = BeamBatch(
         prompts=prompts, width=tokens.longest_prompt, beams=decoding.beams, max_new_tokens=decoding.max_new_tokens,
         shares_prompt=packable(model),
     )  # fmt: skip
-    peak = beams_peak(size, sized_layer(model, False, True), batch, weight_bytes=weight_bytes, on_gpu=on_gpu)
+    peak = beams_peak(size, sized_layer(model, False, True), batch, weight_bytes=model.dtype.itemsize, on_gpu=on_gpu)
     new = decoding.beams * tokens.answer
     units = -(-asked.count // batch_size)
     return _stage(
@@ -81,25 +85,29 @@ def _answering(asked: Asked, batch_size: int, device: Device) -> StageSize:
 
 
 def _classifying(asked: Asked, device: Device) -> StageSize:
-    model, tokens, weight_bytes, on_gpu = _facts(asked, None)
+    model, tokens, on_gpu = _facts(asked, None)
     size, budget = model_size(model), BATCH_TOKENS["cuda" if on_gpu else "cpu"]
     rows = max(1, budget // tokens.longest_prompt)
     batch = MicroBatch(rows=rows, width=tokens.longest_prompt, targets=rows)
     peak = scoring_peak(
-        size, sized_layer(model, False, True), batch, weight_bytes=weight_bytes, card_bytes=device.card_bytes if on_gpu else None
+        size,
+        sized_layer(model, False, True),
+        batch,
+        weight_bytes=model.dtype.itemsize,
+        card_bytes=device.card_bytes if on_gpu else None,
     )
     flops = 2 * asked.count * (size.body * tokens.prompt + size.head)
     return _stage(asked, size, peak, tokens=asked.count * tokens.prompt, flops=flops)
 
 
-def _facts(asked: Asked, most: int | None) -> tuple[PreTrainedModel, TextTokens, int, bool]:
-    """The model, its tokens of the sample, the bytes of a weight, and whether it is on a GPU."""
+def _facts(asked: Asked, most: int | None) -> tuple[PreTrainedModel, TextTokens, bool]:
+    """The model, its tokens of the sample, and whether it is on a GPU."""
     labeler, on_gpu = asked.labeler, asked.labeler.actors.num_gpus > 0
     task, half = labeler.model.task, labeler.precision == "bf16"
     classes = 0 if task.form == "text" or labeler.model.scores_classes else len(task.classes)
     model = sized_model(asked.model, classes, torch.bfloat16 if half else torch.float32, on_gpu)
     tokens = text_tokens(asked.prompts, asked.answers, sized_tokenizer(asked.model), chat=task.chat, most=most)
-    return model, tokens, 2 if half else 4, on_gpu
+    return model, tokens, on_gpu
 
 
 def _stage(asked: Asked, size: ModelSize, peak: DecodingPeak, *, tokens: float, flops: float, traffic: float = 0.0) -> StageSize:

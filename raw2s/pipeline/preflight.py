@@ -8,7 +8,7 @@ from raw2s.decoding.heads import output_head
 from raw2s.decoding.tokens import positions_of
 from raw2s.errors import ConfigError
 from raw2s.methods import method_of
-from raw2s.models.load import count_parameters, load_model_config, load_tokenizer, model_source
+from raw2s.models.load import load_model_config, load_tokenizer, model_source
 from raw2s.models.tiny import builtin_refusal
 from raw2s.pipeline.rules import check_rules, trainings_of
 from raw2s.sizing.model import meta_model
@@ -66,7 +66,7 @@ def _check_trainable(config: RunConfig) -> None:
     for _, section, use, training in trainings_of(config):
         if training.gpus_per_worker > 0 or training.precision == "bf16":
             continue
-        parameters = count_parameters(section.model)
+        parameters = meta_model(load_model_config(section.model)).num_parameters()
         if parameters > CPU_PARAMETERS:
             raise ConfigError(
                 f"{use}.gpus_per_worker: {section.model} has {parameters / 1e9:.1f} billion parameters and would be trained in fp32 "

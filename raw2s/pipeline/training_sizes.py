@@ -44,11 +44,18 @@ class Trainee:
 
 def training_size(trainee: Trainee, training: TrainingConfig, device: Device) -> StageSize:
     """Its size as the config has it, with the settings that would make it fit."""
-    tokens_of = cache(lambda micro_batch_size, layout, name: _tokens(trainee, micro_batch_size, layout))
+    tokenizer, hidden_size = sized_tokenizer(trainee.model), _model(trainee, training).config.get_text_config().hidden_size
+    sampled = [tokenize_row(row, tokenizer, trainee.kind, chat=trainee.chat) for row in trainee.rows]
+
+    @cache
+    def tokens_of(micro_batch_size: int, layout: Layout) -> TrainingTokens:
+        return training_tokens(
+            sampled, count=trainee.count, micro_batch_size=micro_batch_size, hidden_size=hidden_size, layout=layout
+        )
 
     def size(tried: TrainingConfig) -> StageSize:
         model = _model(trainee, tried)
-        return _size(trainee, tried, device, model, tokens_of(tried.micro_batch_size, _layout(model, tried), trainee.stage))
+        return _size(trainee, tried, device, model, tokens_of(tried.micro_batch_size, _layout(model, tried)))
 
     found = size(training)
     changes = nearest_training(training, lambda tried: size(tried).fits(device))
@@ -137,12 +144,3 @@ def _layout(model: PreTrainedModel, training: TrainingConfig) -> Layout:
     if _over_blocks(model, training):
         return "one_row"
     return "bucketed_rows" if training.gpus_per_worker else "rows"
-
-
-def _tokens(trainee: Trainee, micro_batch_size: int, layout: Layout) -> TrainingTokens:
-    hidden_size = sized_model(trainee.model, trainee.classes, torch.float32).config.get_text_config().hidden_size
-    tokenizer = sized_tokenizer(trainee.model)
-    sampled = [tokenize_row(row, tokenizer, trainee.kind, chat=trainee.chat) for row in trainee.rows]
-    return training_tokens(
-        sampled, count=trainee.count, micro_batch_size=micro_batch_size, hidden_size=hidden_size, layout=layout
-    )

@@ -48,6 +48,11 @@ class Sweep:
         """The stage at a point whose model is judged."""
         return judged_stage(self.config(point), self.settings.method)
 
+    @property
+    def start(self) -> Point:
+        """A point that stands for all of them."""
+        return self.point(0.25, 0)
+
     def point(self, at: float, option: int) -> Point:
         """Every number at `at` and every choice at `option`."""
         sizes = {name: size for knob in self.knobs for name, size in knob.coordinates.items()}
@@ -107,7 +112,7 @@ def check_sweep(sweep: Sweep) -> None:
         raise ConfigError(f"sweep.trials: the grid has {points} points and {settings.trials} trials; set sweep.trials: {points}")
     if settings.name == "artifacts":
         raise ConfigError("sweep.name: artifacts is the artifact store's folder; choose another")
-    start = sweep.point(0.25, 0)
+    start = sweep.start
     config = sweep.config(start)
     if settings.method >= len(config.methods):
         raise ConfigError(f"sweep.method: there is no entry {settings.method} of methods; they count from 0")

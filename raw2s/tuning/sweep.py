@@ -50,7 +50,7 @@ def run_sweep(sweep: Sweep, console: Console | None = None) -> Trial:
     ConfigError where the folder holds another search's trials, StageFailed when a stage before the trials fails, or every trial.
     """
     console = console or Console()
-    settings, config = sweep.settings, sweep.config(sweep.point(0.25, 0))
+    settings, config = sweep.settings, sweep.config(sweep.start)
     folder = (config.storage / settings.name).resolve()
     earlier = read_trials(folder, sweep)
     folder.mkdir(parents=True, exist_ok=True)
@@ -95,13 +95,13 @@ def take_up(running: Running, earlier: list[Trial]) -> list[Trial]:
 
 def shared_stages(sweep: Sweep) -> tuple[list[Stage], list[Stage]]:
     """The stages that no knob touches, and those that a trial may have to make."""
-    one, other = (inputs_first([sweep.judged(sweep.point(at, option))]) for at, option in ((0.25, 0), (0.75, 1)))
+    one, other = (inputs_first([sweep.judged(point)]) for point in (sweep.start, sweep.point(0.75, 1)))
     keys = {stage.key for stage in one} & {stage.key for stage in other}
     return [stage for stage in one if stage.key in keys], [stage for stage in (*one, *other) if stage.key not in keys]
 
 
 def _execute(running: Running, stages: Sequence[Stage]) -> dict[str, Done]:
-    config = running.sweep.config(running.sweep.point(0.25, 0))
+    config = running.sweep.config(running.sweep.start)
     with StageDisplay(running.console) as display:
         return execute(list(stages), store=running.store, display=display, ray_config=config.ray)
 
@@ -125,7 +125,7 @@ def _search(running: Running, known: list[Trial], own: list[Stage]) -> tuple[lis
             started_in=os.getcwd(),
         ),
         at_once=fitting if limit == "auto" else min(limit, fitting),
-        epochs=sweep.judged(sweep.point(0.25, 0)).training.epochs,
+        epochs=sweep.judged(sweep.start).training.epochs,
         folder=folder / f"tune-{running.tracker.parent_id}",
         callback=log,
     )
