@@ -177,6 +177,31 @@ MISTAKES = {
         "student_training: judge: score chooses an epoch, and keep: last chooses none",
         "set keep: best, or judge: loss",
     ),
+    "an entry's own batch that does not divide": (
+        {"student_training": {"micro_batch_size": 4}, "methods": [{}, {"training": {"workers": 3}}]},
+        "methods.1.training: batch_size 16 is not divisible by workers x micro_batch_size = 3 x 4",
+        "make it a multiple of 12",
+    ),
+    "an entry's own unknown key": (
+        {"methods": [{"training": {"learnin_rate": 1}}]},
+        "methods.0.training.learnin_rate: unknown key",
+        "did you mean learning_rate?",
+    ),
+    "an entry's own key of a section inside": (
+        {"methods": [{"cdpo": True, "preference": {"epochs": 1}}]},
+        "methods.0.preference.epochs: unknown key",
+        "write training.epochs",
+    ),
+    "an entry's own wrong value": (
+        {"methods": [{"training": {"epochs": 0}}]},
+        "methods.0.training.epochs:",
+        "not 0; correct",
+    ),
+    "an entry's own weight too few": (
+        {"methods": [{}, {"weights": {"loss": [1]}}]},
+        "methods.1.weights.loss: 1 weights for 2 teachers",
+        "one each, or `uniform`",
+    ),
     "bf16 states beside fp32 weights": (
         {"student_training": {"optimizer_states": "bf16"}},
         "student_training: optimizer_states: bf16 goes with precision: bf16",
@@ -562,6 +587,26 @@ PREFLIGHT = {
         "lower it",
     ),
     "a step larger than B": ({"task": {"n_student": 8}}, "student_training.batch_size:", "lower it"),
+    "an entry's own step larger than B": (
+        {"methods": [{}, {"training": {"batch_size": 4000}}]},
+        "methods.1.training.batch_size:",
+        "lower it",
+    ),
+    "an entry's own weights fitted for text": (
+        {"methods": [{}, {"weights": {"loss": "devel"}}]},
+        "methods.1.weights.loss: devel needs class probabilities",
+        "remove it",
+    ),
+    "an entry's own preference that nothing follows": (
+        {"methods": [{"preference": {"beams": 3}}]},
+        "methods.0.preference: it goes with cdpo: true",
+        "remove preference",
+    ),
+    "an entry's own beams": (
+        {"methods": [{"cdpo": True, "preference": {"beams": 1501}}]},
+        "methods.0.preference.beams:",
+        "lower it",
+    ),
     "a step larger than A": ({"task": {"n_teacher": 8}}, "teacher_training.batch_size:", "lower it"),
     "a step of the ceiling larger than B": (
         {"ceiling_training": {"batch_size": 4000}},

@@ -8,6 +8,7 @@ import yaml
 from pydantic import ValidationError
 
 from raw2s.choices import Chosen
+from raw2s.config.own import OWN
 from raw2s.config.tree import RunConfig
 from raw2s.errors import ConfigError
 from raw2s.section import Section
@@ -97,6 +98,8 @@ def _advice(name: str, key: str, place: tuple[type[Section], Chosen | None]) -> 
 
 def _place(root: type[Section], tree: Any, path: list[Any]) -> tuple[type[Section], Chosen | None]:
     """The section at a path, and what chose it."""
+    if path[:1] == ["methods"] and len(path) > 2 and path[2] in OWN:
+        path = [OWN[path[2]], *path[3:]]  # the keys are those of the section that they are put over
     section, choice, node = root, None, tree
     for part in path:
         if isinstance(part, str) and part in section.model_fields:

@@ -3,11 +3,12 @@
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, ValidationError, model_validator
 
+from raw2s.config.own import OWN, placed_at, put_over_section
 from raw2s.config.training import PreferenceTrainingConfig, TeacherTrainingConfig, TrainingConfig
 from raw2s.labels.targets import Score
-from raw2s.methods import AnyMethod, AnyPreferenceLoss
+from raw2s.methods import AnyMethod, AnyPreferenceLoss, MethodSection
 from raw2s.models import Precision
 from raw2s.section import Actors, Fraction, Placement, Positive, Section
 from raw2s.tasks import AnyTask
@@ -128,17 +129,25 @@ class RunConfig(Section):
             raise ValueError("teachers: 'student' is the student's name; rename the teacher")
         if len(set(self.seeds)) < len(self.seeds):
             raise ValueError("seeds: a seed occurs twice; remove one")
-        for use in ("loss", "joint", "preference"):
-            weights = getattr(self.weights, use)
-            if isinstance(weights, str):
-                continue
-            if len(weights) != len(names):
-                raise ValueError(f"weights.{use}: {len(weights)} weights for {len(names)} teachers; give one each, or `uniform`")
-            if min(weights) < 0 or sum(weights) <= 0:
-                raise ValueError(
-                    f"weights.{use}: {weights} holds a negative weight or sums to zero; give at least one above zero, none below"
-                )
+        _check_weights("weights", self.weights, len(names))
         return self
+
+    @model_validator(mode="after")
+    def _entries_consistent(self) -> "RunConfig":
+        for index, method in enumerate(self.methods):
+            for own, shared in OWN.items():
+                try:
+                    put_over_section(getattr(self, shared), getattr(method, own))
+                except ValidationError as error:
+                    raise placed_at(error, "methods", index, own) from None
+            if method.weights:
+                _check_weights(f"methods.{index}.weights", self.of(method).weights, len(self.teachers))
+        return self
+
+    def of(self, method: MethodSection) -> "RunConfig":
+        """The config as an entry of `methods` reads it: its own keys over the run's sections."""
+        sections = {shared: put_over_section(getattr(self, shared), getattr(method, own)) for own, shared in OWN.items()}
+        return self.model_copy(update=sections)
 
     @property
     def models(self) -> list[ModelSection]:
@@ -150,3 +159,16 @@ class RunConfig(Section):
         weights = getattr(self.weights, use)
         weights = [1.0] * len(self.teachers) if isinstance(weights, str) else weights
         return [w / sum(weights) for w in weights]
+
+
+def _check_weights(key: str, section: WeightsConfig, teachers: int) -> None:
+    for use in ("loss", "joint", "preference"):
+        weights = getattr(section, use)
+        if isinstance(weights, str):
+            continue
+        if len(weights) != teachers:
+            raise ValueError(f"{key}.{use}: {len(weights)} weights for {teachers} teachers; give one each, or `uniform`")
+        if min(weights) < 0 or sum(weights) <= 0:
+            raise ValueError(
+                f"{key}.{use}: {weights} holds a negative weight or sums to zero; give at least one above zero, none below"
+            )

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
-from pydantic import model_validator
+from pydantic import Field, model_validator
 
 from raw2s.choices import Chosen, chosen
 from raw2s.labels.crowd import CrowdMethod
@@ -17,7 +17,7 @@ from raw2s.methods.learned import LearnedWeights
 from raw2s.methods.loss import Loss, LossSection
 from raw2s.methods.preference import CDPO
 from raw2s.methods.reverse import REVERSE_CE, REVERSE_KL
-from raw2s.section import Section
+from raw2s.section import Placement
 
 LOSSES: dict[str, Loss] = {"ce": CROSS_ENTROPY, "edl": EVIDENTIAL, "reverse_ce": REVERSE_CE, "reverse_kl": REVERSE_KL}
 PREFERENCE_LOSSES: dict[str, Loss] = {"cdpo": CDPO, "cw_cdpo": CW_CDPO}
@@ -26,7 +26,18 @@ Weights = dict[str, float] | Literal["devel"]
 """By teacher's name, summing to one; `devel`: those fitted on the validation examples."""
 
 
-class MethodSection(Section):
+class OwnValues(Placement):
+    """What an entry puts over the run's sections for itself; in no key, for stages hold the sections that come of it."""
+
+    weights: dict[str, Any] = Field(default={})
+    """Over `weights` key by key, for this entry alone: {loss: [1, 1, 2]}."""
+    training: dict[str, Any] = Field(default={})
+    """Over `student_training` key by key, for this entry alone: {learning_rate: 1.0e-3}."""
+    preference: dict[str, Any] = Field(default={})
+    """Over `preference` key by key, for this entry alone: {training: {epochs: 2}}."""
+
+
+class MethodSection(OwnValues):
     """What every method may be told; a method's own section adds its knobs."""
 
     method: str = "bayesian"
@@ -42,7 +53,7 @@ class MethodSection(Section):
     @classmethod
     def _usual_loss(cls, tree: Any) -> Any:
         """A loss without a name is the method's own."""
-        if not isinstance(tree, dict) or isinstance(tree.get("loss"), (str, Section)):
+        if not isinstance(tree, dict) or isinstance(tree.get("loss"), (str, LossSection)):
             return tree
         name = tree.get("method", cls.model_fields["method"].default)
         return {**tree, "loss": {"name": chosen(METHODS, name, Method).loss, **(tree.get("loss") or {})}}

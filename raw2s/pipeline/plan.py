@@ -204,7 +204,8 @@ class _Planner:
 
     def student(self, index: int, method: MethodSection) -> TrainStudent:
         crowd = method_of(method).crowd
-        weights = method_of(method).weights(method, given_weights(self.config, self.task))
+        own = self.config.of(method)
+        weights = method_of(method).weights(method, given_weights(own, self.task))
         labels: Label | Combine = self.label
         if crowd is not None:
             name = self.named(f"combine/{crowd}")
@@ -221,21 +222,22 @@ class _Planner:
             fitted=self.fitted if fits else None,
             method=method.model_copy(update={"cdpo": False}),
             weights=weights,
-            training=self.config.student_training,
-            judging=self.judging(self.config.student_training),
+            training=own.student_training,
+            judging=self.judging(own.student_training),
             seed=self.seed,
             pretrained=self.config.student.model,
             fingerprint=self.fingerprint(self.config.student.model),
         )
 
-    def preference(self, index: int, student: TrainStudent) -> TrainPreference:
-        preference = self.config.preference
+    def preference(self, index: int, method: MethodSection, student: TrainStudent) -> TrainPreference:
+        own = self.config.of(method)
+        preference = own.preference
         pairs = Pairs(
             name=self.named(f"pairs/{index}"),
             split=self.split,
             student=self.decoded(student, self.config.labeling.precision),
             scorers=self.labelers,
-            weights=scoring_weights(self.config, "preference"),
+            weights=scoring_weights(own, "preference"),
             score=preference.score,
             prompts=preference.prompts,
             task=self.task,
@@ -267,12 +269,12 @@ class _Planner:
             made = next((s.stage for s in students if isinstance(s.stage, TrainStudent) and s.stage.key == made.key), made)
             rows: list[tuple[str, str, TrainStudent | TrainPreference]] = [(label_of(method), title_of(method), made)]
             if method.cdpo:
-                preferred = self.preference(index, made)
+                preferred = self.preference(index, method, made)
                 then = loss_of(preferred.loss).title(preferred.loss)
                 rows.append((f"{label_of(method)}+cdpo", f"{title_of(method)}, then {then}", preferred))
             for name, title, stage in rows:
                 test = self.test(stage.name.partition("@")[0], self.decoded(stage, precision))
-                students.append(PlannedStudent(method=method, name=name, title=title, stage=stage, test=test))
+                students.append(PlannedStudent(entry=index, method=method, name=name, title=title, stage=stage, test=test))
         training = self.config.ceiling_training or self.config.student_training
         model = self.trained("ceiling", "student", training, self.config.student.model)
         ceiling = self.test("ceiling", self.decoded(model, precision))

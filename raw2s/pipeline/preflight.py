@@ -10,7 +10,7 @@ from raw2s.errors import ConfigError
 from raw2s.methods import method_of
 from raw2s.models.load import load_model_config, load_tokenizer, model_source
 from raw2s.models.tiny import builtin_refusal
-from raw2s.pipeline.rules import check_rules, trainings_of
+from raw2s.pipeline.rules import check_rules, trainings_of, trainings_on_b
 from raw2s.sizing.model import meta_model
 from raw2s.tasks import Halves, Task, draw_halves, task_of
 from raw2s.teachers import Asked, teacher_kind
@@ -49,9 +49,8 @@ def check(config: RunConfig) -> None:
 
 
 def _check_packages(config: RunConfig) -> None:
-    trainings = {use: getattr(config, use) for use in ("teacher_training", "student_training", "ceiling_training")}
-    for use, training in {**trainings, "preference.training": config.preference.training}.items():
-        if training is not None and training.lora is not None and find_spec("peft") is None:
+    for _, _, use, training in trainings_of(config):
+        if training.lora is not None and find_spec("peft") is None:
             raise ConfigError(f"{use}.lora: the package peft is not installed; run pip install 'raw2s[lora]', or remove the key")
     for i, teacher in enumerate(config.models):
         if teacher.backend == "ctranslate2":
@@ -91,9 +90,9 @@ def _check_adapters(config: RunConfig) -> None:
 
 
 def _check_sizes(config: RunConfig, halves: Halves) -> None:
-    for use in ("student_training", "ceiling_training"):
-        training, rows = getattr(config, use), len(halves.student)
-        if training is not None and training.batch_size > rows:
+    rows = len(halves.student)
+    for use, training in trainings_on_b(config):
+        if training.batch_size > rows:
             raise ConfigError(f"{use}.batch_size: {training.batch_size} is more than the {rows} rows of B; lower it")
     batch_size, rows = config.teacher_training.batch_size, len(halves.teacher)
     fine_tuned = [teacher for teacher in config.models if teacher.fine_tune]
@@ -146,10 +145,15 @@ def _check_model_fits(config: RunConfig, task: Task, key: str, model: str) -> No
     if task.form == "classes":
         return
     sizes = load_model_config(model).get_text_config()
-    own_beams = any(method.cdpo for method in config.methods)
-    used = ["labeling"] if key.startswith("teachers") else ["preference"] if own_beams else []
-    for name in (*used, "evaluation"):
-        beams = getattr(config, name).beams
+    used = {"evaluation": config.evaluation.beams}
+    if key.startswith("teachers"):
+        used["labeling"] = config.labeling.beams
+    else:
+        for i, method in enumerate(config.methods):
+            if method.cdpo:
+                name = f"methods.{i}.preference" if "beams" in method.preference else "preference"
+                used[name] = config.of(method).preference.beams
+    for name, beams in used.items():
         if beams > sizes.vocab_size:
             raise ConfigError(f"{name}.beams: {beams} beams are more than the {sizes.vocab_size} pieces of {model}; lower it")
     positions = positions_of(sizes)

@@ -15,7 +15,7 @@ def check_rules(config: RunConfig, task: Task) -> None:
     """Raise ConfigError, naming the key and what to do, for what cannot work together."""
     names = [teacher.name for teacher in config.teachers]
     for index, method in enumerate(config.methods):
-        _check_method(f"methods.{index}", config, task, method, names)
+        _check_method(f"methods.{index}", config.of(method), task, method, names)
     for index, teacher in enumerate(config.models):
         if teacher.backend == "ctranslate2" and task.form == "classes":
             raise ConfigError(f"teachers: backend ctranslate2 finds beams, and {teacher.name} has none to find; remove it")
@@ -27,7 +27,10 @@ def check_rules(config: RunConfig, task: Task) -> None:
             raise ConfigError(
                 f"teachers: {teacher.name}'s instruction and shots go with fine_tune: false; set it, or remove them"
             )
-    _check_devel(config, task)
+    _check_devel("", config, task)
+    for index, method in enumerate(config.methods):
+        if method.weights:
+            _check_devel(f"methods.{index}.", config.of(method), task)
     for key, actors, use, training in trainings_of(config):
         if training.judge == "score" and training.zero_stage == 3 and task.form == "text":
             raise ConfigError(
@@ -46,11 +49,23 @@ def trainings_of(config: RunConfig) -> Iterator[tuple[str, ModelSection | Studen
     for index, teacher in enumerate(config.teachers):
         if isinstance(teacher, ModelSection) and teacher.fine_tune:
             yield f"teachers.{index}", teacher, "teacher_training", config.teacher_training
-    yield "student", config.student, "student_training", config.student_training
-    if config.ceiling_training is not None:
-        yield "student", config.student, "ceiling_training", config.ceiling_training
+    for use, training in trainings_on_b(config):
+        yield "student", config.student, use, training
     if any(method.cdpo for method in config.methods):
         yield "student", config.student, "preference.training", config.preference.training
+    for index, method in enumerate(config.methods):
+        if method.cdpo and "training" in method.preference:
+            yield "student", config.student, f"methods.{index}.preference.training", config.of(method).preference.training
+
+
+def trainings_on_b(config: RunConfig) -> Iterator[tuple[str, TrainingConfig]]:
+    """How ceiling and students are trained on B, by the config's keys; an entry's own where it has one."""
+    yield "student_training", config.student_training
+    if config.ceiling_training is not None:
+        yield "ceiling_training", config.ceiling_training
+    for index, method in enumerate(config.methods):
+        if method.training:
+            yield f"methods.{index}.training", config.of(method).student_training
 
 
 def _check_method(key: str, config: RunConfig, task: Task, method: MethodSection, names: list[str]) -> None:
@@ -68,6 +83,8 @@ def _check_method(key: str, config: RunConfig, task: Task, method: MethodSection
         raise ConfigError(f"{key}.teacher: no teacher is called {method.teacher!r}; name one of {', '.join(names)}")
     if method.cdpo and task.form == "classes":
         raise ConfigError(f"{key}.cdpo: cdpo needs a task of text, and {task.name} is of classes; remove it")
+    if method.preference and not method.cdpo:
+        raise ConfigError(f"{key}.preference: it goes with cdpo: true; set that, or remove preference")
     no_scorer = "needs a teacher that scores; add a model with a weight above zero in "
     if task.form == "text" and method.method == "joint" and not _scorers(config, "joint"):
         raise ConfigError(f"{key}.method: joint {no_scorer}weights.joint")
@@ -75,14 +92,16 @@ def _check_method(key: str, config: RunConfig, task: Task, method: MethodSection
         raise ConfigError(f"{key}.cdpo: preference {no_scorer}weights.preference")
 
 
-def _check_devel(config: RunConfig, task: Task) -> None:
-    """What needs class probabilities, or answers on the validation examples, has them."""
+def _check_devel(at: str, config: RunConfig, task: Task) -> None:
+    """What needs class probabilities, or answers on the validation examples, has them; `at` stands before `weights`."""
     devel, calibrate = config.weights.loss == "devel", config.labeling.calibrate
     if task.form == "text" and (devel or calibrate):
-        key = "weights.loss: devel" if devel else "labeling.calibrate"
+        key = f"{at}weights.loss: devel" if devel else "labeling.calibrate"
         raise ConfigError(f"{key} needs class probabilities, and task {task.name} is of text; remove it")
     if devel and len(config.models) < len(config.teachers):
-        raise ConfigError("weights.loss: devel needs every teacher's labels of devel, and label files hold B's; give numbers")
+        raise ConfigError(
+            f"{at}weights.loss: devel needs every teacher's labels of devel, and label files hold B's; give numbers"
+        )
     if calibrate and not config.models:
         raise ConfigError("labeling.calibrate: temperatures are fitted to models, and no teacher is one; remove it")
 

@@ -16,6 +16,8 @@ from raw2s.pipeline.training_stages import TrainPreference, TrainStudent
 class PlannedStudent:
     """One row of the results: a method's student, or the same followed by cDPO."""
 
+    entry: int
+    """Its number in the config's `methods`."""
     method: MethodSection
     name: str
     """As results.json names it: `bayesian+cdpo`."""

@@ -3,7 +3,7 @@
 From the models' configs, the tokenizers and a sample of the run's own examples: no weights.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 
 from raw2s.config import Decoding, RunConfig
@@ -25,14 +25,31 @@ from raw2s.tasks import Example
 
 def plan_sizes(config: RunConfig, plan: SeedPlan, device: Device) -> list[StageSize]:
     """Every stage of one seed that runs a model, in order; one that asks several models once for each."""
-    a = plan.label.split.drawn.parts["teacher"]
-    return [size for stage in plan.in_order() for size in _stage_sizes(config, stage, a, device)]
+    a, sections = plan.label.split.drawn.parts["teacher"], _sections(config, plan)
+    return [size for stage in plan.in_order() for size in _stage_sizes(config, stage, a, sections, device)]
 
 
-def _stage_sizes(config: RunConfig, stage: Stage, a: Sequence[Example], device: Device) -> Iterator[StageSize]:
+def _sections(config: RunConfig, plan: SeedPlan) -> dict[str, str]:
+    """Of every stage that trains the config's key of its training, by the stage's name."""
+    shared = "student_training" if config.ceiling_training is None else "ceiling_training"
+    trained = [stage for stage in plan.in_order() if isinstance(stage, TrainOnGroundTruth)]
+    found = {stage.name: "teacher_training" if stage.part == "teacher" else shared for stage in trained}
+    for student in plan.students:
+        own, method = f"methods.{student.entry}", student.method
+        if isinstance(student.stage, TrainStudent):
+            section = f"{own}.training" if method.training else "student_training"
+        else:
+            section = f"{own}.preference.training" if "training" in method.preference else "preference.training"
+        found.setdefault(student.stage.name, section)  # of two entries with one student the first
+    return found
+
+
+def _stage_sizes(
+    config: RunConfig, stage: Stage, a: Sequence[Example], sections: Mapping[str, str], device: Device
+) -> Iterator[StageSize]:
     match stage:
         case Trained():
-            yield training_size(_trainee(config, stage, a), stage.training, device)
+            yield training_size(_trainee(config, stage, a, sections[stage.name]), stage.training, device)
         case Answers():
             b = stage.examples.drawn.parts[stage.part]
             yield _answered(_asked(stage.name, "labeling", stage.labeler, b, a, stage.decoding), device)
@@ -49,19 +66,15 @@ def _stage_sizes(config: RunConfig, stage: Stage, a: Sequence[Example], device: 
             yield _answered(_asked(f"{stage.name}: beams", "labeling", stage.student, b, a, stage.decoding), device)
             for name, scorer in {**stage.scorers, "student": stage.student}.items():
                 asked = _asked(f"{stage.name}: {name}", "labeling", scorer, b, a, stage.decoding)
-                yield scoring_size(asked, config.preference.beams, device)
+                yield scoring_size(asked, stage.decoding.beams or 1, device)
 
 
-def _trainee(config: RunConfig, stage: Trained, a: Sequence[Example]) -> Trainee:
-    """What a training stage learns from, and where its settings stand in the config."""
-    task, section = stage.task, "student_training"
+def _trainee(config: RunConfig, stage: Trained, a: Sequence[Example], section: str) -> Trainee:
+    """What a training stage learns from; its settings stand in the config's `section`."""
+    task = stage.task
     kind: RowKind = "targets" if task.form == "text" else "probabilities"
     match stage:
         case TrainOnGroundTruth():
-            if stage.part == "teacher":
-                section = "teacher_training"
-            elif config.ceiling_training is not None:
-                section = "ceiling_training"
             examples = stage.split.drawn.parts[stage.part]
             rows = truth_rows(examples, task)
         case TrainStudent():
@@ -71,7 +84,7 @@ def _trainee(config: RunConfig, stage: Trained, a: Sequence[Example]) -> Trainee
             rows = student_rows(stage.method, weights, examples, a, task)
         case TrainPreference():
             examples = stage.pairs.split.drawn.parts["student"][: stage.pairs.prompts]
-            rows, kind, section = pair_rows(examples, a), "pair", "preference.training"
+            rows, kind = pair_rows(examples, a), "pair"
         case _:
             raise TypeError(f"{type(stage).__name__} trains in a way that has no size here; add it")
     return Trainee(

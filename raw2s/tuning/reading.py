@@ -62,7 +62,7 @@ class Sweep:
 def judged_stage(config: RunConfig, method: int) -> Trained:
     """The last stage that trains of an entry of `methods`: its student, or cDPO where it has that; of the first seed."""
     plan = plan_stages(config, config.seeds[0])
-    rows = [student for student in plan.students if student.method == config.methods[method]]
+    rows = [student for student in plan.students if student.entry == method]
     return rows[-1].stage
 
 

@@ -45,6 +45,8 @@ def test_what_does_not_fit_names_the_nearest_setting(tmp_path):
     bound = roomy["student/0-bayesian"].peak - 2**16
     tight = {size.stage: size for size in sizes(tmp_path, f"{bound / 2**20:.3f}MiB")}
     assert tight["student/0-bayesian"].advice == {"student_training.micro_batch_size": 4}
+    own = {size.stage: size for size in sizes(tmp_path, f"{bound / 2**20:.3f}MiB", methods=[{"training": {"epochs": 5}}])}
+    assert own["student/0-bayesian"].advice == {"methods.0.training.micro_batch_size": 4}
     hopeless = {size.stage: size for size in sizes(tmp_path, "1MiB")}
     assert hopeless["teacher/gpt2"].advice is None
 

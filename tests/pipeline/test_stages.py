@@ -248,6 +248,24 @@ def test_students_read_the_weights_of_their_method():
     assert joint == {"gpt2": 0.25, "opt": 0.75}
 
 
+def test_an_entrys_own_values_are_its_own_alone():
+    own = {
+        "weights": {"loss": [5, 1], "preference": [1, 1]},
+        "training": {"learning_rate": 0.5},
+        "preference": {"training": {"epochs": 3}},
+    }
+    changed = [*METHODS[:1], METHODS[1] | {"training": own["training"]}, *METHODS[2:4], METHODS[4] | own]
+    plan = plan_of(methods=changed)
+    last = plan.students[-1].stage
+    assert moved(methods=changed) == {"student/1-naive"} | PREFERENCE  # the fifth's student is no more the fourth's
+    assert [plan.students[i].stage.training.learning_rate for i in (0, 1, 4)] == [1e-3, 0.5, 0.5]
+    assert last.student.weights == pytest.approx({"gpt2": 5 / 6, "opt": 1 / 6})
+    assert last.pairs.weights == {"gpt2": 0.5, "opt": 0.5}
+    assert (last.training.epochs, last.training.learning_rate) == (3, 5e-5)
+    said_again = [method | {"weights": TREE["weights"], "training": {"epochs": 3}} for method in METHODS]
+    assert moved(methods=said_again) == set()
+
+
 # Line ends of Unicode (U+0085, U+2028) inside a text end no line; a lone surrogate is what JSON "\ud800" of a model parses to.
 @given(texts=st.lists(st.text() | st.sampled_from(["a\x85b", "a\u2028b", "\ud800", "a\nb"])))
 def test_rows_survive_being_written(tmp_path_factory, texts):
