@@ -85,13 +85,13 @@ def list_command(what: str) -> None:
 def sweep_command(path: Path, overrides: Sequence[str]) -> None:
     """Search the values of a config's keys."""
     from raw2s.models.load import quiet_transformers  # noqa: PLC0415
-    from raw2s.tuning.reading import load_sweep  # noqa: PLC0415
+    from raw2s.tuning.reading import load_sweeps  # noqa: PLC0415
 
     quiet_transformers()
-    sweep = load_sweep(path, list(overrides))
-    from raw2s.tuning.sweep import run_sweep  # Tune takes seconds; a mistake does not wait  # noqa: PLC0415
+    sweeps = load_sweeps(path, list(overrides))
+    from raw2s.tuning.sweep import run_sweeps  # Tune takes seconds; a mistake does not wait  # noqa: PLC0415
 
-    run_sweep(sweep)
+    run_sweeps(sweeps)
 
 
 def report_command(folder: Path) -> None:

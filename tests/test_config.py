@@ -19,7 +19,7 @@ from raw2s.pipeline.preflight import check
 from raw2s.tasks import TASKS
 from raw2s.teachers import TEACHERS
 from raw2s.teachers.label_file import LabelFileSection
-from raw2s.tuning.reading import load_sweep
+from raw2s.tuning.reading import load_sweeps
 
 ROOT = Path(__file__).resolve().parents[1]
 CONFIGS = sorted((ROOT / "configs").glob("*.yaml"))
@@ -524,7 +524,7 @@ def test_a_failed_stage_ends_with_status_1(capsys):
 @pytest.mark.parametrize("file", CONFIGS, ids=lambda file: file.stem)
 def test_shipped_configs_pass(file):
     if "sweep" in read_yaml(file, []):
-        sweep = load_sweep(file, [])
+        sweep = load_sweeps(file, [])[0]
         config = sweep.config(sweep.point(0.5, 0))
     else:
         config = load_config(file)

@@ -12,7 +12,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from raw2s.config import parse_config
 from raw2s.pipeline.rules import trainings_of
-from raw2s.tuning.reading import load_sweep
+from raw2s.tuning.reading import load_sweeps
 
 README = (ROOT / "README.md").read_text()
 LABELING = (ROOT / "docs" / "labeling.md").read_text()
@@ -48,7 +48,7 @@ def test_the_sweep_on_its_page_is_read(tmp_path):
     (example,) = re.findall(r"```yaml\n(.*?)```", (ROOT / "docs" / "sweeps.md").read_text(), re.DOTALL)
     tree = yaml.safe_load(example)
     (tmp_path / "sweep.yaml").write_text(yaml.safe_dump(tree | {"base": str(ROOT / "configs" / tree["base"])}))
-    assert len(load_sweep(tmp_path / "sweep.yaml", []).knobs) == 3
+    assert len(load_sweeps(tmp_path / "sweep.yaml", [])[0].knobs) == 3
 
 
 SCIQ = json.loads((ROOT / "benchmarks" / "results" / "sciq.json").read_text())

@@ -1,11 +1,13 @@
-"""The typed config (`tree`, `training`), how it fits together (`rules`), how it is read and explained (`reading`)."""
+"""The typed config (`tree`, `training`), what entries have of their own (`own`), how it fits together (`rules`), how it is read and explained (`reading`)."""
 
+from raw2s.config.own import OWN, merged, training_key
 from raw2s.config.reading import describe_keys, explain, load_config, parse_config, put_over, read_yaml
 from raw2s.config.sweep import SweepConfig
 from raw2s.config.training import LoraConfig, TrainingConfig
 from raw2s.config.tree import Decoding, LabelingConfig, RayConfig, RunConfig, StudentConfig, Tolerance
 
 __all__ = [
+    "OWN",
     "Decoding",
     "LabelingConfig",
     "LoraConfig",
@@ -18,7 +20,9 @@ __all__ = [
     "describe_keys",
     "explain",
     "load_config",
+    "merged",
     "parse_config",
     "put_over",
     "read_yaml",
+    "training_key",
 ]

@@ -5,6 +5,7 @@ from typing import Any, TypeVar
 
 from pydantic import ValidationError
 
+from raw2s.methods import MethodSection
 from raw2s.section import Section
 
 OWN = {"weights": "weights", "training": "student_training", "preference": "preference"}
@@ -25,6 +26,13 @@ def merged(base: Any, changes: Any, whole: Callable[[Any], bool] = lambda node: 
     if not isinstance(base, dict) or whole(base):
         return changes
     return base | {key: merged(base.get(key), value, whole) for key, value in changes.items()}
+
+
+def training_key(entry: int, method: MethodSection, *, preference: bool) -> str:
+    """The config's key of how an entry's student trains, or its cDPO: the entry's own where it has one."""
+    if preference:
+        return f"methods.{entry}.preference.training" if "training" in method.preference else "preference.training"
+    return f"methods.{entry}.training" if method.training else "student_training"
 
 
 def put_over_section(section: S, changes: dict[str, Any]) -> S:

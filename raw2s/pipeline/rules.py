@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from typing import Literal
 
-from raw2s.config import RunConfig, StudentConfig, TrainingConfig
+from raw2s.config import RunConfig, StudentConfig, TrainingConfig, training_key
 from raw2s.errors import ConfigError
 from raw2s.methods import METHODS, MethodSection, loss_of, method_of
 from raw2s.methods.single import SingleSection
@@ -55,7 +55,8 @@ def trainings_of(config: RunConfig) -> Iterator[tuple[str, ModelSection | Studen
         yield "student", config.student, "preference.training", config.preference.training
     for index, method in enumerate(config.methods):
         if method.cdpo and "training" in method.preference:
-            yield "student", config.student, f"methods.{index}.preference.training", config.of(method).preference.training
+            key = training_key(index, method, preference=True)
+            yield "student", config.student, key, config.of(method).preference.training
 
 
 def trainings_on_b(config: RunConfig) -> Iterator[tuple[str, TrainingConfig]]:
@@ -65,7 +66,7 @@ def trainings_on_b(config: RunConfig) -> Iterator[tuple[str, TrainingConfig]]:
         yield "ceiling_training", config.ceiling_training
     for index, method in enumerate(config.methods):
         if method.training:
-            yield f"methods.{index}.training", config.of(method).student_training
+            yield training_key(index, method, preference=False), config.of(method).student_training
 
 
 def _check_method(key: str, config: RunConfig, task: Task, method: MethodSection, names: list[str]) -> None:

@@ -6,7 +6,7 @@ From the models' configs, the tokenizers and a sample of the run's own examples:
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 
-from raw2s.config import Decoding, RunConfig
+from raw2s.config import Decoding, RunConfig, training_key
 from raw2s.labels.rows import RowKind
 from raw2s.pipeline.answer_stages import Answers, Labeler
 from raw2s.pipeline.decoding_sizes import Asked, answering_size, scoring_size
@@ -35,12 +35,8 @@ def _sections(config: RunConfig, plan: SeedPlan) -> dict[str, str]:
     trained = [stage for stage in plan.in_order() if isinstance(stage, TrainOnGroundTruth)]
     found = {stage.name: "teacher_training" if stage.part == "teacher" else shared for stage in trained}
     for student in plan.students:
-        own, method = f"methods.{student.entry}", student.method
-        if isinstance(student.stage, TrainStudent):
-            section = f"{own}.training" if method.training else "student_training"
-        else:
-            section = f"{own}.preference.training" if "training" in method.preference else "preference.training"
-        found.setdefault(student.stage.name, section)  # of two entries with one student the first
+        key = training_key(student.entry, student.method, preference=isinstance(student.stage, TrainPreference))
+        found.setdefault(student.stage.name, key)  # of two entries with one student the first
     return found
 
 

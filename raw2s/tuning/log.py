@@ -19,10 +19,11 @@ from raw2s.tuning.trials import JUDGED, Trial, append_trial, new_trial
 
 
 def line_of(trial: Trial) -> str:
-    """`trial 3: finished, epoch 3, devel_score 0.71; weights.loss [0.2, 0.8]`."""
+    """`1-naive trial 3: finished, epoch 3, devel_score 0.71; weights.loss [0.2, 0.8]`."""
     reached = "" if trial.figure is None else f", epoch {trial.epoch}, {brief({JUDGED: trial.figure})}"
     reason = f", {trial.reason}" if trial.reason else ""
-    return f"trial {trial.number}: {trial.status}{reached}{reason}; {', '.join(f'{k} {v}' for k, v in trial.values.items())}"
+    name = f"{trial.part} trial {trial.number}".lstrip()
+    return f"{name}: {trial.status}{reached}{reason}; {', '.join(f'{k} {v}' for k, v in trial.values.items())}"
 
 
 def reason_of(error: BaseException | None) -> str:

@@ -3,19 +3,21 @@
 Every mistake is a line that names the key, before anything starts.
 """
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
 
-from raw2s.config import RunConfig, SweepConfig, explain, parse_config, put_over, read_yaml
+from raw2s.config import RunConfig, SweepConfig, explain, merged, parse_config, put_over, read_yaml, training_key
 from raw2s.errors import ConfigError
+from raw2s.methods import label_of
 from raw2s.pipeline.plan import plan_stages
 from raw2s.pipeline.preflight import check
 from raw2s.pipeline.training_stages import Trained
-from raw2s.tuning.space import Knob, Point, find_knobs, grid_points, is_distribution, tree_at
+from raw2s.tuning.entries import OWN_OF, own_path, own_tree
+from raw2s.tuning.space import Knob, Point, find_knobs, grid_points, is_distribution, point_of, tree_at
 
 MOVED = {
     "set": "the keys themselves, in this file",
@@ -33,12 +35,16 @@ FIXED = ("name", "storage", "seeds", "ray")
 
 @dataclass(frozen=True, kw_only=True)
 class Sweep:
-    """What is searched and how."""
+    """What is searched for one entry of `methods`, and how."""
 
     settings: SweepConfig
+    entry: int
+    part: str
+    """`1-naive`, of its folder and before its trials' names, where the file searches several entries, each by itself; else empty."""
     tree: dict[str, Any]
-    """The run config, distributions inside."""
+    """The run config, the entry's distributions inside."""
     knobs: list[Knob]
+    """None of an entry on which no distribution bears: it stands as it is."""
 
     def config(self, point: Mapping[str, float]) -> RunConfig:
         """The run config at a point. Raises ConfigError."""
@@ -46,7 +52,7 @@ class Sweep:
 
     def judged(self, point: Mapping[str, float]) -> Trained:
         """The stage at a point whose model is judged."""
-        return judged_stage(self.config(point), self.settings.method)
+        return judged_stage(self.config(point), self.entry)
 
     @property
     def start(self) -> Point:
@@ -55,77 +61,106 @@ class Sweep:
 
     def point(self, at: float, option: int) -> Point:
         """Every number at `at` and every choice at `option`."""
-        sizes = {name: size for knob in self.knobs for name, size in knob.coordinates.items()}
-        return {name: float(option) if size else at for name, size in sizes.items()}
+        return point_of(self.knobs, at, option)
 
 
-def judged_stage(config: RunConfig, method: int) -> Trained:
+def judged_stage(config: RunConfig, entry: int) -> Trained:
     """The last stage that trains of an entry of `methods`: its student, or cDPO where it has that; of the first seed."""
     plan = plan_stages(config, config.seeds[0])
-    rows = [student for student in plan.students if student.entry == method]
+    rows = [student for student in plan.students if student.entry == entry]
     return rows[-1].stage
 
 
-def load_sweep(path: Path, overrides: list[str]) -> Sweep:
-    """The sweep at `path` with each `key=value` put over it, checked. Raises ConfigError."""
+def load_sweeps(path: Path, overrides: list[str]) -> list[Sweep]:
+    """The sweep at `path` with each `key=value` put over it, checked: what is searched for each entry. Raises ConfigError."""
     tree = read_yaml(path, [])
     base = tree.pop("base", None)
     for old, new in MOVED.items():
         if old in tree:
             raise ConfigError(f"{old}: a sweep's file is a run config with a section sweep now; write {new}")
+    below: dict[str, Any] = {}
     if base is not None:
-        tree = merged(read_yaml(path.parent / str(base), []), tree)
+        below = read_yaml(path.parent / str(base), [])
+        tree = merged(below, tree, is_distribution)
     for override in overrides:
         put_over(tree, override)
     section = tree.pop("sweep", None) or {}
+    if "method" in section:
+        raise ConfigError(f"sweep.method: several entries may be searched now; write sweep.methods: [{section['method']}]")
     try:
         settings = SweepConfig.model_validate(section)
     except ValidationError as error:
         raise ConfigError("; ".join(f"sweep.{explain(dict(e), SweepConfig, section)}" for e in error.errors())) from None
-    sweep = Sweep(settings=settings, tree=tree, knobs=find_knobs(tree))
-    check_sweep(sweep)
-    return sweep
+    if settings.name == "artifacts":
+        raise ConfigError("sweep.name: artifacts is the artifact store's folder; choose another")
+    check_knobs(find_knobs(tree))
+    return searched_entries(settings, tree, below)
 
 
-def merged(base: Any, changes: Any) -> Any:
-    """`base` with `changes` put over it: mappings key by key, a mapping over a list by its items' numbers, all else whole."""
-    if not isinstance(changes, dict) or is_distribution(changes):
-        return changes
-    if isinstance(base, list) and all(type(key) is int and 0 <= key < len(base) for key in changes):
-        return [merged(item, changes[i]) if i in changes else item for i, item in enumerate(base)]
-    if not isinstance(base, dict) or is_distribution(base):
-        return changes
-    return base | {key: merged(base.get(key), value) for key, value in changes.items()}
-
-
-def check_sweep(sweep: Sweep) -> None:
-    """Raise ConfigError for a space that cannot be searched: no knob, one that changes nothing, values that no config takes."""
-    settings = sweep.settings
-    if not sweep.knobs:
+def check_knobs(knobs: Sequence[Knob]) -> None:
+    """Raise ConfigError where no key of the file is a distribution, or one that cannot be."""
+    if not knobs:
         raise ConfigError("no key of the config is a distribution; write one, such as weights: {loss: {simplex: 3}}")
-    for knob in sweep.knobs:
+    for knob in knobs:
         if knob.path[0] in FIXED:
             raise ConfigError(f"{knob.key}: {knob.path[0]} is one for all trials; give a value")
         if knob.path[-1] == "judge":
             raise ConfigError(f"{knob.key}: trials that are judged by different figures cannot be compared; give a value")
+
+
+def entries_of(settings: SweepConfig, tree: dict[str, Any]) -> list[int]:
+    """The entries of `methods` that are listed. Raises ConfigError for one that is not there, and knobs that entries cannot have each."""
+    knobs = find_knobs(tree)
+    count = len(parse_config(tree_at(tree, knobs, point_of(knobs, 0.25, 0))).methods)
+    entries = list(range(count)) if settings.methods == "all" else settings.methods
+    for entry in entries:
+        if entry >= count:
+            raise ConfigError(f"sweep.methods: there is no entry {entry} of methods; they count from 0")
+    for knob in knobs if len(entries) > 1 else []:
+        if knob.path == ("methods",) or knob.path[0] not in (*OWN_OF, "methods"):
+            raise ConfigError(
+                f"{knob.key}: it is one for all entries of methods, which are searched one by one; give a value, or list one entry in "
+                "sweep.methods"
+            )
+    return entries
+
+
+def searched_entries(settings: SweepConfig, tree: dict[str, Any], base: dict[str, Any]) -> list[Sweep]:
+    """What is searched for each listed entry: the knobs on which its model depends. Raises ConfigError for what cannot be searched."""
+    entries, sweeps, bearing = entries_of(settings, tree), [], set()
+    for entry in entries:
+        sweep = _sweep(settings, entry, own_tree(tree, base, entry), alone=len(entries) == 1)
+        check(sweep.config(sweep.start))
+        idle = {knob.path for knob in sweep.knobs if not _bears(sweep, knob)}
+        bearing |= {knob.key for knob in find_knobs(tree) if own_path(tree, knob, entry) in {k.path for k in sweep.knobs} - idle}
+        sweep = replace(sweep, tree=own_tree(tree, base, entry, idle))
+        sweeps.append(replace(sweep, knobs=find_knobs(sweep.tree)))
+    for knob in find_knobs(tree):
+        if knob.key not in bearing:
+            raise ConfigError(
+                f"{knob.key}: the model that is judged does not depend on it; give a value, or list another entry in sweep.methods"
+            )
+    for sweep in sweeps:
+        if sweep.knobs:
+            _check_search(sweep)
+    if settings.test_seeds:
+        check(parse_config(tree_at(sweeps[0].tree, sweeps[0].knobs, sweeps[0].start) | {"seeds": settings.test_seeds}))
+    return sweeps
+
+
+def _sweep(settings: SweepConfig, entry: int, tree: dict[str, Any], *, alone: bool) -> Sweep:
+    made = Sweep(settings=settings, entry=entry, part="", tree=tree, knobs=find_knobs(tree))
+    method = label_of(made.config(made.start).methods[entry]).replace(":", "-")
+    return made if alone else replace(made, part=f"{entry}-{method}")
+
+
+def _check_search(sweep: Sweep) -> None:
+    """A grid fits the trials; the judged model is that of the best epoch, and its figure sees answers that cannot be parsed."""
+    settings = sweep.settings
     if settings.search == "grid" and (points := len(grid_points(sweep.knobs))) > settings.trials:
         raise ConfigError(f"sweep.trials: the grid has {points} points and {settings.trials} trials; set sweep.trials: {points}")
-    if settings.name == "artifacts":
-        raise ConfigError("sweep.name: artifacts is the artifact store's folder; choose another")
-    start = sweep.start
-    config = sweep.config(start)
-    if settings.method >= len(config.methods):
-        raise ConfigError(f"sweep.method: there is no entry {settings.method} of methods; they count from 0")
-    check(config)
-    for knob in sweep.knobs:
-        _check_knob(sweep, knob, start)
-    _check_judging(sweep, start)
-
-
-def _check_judging(sweep: Sweep, start: Point) -> None:
-    """The judged model is that of the best epoch, and its figure sees answers that cannot be parsed."""
-    use = "preference.training" if sweep.config(start).methods[sweep.settings.method].cdpo else "student_training"
-    judged = sweep.judged(start)
+    method, judged = sweep.config(sweep.start).methods[sweep.entry], sweep.judged(sweep.start)
+    use = training_key(sweep.entry, method, preference=method.cdpo)
     if judged.training.keep != "best":
         raise ConfigError(f"{use}.keep: a sweep compares epochs on devel; set it to best")
     if judged.task.form == "text" and judged.training.judge == "loss":
@@ -135,14 +170,13 @@ def _check_judging(sweep: Sweep, start: Point) -> None:
         )
 
 
-def _check_knob(sweep: Sweep, knob: Knob, start: Point) -> None:
-    """Its ends are allowed, its options stand in configs that can run, and what is judged depends on it."""
+def _bears(sweep: Sweep, knob: Knob) -> bool:
+    """Whether what is judged depends on it. Raises ConfigError where its ends are not allowed, or an option cannot run."""
     keys = set()
     for at in (0.0, 0.75, 1.0) if not knob.options else range(knob.options):
-        point = start | {name: float(at) for name in knob.coordinates}
+        point = sweep.start | {name: float(at) for name in knob.coordinates}
         config = sweep.config(point)
         if knob.options:
             check(config)
-        keys.add(judged_stage(config, sweep.settings.method).key)
-    if len(keys) == 1:
-        raise ConfigError(f"{knob.key}: the model that is judged does not depend on it; give a value, or judge another method")
+        keys.add(judged_stage(config, sweep.entry).key)
+    return len(keys) > 1

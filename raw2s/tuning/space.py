@@ -16,6 +16,8 @@ import numpy as np
 
 from raw2s.errors import ConfigError
 
+Path = tuple[str | int, ...]
+"""Of a key in a config's tree."""
 Point = dict[str, float]
 """One value a coordinate, by the coordinates' names."""
 SIGNIFICANT = 6
@@ -39,7 +41,7 @@ class Kind:
 class Knob:
     """A key that is a distribution."""
 
-    path: tuple[str | int, ...]
+    path: Path
     name: str
     """Of its distribution, in `KINDS`."""
     argument: tuple[Any, ...]
@@ -162,7 +164,7 @@ def find_knobs(tree: Mapping[str, Any]) -> list[Knob]:
     return list(_find(tree, ()))
 
 
-def _find(node: Any, path: tuple[str | int, ...]) -> Iterator[Knob]:
+def _find(node: Any, path: Path) -> Iterator[Knob]:
     if is_distribution(node):
         yield _knob(node, path)
     elif isinstance(node, dict):
@@ -173,7 +175,7 @@ def _find(node: Any, path: tuple[str | int, ...]) -> Iterator[Knob]:
             yield from _find(inner, (*path, index))
 
 
-def _knob(node: dict[str, Any], path: tuple[str | int, ...]) -> Knob:
+def _knob(node: dict[str, Any], path: Path) -> Knob:
     key = ".".join(map(str, path))
     if len(node) > 1:
         raise ConfigError(f"{key}: a distribution is one name and its argument, not {', '.join(map(str, node))}; leave one")
@@ -188,7 +190,7 @@ def tree_at(tree: Mapping[str, Any], knobs: Sequence[Knob], point: Mapping[str, 
     """The config tree with every knob's value at `point`; nothing of `tree` is changed."""
     values = {knob.path: knob.value(point) for knob in knobs}
 
-    def filled(node: Any, path: tuple[str | int, ...]) -> Any:
+    def filled(node: Any, path: Path) -> Any:
         if path in values:
             return values[path]
         if isinstance(node, dict):
@@ -199,6 +201,12 @@ def tree_at(tree: Mapping[str, Any], knobs: Sequence[Knob], point: Mapping[str, 
 
     found: dict[str, Any] = filled(dict(tree), ())
     return found
+
+
+def point_of(knobs: Sequence[Knob], at: float, option: int) -> Point:
+    """Every number at `at` and every choice at `option`."""
+    sizes = {name: size for knob in knobs for name, size in knob.coordinates.items()}
+    return {name: float(option) if size else at for name, size in sizes.items()}
 
 
 def drawn_points(knobs: Sequence[Knob], count: int, seed: int) -> list[Point]:

@@ -11,30 +11,31 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import ray
-import yaml
 from ray import tune
 from rich.console import Console
-from rich.table import Table
 
+from raw2s.config import load_config
 from raw2s.errors import StageFailed
 from raw2s.pipeline.artifacts import ArtifactStore
 from raw2s.pipeline.execute import Done, execute
 from raw2s.pipeline.local_ray import start_ray
 from raw2s.pipeline.progress import StageDisplay
+from raw2s.pipeline.run import run_pipeline
 from raw2s.pipeline.stage import Stage, inputs_first
 from raw2s.tracking import Tracker, tracked_run
+from raw2s.tuning.best import Outcome, best_tree, table_of, write_best
+from raw2s.tuning.entries import joined
 from raw2s.tuning.log import TrialLog, line_of, log_ended
 from raw2s.tuning.reading import Sweep
 from raw2s.tuning.resources import trials_at_once
 from raw2s.tuning.search import run_trials, trials_left
-from raw2s.tuning.space import tree_at
 from raw2s.tuning.trial import run_trial
 from raw2s.tuning.trials import JUDGED, Trial, append_trial, figure_of, read_trials, settled, write_trials
 
 
 @dataclass(frozen=True, kw_only=True)
 class Running:
-    """A sweep that has started: where it writes and whom it tells."""
+    """The search for one entry that has started: where it writes and whom it tells."""
 
     sweep: Sweep
     folder: Path
@@ -43,46 +44,67 @@ class Running:
     console: Console
 
 
-def run_sweep(sweep: Sweep, console: Console | None = None) -> Trial:
-    """Search, log every trial as a child run in MLflow, and write `<storage>/<name>/best.yaml`, which the main job takes.
+def run_sweeps(sweeps: Sequence[Sweep], console: Console | None = None) -> list[Outcome]:
+    """Search for one entry of `methods` after the other; all trials are child runs of one in MLflow.
 
-    Started again, it goes on: finished and stopped trials are known, the others are tried once more. Returns the best trial. Raises
-    ConfigError where the folder holds another search's trials, StageFailed when a stage before the trials fails, or every trial.
+    Writes `<storage>/<name>/best.yaml`, which the main job takes, and runs it on test where the sweep has `test_seeds`. Started again,
+    it goes on: finished and stopped trials are known, the others are tried once more. Returns what came of each entry that has a knob.
+    Raises ConfigError where a folder holds another search's trials, StageFailed when a stage before the trials fails, or every trial.
     """
     console = console or Console()
-    settings, config = sweep.settings, sweep.config(sweep.start)
-    folder = (config.storage / settings.name).resolve()
-    earlier = read_trials(folder, sweep)
-    folder.mkdir(parents=True, exist_ok=True)
-    logged = {**sweep.tree, "sweep": settings.model_dump(mode="json")}
+    searched = [sweep for sweep in sweeps if sweep.knobs]
+    settings, config = searched[0].settings, searched[0].config(searched[0].start)
+    folder, store = (config.storage / settings.name).resolve(), ArtifactStore(config.storage / "artifacts")
+    earlier = {sweep.entry: read_trials(folder / sweep.part, sweep) for sweep in searched}
+    logged = {**joined({sweep.entry: sweep.tree for sweep in searched}), "sweep": settings.model_dump(mode="json")}
     with tracked_run(settings.name, config.storage, logged) as tracker:
-        running = Running(
-            sweep=sweep, folder=folder, store=ArtifactStore(config.storage / "artifacts"), tracker=tracker, console=console
-        )
-        known = take_up(running, earlier)
-        if trials_left(sweep, known):
+        entries = [
+            Running(sweep=sweep, folder=folder / sweep.part, store=store, tracker=tracker, console=console) for sweep in searched
+        ]
+        known = [take_up(running, earlier[running.sweep.entry]) for running in entries]
+        if any(trials_left(running.sweep, trials) for running, trials in zip(entries, known, strict=True)):
             start_ray(config.ray, dashboard=True)
-        shared, own = shared_stages(sweep)
-        done = _execute(running, shared)
-        trials, counts = _search(running, known, own)
-        order = settled(trials, lambda trial: run_to_end(running, trial))
-        if not order:
-            failed = next((trial for trial in trials if trial.status == "failed"), None)
-            why = "no trial ended" if failed is None else f"every trial failed, the first with: {failed.reason}"
-            raise StageFailed(f"{why}; run the config with one value a key")
-        file = write_best(running, order[0])
+        shared, own = zip(*map(shared_stages, searched), strict=True)
+        done = _execute(entries[0], list({stage.name: stage for stages in shared for stage in stages}.values()))
+        outcomes = [search_entry(*found) for found in zip(entries, known, own, strict=True)]
+        file = write_best(outcomes, folder)
+        for outcome in outcomes:
+            tracker.tag(outcome.best.name, "best", "true")
+        tracker.log_results({best_metric(outcome): outcome.best.figure or 0.0 for outcome in outcomes}, [file])
+    console.print(table_of(sweeps, outcomes))
+    if settings.test_seeds:
+        run_pipeline(load_config(file), console)
     made = sum(not stage.cached for stage in done.values())
-    console.print(table_of(sweep, order))
+    found_by, made_by = (sum(getattr(outcome, what) for outcome in outcomes) for what in ("found", "made"))
+    tested = f"\ntested   {(config.storage / best_tree(outcomes)['name']).resolve()}" if settings.test_seeds else ""
     console.print(
-        f"stages   before the trials {len(done) - made} found, {made} made; by trials {counts['found']} found, {counts['made']} made\n"
-        f"best     {file}\nmlflow   {tracker.where}",
+        f"stages   before the trials {len(done) - made} found, {made} made; by trials {found_by} found, {made_by} made\n"
+        f"best     {file}{tested}\nmlflow   {tracker.where}",
         highlight=False, soft_wrap=True,
     )  # fmt: skip
-    return order[0]
+    return outcomes
+
+
+def best_metric(outcome: Outcome) -> str:
+    """What the parent run calls an entry's best figure; MLflow takes no plus sign."""
+    return "/".join(("best", *filter(None, [outcome.sweep.part.replace("+", "_")]), JUDGED))
+
+
+def search_entry(running: Running, known: list[Trial], own: list[Stage]) -> Outcome:
+    """Try what is left to try for one entry. Raises StageFailed where no trial ends."""
+    trials, counts = _search(running, known, own)
+    order = settled(trials, lambda trial: run_to_end(running, trial))
+    if not order:
+        failed = next((trial for trial in trials if trial.status == "failed"), None)
+        why = "no trial ended" if failed is None else f"every trial failed, the first with: {failed.reason}"
+        of = f" of {running.sweep.part}" if running.sweep.part else ""
+        raise StageFailed(f"{why}{of}; run the config with one value a key")
+    return Outcome(sweep=running.sweep, order=order, found=counts["found"], made=counts["made"])
 
 
 def take_up(running: Running, earlier: list[Trial]) -> list[Trial]:
     """The trials of earlier starts, logged under this start's parent; what a killed start left running in MLflow is ended."""
+    running.folder.mkdir(parents=True, exist_ok=True)
     write_trials(running.folder, running.sweep, earlier)
     for trial in earlier:
         if trial.run_id:
@@ -152,25 +174,3 @@ def run_to_end(running: Running, trial: Trial) -> Trial:
         append_trial(running.folder, ended)
         log_ended(running.tracker, ended, cached=False)
     return ended
-
-
-def write_best(running: Running, best: Trial) -> Path:
-    """`best.yaml`, a run config with the best trial's values; in MLflow with its figure."""
-    tree = tree_at(running.sweep.tree, running.sweep.knobs, best.point)
-    file = running.folder / "best.yaml"
-    file.write_text(yaml.safe_dump({**tree, "name": f"{tree.get('name', 'run')}-best"}, sort_keys=False))
-    running.tracker.tag(best.name, "best", "true")
-    running.tracker.log_results({f"best/{JUDGED}": best.figure or 0.0}, [file])
-    return file
-
-
-def table_of(sweep: Sweep, order: Sequence[Trial]) -> Table:
-    """The trials that count, best first, as they are given."""
-    table = Table(title="trials, best first (devel)")
-    for column in ("trial", *(knob.key for knob in sweep.knobs), "epochs", JUDGED):
-        table.add_column(column, justify="right")
-    for trial in order:
-        reached = f"{trial.epoch} (stopped)" if trial.status == "stopped" else str(trial.epoch)
-        values = [f"{value:.4g}" if isinstance(value, float) else str(value) for value in trial.values.values()]
-        table.add_row(str(trial.number), *values, reached, f"{trial.figure:.4f}")
-    return table

@@ -35,10 +35,12 @@ class Trial:
     """Why it failed."""
     run_id: str = ""
     """Its run in MLflow."""
+    part: str = ""
+    """Its sweep's, where several entries of `methods` are searched."""
 
     @property
     def name(self) -> str:
-        return f"trial-{self.number}"
+        return f"{self.part}/trial-{self.number}".removeprefix("/")
 
     @property
     def counts(self) -> bool:
@@ -53,13 +55,13 @@ def figure_of(metrics: Mapping[str, Any]) -> float:
 
 def new_trial(sweep: Sweep, number: int, point: Point, run_id: str = "") -> Trial:
     values = {knob.key: knob.value(point) for knob in sweep.knobs}
-    return Trial(number=number, point=point, values=values, status="running", run_id=run_id)
+    return Trial(number=number, point=point, values=values, status="running", run_id=run_id, part=sweep.part)
 
 
 def searched(sweep: Sweep) -> str:
     """16 hex digits over all that makes one sweep's trials comparable: neither their number nor how many run at once."""
-    settings = sweep.settings.model_dump(mode="json", exclude={"name", "trials", "concurrent"})
-    text = json.dumps([sweep.tree, settings], sort_keys=True, default=str)
+    settings = sweep.settings.model_dump(mode="json", exclude={"name", "methods", "trials", "test_seeds", "concurrent"})
+    text = json.dumps([sweep.tree, sweep.entry, settings], sort_keys=True, default=str)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 

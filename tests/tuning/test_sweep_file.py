@@ -6,24 +6,37 @@ from own_mails import own_mails
 from tiny_runs import tiny_run
 
 from raw2s.cli import main
+from raw2s.config import merged
 from raw2s.errors import ConfigError
-from raw2s.tuning.reading import load_sweep, merged
+from raw2s.tuning.reading import load_sweeps
 from raw2s.tuning.resources import reserved, trials_at_once
+from raw2s.tuning.space import is_distribution
 from raw2s.tuning.sweep import shared_stages
 
 GAMMA = {"methods": {0: {"loss": {"gamma_max": {"uniform": [0, 0.5]}}}}}
 
 
 @pytest.fixture
-def sweep_of(tmp_path):
-    """Reads a sweep over a tiny base, of what differs from it."""
+def sweeps_of(tmp_path):
+    """Reads a sweep over a tiny base, of what differs from it: what is searched for each entry."""
     base = tiny_run(tmp_path / "runs") | {"student_training": {"epochs": 2, "keep": "best", "judge": "score", "workers": 2}}
     base["methods"][0]["cdpo"] = False
     (tmp_path / "base.yaml").write_text(yaml.safe_dump(base))
 
     def read(changes, *overrides):
         (tmp_path / "sweep.yaml").write_text(yaml.safe_dump({"base": "base.yaml", **changes}))
-        return load_sweep(tmp_path / "sweep.yaml", list(overrides))
+        return load_sweeps(tmp_path / "sweep.yaml", list(overrides))
+
+    return read
+
+
+@pytest.fixture
+def sweep_of(sweeps_of):
+    """The same of one entry."""
+
+    def read(changes, *overrides):
+        (sweep,) = sweeps_of(changes, *overrides)
+        return sweep
 
     return read
 
@@ -31,8 +44,8 @@ def sweep_of(tmp_path):
 def test_what_differs_is_put_over_the_base():
     base = {"a": {"b": 1, "c": [1, 2]}, "m": [{"x": 1}, {"x": 2}]}
     assert merged(base, {"a": {"c": [3]}, "m": {1: {"y": 3}}}) == {"a": {"b": 1, "c": [3]}, "m": [{"x": 1}, {"x": 2, "y": 3}]}
-    assert merged(base, {"a": {"choice": [1, 2]}}) == {**base, "a": {"choice": [1, 2]}}
-    assert merged({"a": {"choice": [1, 2]}}, {"a": {"b": 1}}) == {"a": {"b": 1}}
+    assert merged(base, {"a": {"choice": [1, 2]}}, is_distribution) == {**base, "a": {"choice": [1, 2]}}
+    assert merged({"a": {"choice": [1, 2]}}, {"a": {"b": 1}}, is_distribution) == {"a": {"b": 1}}
 
 
 def test_overrides_reach_the_base_the_space_and_the_section(sweep_of):
@@ -60,7 +73,8 @@ REFUSED = {
         {"evaluation": {"beams": {"int": [1, 3]}}},
         r"evaluation\.beams: the model that is judged does not depend on it",
     ),
-    "an entry that is not there": (GAMMA | {"sweep": {"method": 1}}, "sweep.method: there is no entry 1 of methods"),
+    "an entry that is not there": (GAMMA | {"sweep": {"methods": [1]}}, "sweep.methods: there is no entry 1 of methods"),
+    "the key of an earlier version": (GAMMA | {"sweep": {"method": 0}}, r"sweep\.method: .*; write sweep\.methods: \[0\]"),
     "epochs that are not compared": (
         GAMMA | {"student_training": {"keep": "last", "judge": "loss"}},
         r"student_training\.keep: a sweep compares",
@@ -155,5 +169,5 @@ def test_a_crowd_method_may_be_one_of_the_options(tmp_path):
     tree["methods"] = [{"method": {"choice": ["naive", "majority"]}}]
     tree["labeling"] = {"batch_size": 24}
     (tmp_path / "sweep.yaml").write_text(yaml.safe_dump(tree))
-    _, left = shared_stages(load_sweep(tmp_path / "sweep.yaml", []))
+    _, left = shared_stages(load_sweeps(tmp_path / "sweep.yaml", [])[0])
     assert {stage.kind for stage in left} == {"combine", "student"}

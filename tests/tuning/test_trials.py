@@ -27,7 +27,7 @@ def sweep_over(**settings) -> Sweep:
         "weights": {"loss": {"simplex": 2}},
         "labeling": {"calibrate": {"choice": [None, "temperature"]}},
     }
-    return Sweep(settings=SweepConfig(**settings), tree=tree, knobs=find_knobs(tree))
+    return Sweep(settings=SweepConfig(**settings), entry=0, part="", tree=tree, knobs=find_knobs(tree))
 
 
 SWEEP = sweep_over(trials=4, search="random")
