@@ -1,7 +1,7 @@
 """What came of a sweep: the best of each entry of `methods`, one config with all of them, and the tables at the end."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +44,20 @@ def write_best(outcomes: Sequence[Outcome], folder: Path) -> Path:
     return file
 
 
+def write_fronts(outcomes: Sequence[Outcome], folder: Path) -> list[Path]:
+    """`front-1.yaml` and so on in an entry's folder: where its other points of the Pareto front stand in place of its best."""
+    files = []
+    for index, outcome in enumerate(outcomes):
+        own = folder / outcome.sweep.part
+        for old in own.glob("front-*.yaml"):
+            old.unlink()
+        for number, trial in enumerate((trial for trial in outcome.order[1:] if trial.front), 1):
+            tree = best_tree([*outcomes[:index], replace(outcome, order=[trial]), *outcomes[index + 1 :]])
+            files.append(own / f"front-{number}.yaml")
+            files[-1].write_text(yaml.safe_dump({**tree, "name": f"{tree['name']}-front-{number}"}, sort_keys=False))
+    return files
+
+
 def table_of(sweeps: Sequence[Sweep], outcomes: Sequence[Outcome]) -> Table:
     """All trials of the one entry that was searched, or of several each at its best; figures are of devel alone."""
     return trials_table(outcomes[0]) if len(sweeps) == 1 else methods_table(sweeps, outcomes)
@@ -52,11 +66,15 @@ def table_of(sweeps: Sequence[Sweep], outcomes: Sequence[Outcome]) -> Table:
 def trials_table(outcome: Outcome) -> Table:
     """The trials that count, best first."""
     table = Table(title="trials, best first (devel)")
-    for column in ("trial", *(knob.key for knob in outcome.sweep.knobs), "epochs", JUDGED):
+    further = [name for name in outcome.sweep.settings.objectives if name != JUDGED]
+    last = [*further, "front"] if further else []
+    for column in ("trial", *(knob.key for knob in outcome.sweep.knobs), "epochs", JUDGED, *last):
         table.add_column(column, justify="right")
     for trial in outcome.order:
         reached = f"{trial.epoch} (stopped)" if trial.status == "stopped" else str(trial.epoch)
-        table.add_row(str(trial.number), *map(_short, trial.values.values()), reached, f"{trial.figure:.4f}")
+        cells = [str(trial.number), *map(_short, trial.values.values()), reached, f"{trial.figure:.4f}"]
+        cells += [f"{trial.objectives[name]:.4f}" for name in further]
+        table.add_row(*cells, *(["*"] if trial.front else []))
     return table
 
 

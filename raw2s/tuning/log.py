@@ -15,7 +15,7 @@ from raw2s.pipeline.causes import cause
 from raw2s.pipeline.progress import brief
 from raw2s.tracking import Tracker
 from raw2s.tuning.reading import Sweep
-from raw2s.tuning.trials import JUDGED, Trial, append_trial, new_trial
+from raw2s.tuning.trials import JUDGED, Trial, append_trial, new_trial, objectives_of
 
 
 def line_of(trial: Trial) -> str:
@@ -77,7 +77,13 @@ class TrialLog(tune.Callback):
 
     def on_trial_result(self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any) -> None:
         self.counts[trial.trial_id] = {"found": result["found"], "made": result["made"]}
-        self._heard(trial.trial_id, self.trials[trial.trial_id], figure=result[JUDGED], epoch=result["epoch"])
+        self._heard(
+            trial.trial_id,
+            self.trials[trial.trial_id],
+            figure=result[JUDGED],
+            epoch=result["epoch"],
+            objectives=objectives_of(self.sweep.settings, result),
+        )
         shown = {name: float(value) for name, value in result.items() if name == JUDGED or name.startswith("validation_")}
         point = {"step": float(result["epoch"]), "time": time.time() * 1000, **shown}
         self.tracker.log_points([(self.trials[trial.trial_id].name, point)])

@@ -10,11 +10,11 @@ from ray import tune
 from ray.tune.schedulers import ASHAScheduler, FIFOScheduler, MedianStoppingRule, TrialScheduler
 from ray.tune.search.optuna import OptunaSearch
 
-from raw2s.config import SweepConfig
+from raw2s.config import OBJECTIVES, SweepConfig
 from raw2s.tuning.reading import Sweep
 from raw2s.tuning.resources import DRIVER_CPU
 from raw2s.tuning.space import Point, drawn_points, grid_points
-from raw2s.tuning.trials import JUDGED, Trial
+from raw2s.tuning.trials import JUDGED, Trial, on_objectives
 
 QUIET = {
     "RAY_AIR_NEW_OUTPUT": "0",  # the newer output prints what it starts with at any verbosity
@@ -22,6 +22,8 @@ QUIET = {
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # three files a trial of what MLflow and trials.jsonl have
 }
 """Tune's own noise, off where the user has not set it."""
+STUDY = "sweep"
+"""What Optuna calls it."""
 REDUCTION = 2
 """Of the trials that reach a rung of ASHA, one in so many goes on."""
 
@@ -57,21 +59,30 @@ def search_of(sweep: Sweep, known: list[Trial]) -> OptunaSearch:
     over = [trial for trial in known if trial.counts]
     seed = sweep.settings.seed + len(over)  # the same seed would propose again what an earlier start has tried
     sizes = {name: size for knob in sweep.knobs for name, size in knob.coordinates.items()}
-    search = OptunaSearch(
-        space={
-            name: optuna.distributions.CategoricalDistribution(range(size))
-            if size
-            else optuna.distributions.FloatDistribution(0.0, 1.0)
-            for name, size in sizes.items()
-        },
-        metric=JUDGED,
-        mode="max",
-        points_to_evaluate=[dict(point) for point in points_ahead(sweep, known)],
-        sampler=optuna.samplers.TPESampler(seed=seed) if sweep.settings.search == "tpe" else optuna.samplers.RandomSampler(seed),
-    )
+    settings, storage = sweep.settings, optuna.storages.InMemoryStorage()
+    metrics: list[str] = list(settings.objectives)
+    modes: list[str] = [OBJECTIVES[name] for name in settings.objectives]
+    directions: list[Any] = [f"{mode}imize" for mode in modes]
+    study = optuna.create_study(storage=storage, study_name=STUDY, directions=directions)
+    space: dict[str, Any] = {
+        name: optuna.distributions.CategoricalDistribution(range(size))
+        if size
+        else optuna.distributions.FloatDistribution(0.0, 1.0)
+        for name, size in sizes.items()
+    }
     for trial in over:
-        search.add_evaluated_point(dict(trial.point), float(trial.figure or 0.0))
-    return search
+        values = on_objectives(settings, trial)
+        study.add_trial(optuna.trial.create_trial(params=dict(trial.point), distributions=space, values=values))
+    several = len(metrics) > 1
+    return OptunaSearch(
+        space=space,
+        metric=metrics if several else metrics[0],
+        mode=modes if several else modes[0],
+        storage=storage,
+        study_name=STUDY,
+        points_to_evaluate=[dict(point) for point in points_ahead(sweep, known)],
+        sampler=optuna.samplers.TPESampler(seed=seed) if settings.search == "tpe" else optuna.samplers.RandomSampler(seed),
+    )
 
 
 def scheduler_of(settings: SweepConfig, epochs: int) -> TrialScheduler:
@@ -91,11 +102,12 @@ def run_trials(
     for name, value in QUIET.items():
         os.environ.setdefault(name, value)
     logging.getLogger("ray.tune.tune").setLevel(logging.CRITICAL)  # its list of failed trials, by Tune's own names
+    one = len(sweep.settings.objectives) == 1  # of several the search alone knows
     tuner = tune.Tuner(
         tune.with_resources(trainable, {"cpu": DRIVER_CPU}),
         tune_config=tune.TuneConfig(
-            metric=JUDGED,
-            mode="max",
+            metric=JUDGED if one else None,
+            mode="max" if one else None,
             num_samples=trials_left(sweep, known),
             max_concurrent_trials=at_once,
             search_alg=search_of(sweep, known),

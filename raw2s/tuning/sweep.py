@@ -23,14 +23,24 @@ from raw2s.pipeline.progress import StageDisplay
 from raw2s.pipeline.run import run_pipeline
 from raw2s.pipeline.stage import Stage, inputs_first
 from raw2s.tracking import Tracker, tracked_run
-from raw2s.tuning.best import Outcome, best_tree, table_of, write_best
+from raw2s.tuning.best import Outcome, best_tree, table_of, write_best, write_fronts
 from raw2s.tuning.entries import joined
 from raw2s.tuning.log import TrialLog, line_of, log_ended
 from raw2s.tuning.reading import Sweep
 from raw2s.tuning.resources import trials_at_once
 from raw2s.tuning.search import run_trials, trials_left
 from raw2s.tuning.trial import run_trial
-from raw2s.tuning.trials import JUDGED, Trial, append_trial, figure_of, read_trials, settled, write_trials
+from raw2s.tuning.trials import (
+    JUDGED,
+    Trial,
+    append_trial,
+    figure_of,
+    objectives_of,
+    read_trials,
+    settled,
+    with_front,
+    write_trials,
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,9 +78,10 @@ def run_sweeps(sweeps: Sequence[Sweep], console: Console | None = None) -> list[
         done = _execute(entries[0], list({stage.name: stage for stages in shared for stage in stages}.values()))
         outcomes = [search_entry(*found) for found in zip(entries, known, own, strict=True)]
         file = write_best(outcomes, folder)
+        fronts = write_fronts(outcomes, folder)
         for outcome in outcomes:
             tracker.tag(outcome.best.name, "best", "true")
-        tracker.log_results({best_metric(outcome): outcome.best.figure or 0.0 for outcome in outcomes}, [file])
+        tracker.log_results({best_metric(outcome): outcome.best.figure or 0.0 for outcome in outcomes}, [file, *fronts])
     console.print(table_of(sweeps, outcomes))
     if settings.test_seeds:
         run_pipeline(load_config(file), console)
@@ -99,7 +110,11 @@ def search_entry(running: Running, known: list[Trial], own: list[Stage]) -> Outc
         why = "no trial ended" if failed is None else f"every trial failed, the first with: {failed.reason}"
         of = f" of {running.sweep.part}" if running.sweep.part else ""
         raise StageFailed(f"{why}{of}; run the config with one value a key")
-    return Outcome(sweep=running.sweep, order=order, found=counts["found"], made=counts["made"])
+    marked = with_front(running.sweep.settings, order)
+    for trial in marked:
+        if trial not in order:
+            append_trial(running.folder, trial)
+    return Outcome(sweep=running.sweep, order=marked, found=counts["found"], made=counts["made"])
 
 
 def take_up(running: Running, earlier: list[Trial]) -> list[Trial]:
@@ -170,6 +185,7 @@ def run_to_end(running: Running, trial: Trial) -> Trial:
         ended = replace(trial, status="failed", reason=str(error))
     else:
         ended = replace(trial, status="finished", figure=figure_of(model.metrics), epoch=judged.training.epochs)
+        ended = replace(ended, objectives=objectives_of(running.sweep.settings, model.metrics))
     if ended != trial:
         append_trial(running.folder, ended)
         log_ended(running.tracker, ended, cached=False)

@@ -17,7 +17,7 @@ from raw2s.pipeline.stage import Work, inputs_first
 from raw2s.training.progress import SCORE
 from raw2s.tuning.reading import Sweep
 from raw2s.tuning.space import Point
-from raw2s.tuning.trials import ACCURACY, JUDGED, figure_of
+from raw2s.tuning.trials import ACCURACY, JUDGED, figure_of, objectives_of
 
 MERIT = "merit"
 """Decides which epoch is kept, more being better: the score where training judges by it, else the validation loss negated."""
@@ -71,4 +71,5 @@ def run_trial(point: Point, *, sweep: Sweep, store: str, folder: str, started_in
         inputs = {stage.key: done[stage.name].artifact for stage in judged.inputs.values()}
         report = ReportKept(judged.training.epochs, counts)
         model = build(judged, artifacts, Work(inputs=inputs, out=parts, parts=parts, callbacks=[report]))
-    tune.report({**counts, JUDGED: figure_of(model.metrics), "epoch": judged.training.epochs, "finished": True})
+    further = objectives_of(sweep.settings, model.metrics)
+    tune.report({**counts, **further, JUDGED: figure_of(model.metrics), "epoch": judged.training.epochs, "finished": True})

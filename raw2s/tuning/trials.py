@@ -2,11 +2,12 @@
 
 import hashlib
 import json
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
+from raw2s.config import OBJECTIVES, SweepConfig
 from raw2s.errors import ConfigError
 from raw2s.training.progress import SCORE
 from raw2s.tuning.reading import Sweep
@@ -30,6 +31,10 @@ class Trial:
     status: Literal["running", "finished", "stopped", "failed"]
     figure: float | None = None
     """`JUDGED` of the epoch that would be kept if training had ended there; None where no epoch has ended."""
+    objectives: dict[str, float] = field(default_factory=dict)
+    """The further ones, of that epoch."""
+    front: bool = False
+    """Whether, of several objectives, no other trial is as good in all and better in one."""
     epoch: int = 0
     reason: str = ""
     """Why it failed."""
@@ -51,6 +56,30 @@ class Trial:
 def figure_of(metrics: Mapping[str, Any]) -> float:
     """What an epoch, or a trained model, is judged by: the task's own score on devel where training judged by it, else accuracy."""
     return float(metrics[SCORE if SCORE in metrics else ACCURACY])
+
+
+def objectives_of(settings: SweepConfig, metrics: Mapping[str, Any]) -> dict[str, float]:
+    """The objectives beside `JUDGED` of an epoch, or a trained model."""
+    return {name: float(metrics[name]) for name in settings.objectives if name != JUDGED}
+
+
+def on_objectives(settings: SweepConfig, trial: Trial) -> list[float]:
+    """The trial by each objective, in their order."""
+    return [float(trial.figure or 0.0) if name == JUDGED else trial.objectives[name] for name in settings.objectives]
+
+
+def with_front(settings: SweepConfig, order: Sequence[Trial]) -> list[Trial]:
+    """Trials that count, those on the Pareto front marked and first; of one objective as they are."""
+    if len(settings.objectives) == 1:
+        return list(order)
+    signs = [1.0 if OBJECTIVES[name] == "max" else -1.0 for name in settings.objectives]
+    values = [[sign * value for sign, value in zip(signs, on_objectives(settings, trial), strict=True)] for trial in order]
+
+    def beaten(own: list[float]) -> bool:
+        return any(other != own and all(a >= b for a, b in zip(other, own, strict=True)) for other in values)
+
+    marked = [replace(trial, front=not beaten(own)) for trial, own in zip(order, values, strict=True)]
+    return sorted(marked, key=lambda trial: not trial.front)
 
 
 def new_trial(sweep: Sweep, number: int, point: Point, run_id: str = "") -> Trial:

@@ -10,7 +10,7 @@ from tiny_runs import tiny_run
 
 from raw2s.config import parse_config
 from raw2s.errors import ConfigError
-from raw2s.tuning.best import Outcome, best_tree, table_of
+from raw2s.tuning.best import Outcome, best_tree, table_of, write_fronts
 from raw2s.tuning.entries import joined, own_tree
 from raw2s.tuning.reading import load_sweeps
 from raw2s.tuning.space import find_knobs
@@ -89,6 +89,19 @@ def test_one_config_has_every_entry_at_its_best(sweeps_of):
     assert ended(sweeps[0], 0.5).best.name == "0-naive/trial-1"
 
 
+def test_other_points_of_the_front_are_configs_of_their_own(sweeps_of, tmp_path):
+    sweeps = sweeps_of(SPACE, objectives=["devel_score", "validation_loss"], scheduler="none")
+    (tmp_path / "0-naive").mkdir()
+    (tmp_path / "0-naive" / "front-9.yaml").touch()
+    one, two = ended(sweeps[0], 0.5), ended(sweeps[1], 0.6)
+    one = replace(one, order=[replace(trial, front=True) for trial in one.order])
+    (file,) = write_fronts([one, two], tmp_path)
+    assert sorted(tmp_path.glob("*/*.yaml")) == [file] == [tmp_path / "0-naive" / "front-1.yaml"]
+    config = parse_config(yaml.safe_load(file.read_text()))
+    assert config.methods[0].weights == {"loss": [pytest.approx(0.9), pytest.approx(0.1)]}
+    assert (config.methods[1].loss.gamma_max, config.name) == (0.25, "tiny-best-front-1")
+
+
 def test_the_table_has_a_row_an_entry_and_says_which_one_was_not_searched(sweeps_of):
     sweeps = sweeps_of(SPACE)
     file = io.StringIO()
@@ -132,8 +145,18 @@ REFUSED = {
         {},
         r"methods\.0\.training\.learning_rate: input should be greater than 0",
     ),
-    "an entry twice": (SPACE, {"methods": [0, 0]}, r"sweep\.methods: a number occurs twice; remove one"),
-    "a seed of the test twice": (SPACE, {"test_seeds": [2, 2]}, r"sweep\.test_seeds: a number occurs twice"),
+    "an entry twice": (SPACE, {"methods": [0, 0]}, r"sweep\.methods: one of them occurs twice; remove it"),
+    "a seed of the test twice": (SPACE, {"test_seeds": [2, 2]}, r"sweep\.test_seeds: one of them occurs twice"),
+    "objectives without what is judged": (
+        SPACE,
+        {"objectives": ["validation_loss"]},
+        r"sweep\.objectives lack devel_score, .*; add it",
+    ),
+    "several objectives and one figure to stop by": (
+        SPACE,
+        {"objectives": ["devel_score", "validation_loss"]},
+        r"sweep\.scheduler: asha stops trials by one figure, .*; set it to none",
+    ),
     "another word": (SPACE, {"methods": "every"}, r"sweep\.methods: input should be 'all'"),
 }
 

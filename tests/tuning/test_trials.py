@@ -7,6 +7,8 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from ray.exceptions import RayTaskError
 from rich.console import Console
 from tiny_runs import tiny_run
@@ -19,7 +21,19 @@ from raw2s.tuning.reading import Sweep
 from raw2s.tuning.search import points_ahead, scheduler_of, search_of, trials_left
 from raw2s.tuning.space import find_knobs
 from raw2s.tuning.trial import MERIT, kept_of
-from raw2s.tuning.trials import FILE, JUDGED, append_trial, figure_of, new_trial, read_trials, settled, write_trials
+from raw2s.tuning.trials import (
+    FILE,
+    JUDGED,
+    Trial,
+    append_trial,
+    figure_of,
+    new_trial,
+    objectives_of,
+    read_trials,
+    settled,
+    with_front,
+    write_trials,
+)
 
 
 def sweep_over(**settings) -> Sweep:
@@ -107,6 +121,45 @@ def test_a_best_trial_whose_model_cannot_be_made_gives_way():
 def test_a_stopped_trial_that_is_not_the_best_stays_stopped():
     low = replace(STOPPED, figure=0.5)
     assert settled([FINISHED, low], lambda t: t) == [FINISHED, low]
+
+
+BOTH = sweep_over(trials=4, objectives=["devel_score", "validation_loss"], scheduler="none")
+
+
+def placed(number: int, score: float, loss: float) -> Trial:
+    return replace(ONE, number=number, status="finished", figure=score, objectives={"validation_loss": loss})
+
+
+def test_of_several_objectives_the_front_is_marked_and_stands_first():
+    order = [placed(1, 0.9, 2.0), placed(2, 0.9, 1.5), placed(3, 0.8, 1.6), placed(4, 0.7, 1.0), placed(5, 0.7, 1.0)]
+    marked = with_front(BOTH.settings, order)
+    assert [(trial.number, trial.front) for trial in marked] == [(2, True), (4, True), (5, True), (1, False), (3, False)]
+    assert with_front(SWEEP.settings, order) == order
+
+
+@given(values=st.lists(st.tuples(st.integers(0, 4), st.integers(0, 4)), min_size=1))
+def test_what_is_not_on_the_front_is_beaten_by_one_that_is(values):
+    marked = with_front(BOTH.settings, [placed(i, score, loss) for i, (score, loss) in enumerate(values)])
+    front = [(t.figure, -t.objectives["validation_loss"]) for t in marked if t.front]
+    assert max(score for score, _ in values) == max(score for score, _ in front)
+    for trial in marked:
+        own = (trial.figure, -trial.objectives["validation_loss"])
+        beaten = any(other != own and other[0] >= own[0] and other[1] >= own[1] for other in front)
+        assert beaten != trial.front
+
+
+def test_the_search_is_told_all_objectives_of_earlier_trials_and_of_its_own():
+    proposals = search_of(BOTH, [placed(1, 0.9, 2.0), replace(placed(2, 0.5, 1.0), point=TWO.point)])
+    proposals.suggest("a")
+    proposals.on_trial_complete("a", {"devel_score": 0.7, "validation_loss": 1.2})
+    assert [trial.values for trial in proposals._ot_study.trials] == [[0.9, 2.0], [0.5, 1.0], [0.7, 1.2]]
+    assert [direction.name for direction in proposals._ot_study.directions] == ["MAXIMIZE", "MINIMIZE"]
+
+
+def test_further_objectives_are_those_of_the_model_and_one_needs_none():
+    metrics = {"validation_loss": 1.5, "validation_accuracy": 0.6, "epoch": 2}
+    assert objectives_of(BOTH.settings, metrics) == {"validation_loss": 1.5}
+    assert objectives_of(SWEEP.settings, metrics) == {}
 
 
 def test_the_figure_is_of_the_epoch_that_would_be_kept():
