@@ -8,8 +8,9 @@ import yaml
 from rich.console import Console
 from tiny_runs import tiny_run
 
-from raw2s.config import parse_config
+from raw2s.config import load_config, parse_config
 from raw2s.errors import ConfigError
+from raw2s.tuning import sweep
 from raw2s.tuning.best import Outcome, best_tree, table_of, write_fronts
 from raw2s.tuning.entries import joined, own_tree
 from raw2s.tuning.reading import load_sweeps
@@ -71,10 +72,10 @@ def test_an_entrys_search_is_its_own(sweeps_of):
     assert [searched(sweep) for sweep in again] == [searched(one), searched(two)]
 
 
-def ended(sweep, figure):
-    trial = replace(new_trial(sweep, 1, sweep.point(0.5, 0)), status="finished", figure=figure, epoch=2)
-    worse = replace(new_trial(sweep, 2, sweep.point(0.9, 0)), status="stopped", figure=figure / 2, epoch=1)
-    return Outcome(sweep=sweep, order=[trial, worse], found=4, made=1)
+def ended(searching, figure):
+    trial = replace(new_trial(searching, 1, searching.point(0.5, 0)), status="finished", figure=figure, epoch=2)
+    worse = replace(new_trial(searching, 2, searching.point(0.9, 0)), status="stopped", figure=figure / 2, epoch=1)
+    return Outcome(sweep=searching, order=[trial, worse], found=4, made=1)
 
 
 def test_one_config_has_every_entry_at_its_best(sweeps_of):
@@ -112,6 +113,23 @@ def test_the_table_has_a_row_an_entry_and_says_which_one_was_not_searched(sweeps
         ["1-bayesian", "2", "0.6000", "loss.gamma_max 0.25"],
         ["2-single-opt", "0", "", "as it is: no searched key bears on it"],
     ]
+
+
+def test_the_best_config_is_run_once_on_test_and_the_last_lines_name_its_folder(sweeps_of, tmp_path, monkeypatch):
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    sweeps, run, file = sweeps_of(SPACE, test_seeds=[3, 4]), [], io.StringIO()
+    monkeypatch.setattr(sweep, "start_ray", lambda config, dashboard: None)
+    monkeypatch.setattr(sweep, "_execute", lambda running, stages: {})
+    monkeypatch.setattr(sweep, "search_entry", lambda running, known, own: ended(running.sweep, 0.5))
+    monkeypatch.setattr(sweep, "run_pipeline", lambda config, console: run.append(config))
+    sweep.run_sweeps(sweeps, Console(file=file, width=300))
+    (config,) = run
+    assert (config.seeds, config.name) == ([3, 4], "tiny-best")
+    assert config == load_config(tmp_path / "runs" / "sweep" / "best.yaml")
+    last = [line.split() for line in file.getvalue().splitlines()[-4:]]
+    assert [words[0] for words in last] == ["stages", "best", "tested", "mlflow"]
+    assert last[0][-4:] == ["8", "found,", "2", "made"]  # of both entries together
+    assert last[2][1] == str(config.storage.resolve() / "tiny-best")
 
 
 def test_joining_takes_each_entry_from_its_own_tree():
