@@ -194,6 +194,10 @@ def test_sweep_writes_a_config_the_main_job_takes_and_nested_runs(classification
     (chosen,) = [run for run in trials if "raw2s.best" in run.data.tags]
     assert chosen.data.tags["raw2s.status"] == "finished"
     assert chosen.data.metrics["devel_score"] == max(run.data.metrics["devel_score"] for run in trials)
+    assert all(0 < run.data.metrics["devel_score_se"] < 0.3 for run in trials)
+    assert f"report   {storage / 'search' / 'report.html'}" in done.stdout
+    parent = chosen.data.tags["mlflow.parentRunId"]
+    assert {file.path for file in client.list_artifacts(parent)} == {"best.yaml", "report.html"}
     monkeypatch.chdir(storage.parent)
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     assert main(["plan", str(best)]) == 0

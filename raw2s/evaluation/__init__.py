@@ -8,6 +8,7 @@ from raw2s.evaluation.intervals import (
     interval,
     paired_bootstrap,
     sign_test,
+    standard_error,
 )
 from raw2s.evaluation.slu_f1 import SluF1, f1_of_counts, slu_f1, slu_f1_counts
 
@@ -23,4 +24,5 @@ __all__ = [
     "sign_test",
     "slu_f1",
     "slu_f1_counts",
+    "standard_error",
 ]

@@ -72,6 +72,17 @@ def crossed_bootstrap(
     }
 
 
+def standard_error(values: NDArray[np.float64], score: Callable[[NDArray[np.float64]], NDArray[np.float64]]) -> float:
+    """How far one system's score would move with other utterances: the spread of its `paired_bootstrap`, on the score's scale.
+
+    Of 200 resamples, which Efron and Tibshirani (1993, 6.4) find enough for a standard error. Undefined ones are left out; nan where
+    fewer than two are left. Raises ValueError when there is no utterance.
+    """
+    samples = paired_bootstrap({"system": values}, score, resamples=200)["system"]
+    defined = samples[~np.isnan(samples)]
+    return float(defined.std(ddof=1)) if len(defined) > 1 else math.nan
+
+
 def interval(samples: Samples, level: float = 0.95) -> tuple[float, float]:
     """The central `level` of the samples, by percentiles; undefined samples (nan) are left out.
 

@@ -41,6 +41,7 @@ class Judging:
 class Trained(Model):
     """What the stages share that train a model."""
 
+    version: ClassVar[int] = 2
     validation: Examples
     training: TrainingConfig
     judging: Judging | None

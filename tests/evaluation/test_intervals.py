@@ -15,6 +15,7 @@ from raw2s.evaluation import (
     paired_bootstrap,
     performance_gap_recovered,
     sign_test,
+    standard_error,
 )
 
 UTTERANCES = 400
@@ -161,3 +162,16 @@ def test_sign_test_reads_only_the_sign():
     assert sign_test(a, b) == sign_test(np.sign(a - b), np.zeros(4))
     with pytest.raises(ValueError, match="same utterances"):
         sign_test(a, b[:1])
+
+
+def test_the_standard_error_of_accuracy_is_that_of_a_share():
+    for share in (0.1, 0.5, 0.9):
+        correct = correctness(share, seed=5)  # another seed than the resamples
+        p = correct.mean()
+        assert standard_error(correct, accuracy) == pytest.approx(math.sqrt(p * (1 - p) / UTTERANCES), rel=0.2)
+    assert standard_error(np.ones(UTTERANCES), accuracy) == pytest.approx(0, abs=1e-12)
+
+
+def test_an_undefined_resample_is_in_no_standard_error():
+    found = standard_error(correctness(0.5), lambda mean: np.where(mean > 0.5, mean, np.nan))
+    assert 0 < found < standard_error(correctness(0.5), accuracy)
