@@ -2,7 +2,7 @@
 
     python benchmarks/sweeps.py [--task slots|scenario] [--size full|tiny] [--storage runs/sweeps] [--out benchmarks/results/sweeps.json]
 
-A sweep over weights, γ_max and λ_EDL, judged on devel; then every way to weigh, on the test set with several training seeds. Teachers
+A sweep over weights, γ_max, λ_EDL and the learning rate, judged on devel; then every way to weigh, on the test set with several training seeds. Teachers
 and labels are those of the sweep, made once: the seeds are the students'. All that is finished lies in the storage, and the results
 are written after every part, so a start goes on where the one before was cut off. `sweeps_page.py` puts them into docs/sweeps.md.
 """
@@ -14,8 +14,6 @@ from typing import Any, Literal, cast
 
 import harness
 import numpy as np
-import optuna
-from optuna.distributions import FloatDistribution
 from rich.console import Console
 
 from raw2s.config import RunConfig, parse_config, read_yaml
@@ -32,16 +30,17 @@ from raw2s.pipeline.testing_stages import Test
 from raw2s.pipeline.training_stages import TrainStudent
 from raw2s.tasks import task_of
 from raw2s.training.progress import WEIGHT
+from raw2s.tuning.importance import importance_of
 from raw2s.tuning.reading import Sweep, load_sweep
-from raw2s.tuning.space import Knob, Point, tree_at
+from raw2s.tuning.space import Point, tree_at
 from raw2s.tuning.sweep import run_sweep
-from raw2s.tuning.trials import Trial, ranked, read_trials
+from raw2s.tuning.trials import ranked, read_trials
 
 CONFIGS = Path(__file__).resolve().parents[1] / "configs"
 HAND_SET = [1, 1, 2]
 """As the authors: half for the best teacher. configs/demo.yaml has the same."""
-FEWEST = 6
-"""Trials below which a forest says nothing of importance."""
+RATE = "student_training.learning_rate={loguniform: [1.0e-4, 4.0e-3]}"
+"""Searched too: it matters more than any knob of the loss (docs/testbed.md), and the best of the others depend on it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,6 +67,7 @@ TASKS = {
             "methods.0.loss.gamma_max={uniform: [0, 0.1]}",
             "methods.0.loss.kl_weight={loguniform: [1.0e-7, 1.0e-2]}",
             "weights.loss={simplex: 3}",
+            RATE,
             "student_training.workers=1",
             "student_training.keep=best",
             "student_training.judge=score",
@@ -75,7 +75,9 @@ TASKS = {
             "sweep.concurrent=2",
         ),
     ),
-    "scenario": Searched(config="sweep_demo.yaml", base="demo_classification.yaml", overrides=("student_training.workers=1",)),
+    "scenario": Searched(
+        config="sweep_demo.yaml", base="demo_classification.yaml", overrides=(RATE, "student_training.workers=1")
+    ),
 }
 SIZES = {
     # No scheduler: importance compares figures of the same epoch.
@@ -92,7 +94,7 @@ SIZES = {
 
 @dataclass(frozen=True, kw_only=True)
 class Setting:
-    """A way to weigh the teachers, and whether γ_max and λ_EDL are the sweep's best or set by hand."""
+    """A way to weigh the teachers, and whether γ_max, λ_EDL and the learning rate are the sweep's best or set by hand."""
 
     weights: Literal["uniform", "swept", "hand-set", "devel", "raven"]
     values: Literal["swept", "hand-set"] = "swept"
@@ -119,7 +121,10 @@ def config_of(sweep: Sweep, best: Point, setting: Setting, base: Mapping[str, An
     """The run config at the sweep's best point, with the setting's weights and values."""
     tree = tree_at(sweep.tree, sweep.knobs, best)
     entry = tree["methods"][0]
-    by_hand = base["methods"][0]["loss"] if setting.values == "hand-set" else {}
+    by_hand: dict[str, Any] = {}
+    if setting.values == "hand-set":
+        by_hand, rate = base["methods"][0]["loss"], base["student_training"]["learning_rate"]
+        tree["student_training"] = {**tree["student_training"], "learning_rate": rate}
     loss = {"name": "edl", **entry["loss"], **by_hand}
     method = "raven" if setting.weights == "raven" else entry["method"]
     weights = {"swept": tree["weights"]["loss"], "hand-set": HAND_SET, "devel": "devel"}.get(setting.weights, "uniform")
@@ -146,22 +151,6 @@ def weights_of(config: RunConfig, students: Sequence[TrainStudent], done: Mappin
         found = fitted.read(done[fitted.name].artifact.folder).weights
         return [[found[name] for name in names]] * len(students)
     return [config.teacher_weights("loss")] * len(students)
-
-
-def importance(trials: Sequence[Trial], knobs: Sequence[Knob]) -> dict[str, float]:
-    """Share of the figures' variance that each key explains alone, by fANOVA (Hutter et al. 2014); none of too few trials.
-
-    Of a simplex the sum over its coordinates.
-    """
-    if len(trials) < FEWEST:
-        return {}
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
-    study = optuna.create_study(direction="maximize")
-    space = {name: FloatDistribution(0.0, 1.0) for knob in knobs for name in knob.coordinates}
-    for trial in trials:
-        study.add_trial(optuna.create_trial(params=trial.point, distributions=space, value=trial.figure))
-    shares = optuna.importance.FanovaImportanceEvaluator(seed=0).evaluate(study)
-    return {knob.key: float(sum(shares[name] for name in knob.coordinates)) for knob in knobs}
 
 
 def compared(counts: Mapping[Setting, list[Any]], score: Any) -> list[dict[str, Any]]:
@@ -200,7 +189,7 @@ def measure(name: str, size: str, storage: Path, out: Path) -> None:
             {key: getattr(trial, key) for key in ("number", "values", "status", "epoch", "figure", "reason")} for trial in trials
         ],
         "best": best.number,
-        "importance": importance(ranked(trials), sweep.knobs),
+        "importance": importance_of(ranked(trials), sweep.knobs),
         "seeds": list(seeds),
     }
     environment = harness.environment(*LIBRARIES, "optuna")

@@ -38,7 +38,7 @@ def _task(name: str, found: Mapping[str, Any]) -> Iterator[str]:
     yield f"{environment['machine']}). The best trial had {found['metric']} {best['figure']:.3f} on devel, with"
     yield f"{', '.join(f'`{key}` {_short(value)}' for key, value in best['values'].items())}."
     yield ""
-    yield f"| weights | γ_max, λ_EDL | {', '.join(found['teachers'])} | {found['metric']} on test | against uniform |"
+    yield f"| weights | γ_max, λ_EDL, learning rate | {', '.join(found['teachers'])} | {found['metric']} on test | against uniform |"
     yield "|---|---|---|---|---|"
     for row in found["settings"]:
         mean = ", ".join(f"{weight:.2f}" for weight in np.mean(row["weights_per_seed"], axis=0))
@@ -48,10 +48,13 @@ def _task(name: str, found: Mapping[str, Any]) -> Iterator[str]:
         against = "" if is_reference else f"{row['difference']:+.3f} {_interval(row['difference_ci95'], '+.3f')}"
         yield f"| {WEIGHTS[row['weights']]} | {values} | {mean} | {score} | {against} |"
     yield ""
-    if found["importance"]:
+    if isinstance(found["importance"], str):  # why it cannot be told
+        yield found["importance"]
+        yield ""
+    else:
         yield "| key | share of the variance on devel |"
         yield "|---|---|"
-        for key, share in sorted(found["importance"].items(), key=lambda item: -item[1]):
+        for key, share in found["importance"].items():
             yield f"| `{key}` | {share:.2f} |"
         yield ""
 
