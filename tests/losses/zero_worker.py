@@ -10,7 +10,8 @@ from deepspeed.utils import safe_get_full_grad
 from torch import Tensor, nn
 
 from raw2s.losses import FusedHead, linear_cross_entropy, linear_edl_loss, linear_log_probs
-from raw2s.training.engine import initialize
+
+deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False  # as in raw2s.training.engine
 
 V, H, ROWS, WORKERS, MICRO_BATCHES, STEPS, LEARNING_RATE = 37, 8, 6, 2, 2, 2, 0.1
 
@@ -59,7 +60,7 @@ def train(stage: int, rank: int) -> dict[str, Any]:
         "steps_per_print": 10**9,
     }
     optimizer = torch.optim.SGD(model.parameters(), lr=LEARNING_RATE)
-    engine = initialize(model=model, optimizer=optimizer, config=config)
+    engine, *_ = deepspeed.initialize(model=model, optimizer=optimizer, config=config)
     losses, grads = [], []
     for i, of_workers in enumerate(batches()):
         if stage == 3:
