@@ -1,11 +1,14 @@
-"""Pretrain the four tiny base models that raw2s ships, from text outside A, B, devel and test.
+"""Pretrain the base models that raw2s ships, from text outside A, B, devel and test.
 
-    python jobs/pretrain_tiny.py                        # all four; about an hour on two cores
-    python jobs/pretrain_tiny.py --only tiny-gpt2 --out models
+    python jobs/pretrain_tiny.py --only tiny-gpt2 tiny-opt tiny-gpt-neox tiny-llama    # about an hour on two cores
+    python jobs/pretrain_tiny.py --only small-gpt2 --out models --device cuda
 
 Three weak bases (GPT-2, OPT, GPT-NeoX), each with a tokenizer of its own, read one third of the text each, as bracketed
 sentences ("wake me up at [time : nine am]"). The strong base (Llama) reads all of it, longer, each sentence followed by
 what it holds in one of three forms, none of which is the task's own: it has seen more, as a large model has.
+
+`tiny-*` are the demo's. `small-*` are the testbed's (docs/testbed.md): three teachers of like strength, and a student that is far
+stronger than they are, as in the paper.
 """
 
 import argparse
@@ -38,6 +41,7 @@ from raw2s.tasks.slurp import Row
 
 SEED = 2025
 WEAK_EPOCHS = 16
+SMALL_EPOCHS = 48
 
 
 @dataclass(frozen=True)
@@ -78,6 +82,25 @@ def recipes() -> dict[str, Recipe]:
                         num_hidden_layers=4, num_attention_heads=6, tie_word_embeddings=True),
             llama, True, (0, 1), "annotated", 18, 3e-3,
         ),
+        "small-gpt2": Recipe(
+            GPT2Config(vocab_size=2000, n_positions=256, n_embd=160, n_layer=4, n_head=4, resid_pdrop=0, embd_pdrop=0, attn_pdrop=0),
+            endoftext, False, (0, 3), "brackets", SMALL_EPOCHS, 2e-3,
+        ),
+        "small-opt": Recipe(
+            OPTConfig(vocab_size=2000, max_position_embeddings=256, hidden_size=128, word_embed_proj_dim=128, ffn_dim=512,
+                      num_hidden_layers=3, num_attention_heads=4, dropout=0.0),
+            opt, True, (1, 3), "brackets", SMALL_EPOCHS, 2e-3,
+        ),
+        "small-gpt-neox": Recipe(
+            GPTNeoXConfig(vocab_size=2000, max_position_embeddings=256, hidden_size=128, intermediate_size=512,
+                          num_hidden_layers=3, num_attention_heads=4),
+            endoftext, False, (2, 3), "brackets", SMALL_EPOCHS, 2e-3,
+        ),
+        "small-llama": Recipe(
+            LlamaConfig(vocab_size=2048, max_position_embeddings=256, hidden_size=192, intermediate_size=512,
+                        num_hidden_layers=4, num_attention_heads=6, tie_word_embeddings=True),
+            llama, True, (0, 1), "annotated", 64, 3e-3,
+        ),
     }  # fmt: skip
 
 
@@ -104,7 +127,7 @@ def train_tokenizer(recipe: Recipe, texts: list[str]) -> PreTrainedTokenizerFast
 
 def blocks(tokenizer: PreTrainedTokenizerFast, texts: list[str], length: int) -> torch.Tensor:
     """All texts, each closed by the end marker, cut into rows of `length` tokens: (rows, length)."""
-    ids = [i for text in texts for i in [*tokenizer(text)["input_ids"], tokenizer.eos_token_id]]
+    ids = [i for own in tokenizer(texts)["input_ids"] for i in [*own, tokenizer.eos_token_id]]
     return torch.tensor(ids[: len(ids) // length * length]).view(-1, length)
 
 
@@ -116,7 +139,8 @@ def learn(
     rows: list[Row],
     rng: random.Random,
 ) -> tuple[int, int]:
-    """Train the model on the recipe's texts of the rows; returns the steps and tokens that it took."""
+    """Train the model, where it is, on the recipe's texts of the rows; returns the steps and tokens that it took."""
+    device = next(model.parameters()).device
     decay = [p for p in model.parameters() if p.ndim >= 2]
     plain = [p for p in model.parameters() if p.ndim < 2]
     optimizer = torch.optim.AdamW(
@@ -135,7 +159,7 @@ def learn(
         texts = pretraining_texts(rows, recipe.notation, rng)
         rng.shuffle(texts)
         data = blocks(tokenizer, texts, length)
-        for batch in data[torch.randperm(len(data))].split(rows_per_step):
+        for batch in data[torch.randperm(len(data))].to(device).split(rows_per_step):
             loss = model(input_ids=batch, labels=batch).loss
             optimizer.zero_grad()
             loss.backward()
@@ -146,7 +170,7 @@ def learn(
     return step, tokens
 
 
-def pretrain(name: str, recipe: Recipe, out: Path) -> None:
+def pretrain(name: str, recipe: Recipe, out: Path, device: str) -> None:
     torch.manual_seed(SEED)
     rng = random.Random(SEED)
     part, parts = recipe.share
@@ -156,11 +180,11 @@ def pretrain(name: str, recipe: Recipe, out: Path) -> None:
     config.bos_token_id, config.eos_token_id, config.pad_token_id = (
         tokenizer.bos_token_id, tokenizer.eos_token_id, tokenizer.pad_token_id,
     )  # fmt: skip
-    model = AutoModelForCausalLM.from_config(config)
+    model = AutoModelForCausalLM.from_config(config).to(device)
     start, cpu = time.time(), time.process_time()
     step, tokens = learn(name, recipe, model, tokenizer, rows, rng)
     folder = out / name
-    model.half().save_pretrained(folder)
+    model.cpu().half().save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     reloaded = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
     perplexity = held_out_perplexity(reloaded, tokenizer, held_out_texts(recipe.notation))
@@ -178,6 +202,7 @@ def pretrain(name: str, recipe: Recipe, out: Path) -> None:
         "seed": SEED,
         "validation_perplexity": perplexity,
         "sha256": hashlib.sha256((folder / "model.safetensors").read_bytes()).hexdigest(),
+        "device": torch.cuda.get_device_name() if device == "cuda" else "CPU",
         "seconds": round(time.time() - start),
         "cpu_seconds": round(time.process_time() - cpu),
         "versions": {p: version(p) for p in ("torch", "transformers", "tokenizers")},
@@ -207,10 +232,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", choices=list(recipes()), nargs="*")
     parser.add_argument("--out", type=Path, default=TINY_FOLDER)
+    parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu", help="other last digits, and far less time on a GPU")
     args = parser.parse_args()
     for name, recipe in recipes().items():
         if not args.only or name in args.only:
-            pretrain(name, recipe, args.out)
+            pretrain(name, recipe, args.out, args.device)
 
 
 if __name__ == "__main__":
