@@ -3,7 +3,8 @@
     python benchmarks/sweep_demo.py [PART ...]          # writes benchmarks/results/sweep_demo.json
 
 The job joins a Ray that is started for it, which is in the seconds, and stays up to be asked: every placement group must be
-removed and every worker gone; when that Ray has ended too, every process. Then the main job runs the best config on the test set.
+removed and no CPU reserved; when that Ray has ended too, every process must be gone. Then the main job runs the best config on the
+test set.
 """
 
 import os
@@ -56,6 +57,12 @@ def wait_until_none(left: Callable[[], list[Any]], what: str, seconds: float = 6
         time.sleep(0.5)
 
 
+def reserved() -> list[str]:
+    """The resources of which the Ray that this process has joined has given some away."""
+    free = ray.available_resources()
+    return [name for name, amount in ray.cluster_resources().items() if name in ("CPU", "GPU") and free.get(name, 0.0) < amount]
+
+
 def run_job(config: Path, storage: Path, environment: dict[str, str]) -> str:
     """Its output."""
     command = [sys.executable, str(ROOT / "jobs" / "sweep.py"), "--config", str(config), "--set", f"storage={storage}"]
@@ -77,7 +84,7 @@ def run_sweep(sweep: Sweep, config: Path, storage: Path) -> tuple[float, str]:
     wait_until_none(
         lambda: [group for group in ray.util.placement_group_table().values() if group["state"] != "REMOVED"], "placement groups"
     )
-    wait_until_none(lambda: [p for p in marked(mark) if " ".join(p.cmdline()).startswith("ray::")], "workers")
+    wait_until_none(reserved, "reservations")  # not the workers: Ray's own detached actors stay as long as it does
     ray.shutdown()
     wait_until_none(lambda: marked(mark), "processes")
     return seconds, output
