@@ -72,6 +72,13 @@ class Student(System):
     """None where undefined: no ceiling, no tested teacher, or a teacher at least as good as the ceiling."""
     pgr_ci95: Interval
     pgr_by_teacher: dict[str, float | None]
+    learned_from: list[str]
+    """The tested teachers whose labels it learned, over which `pgr` is the mean: of a single teacher's student, that teacher."""
+    best_teacher: str | None
+    """The one of `learned_from` with the highest score."""
+    over_best: float | None
+    """The student's score less that teacher's."""
+    over_best_ci95: Interval
 
     @property
     def settings(self) -> str:

@@ -250,10 +250,10 @@ RULES = {
         "methods.0.cdpo: preference needs",
         "weights.preference",
     ),
-    "weights of text from devel": (
-        {"weights": {"loss": "devel"}},
-        "weights.loss: devel needs class probabilities",
-        "remove it",
+    "weights of a file of texts from devel": (
+        {"teachers": [ANN, TREE["teachers"][0]], "weights": {"loss": "devel"}},
+        "weights.loss: devel needs every teacher's labels of devel",
+        "give numbers",
     ),
     "calibrated text": ({"labeling": {"calibrate": "temperature"}}, "labeling.calibrate needs class", "remove it"),
     "weights of a file from devel": (

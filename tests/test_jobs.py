@@ -291,8 +291,10 @@ def test_a_killed_sweep_is_taken_up_by_a_job_and_ends(submit, sweep_file, checko
     assert [second[trial.name].info.run_id for trial in later] == [trial.run_id for trial in later]
     ended = [second[trial.name].data.tags["raw2s.status"] for trial in (repeated, wild, still)]
     assert ended == ["finished", "failed", "stopped"]
-    (chosen,) = [name for name, run in third.items() if "raw2s.best" in run.data.tags]
-    assert chosen == max((first, repeated), key=lambda trial: trial.figure).name
+    (chosen,) = [run for run in third.values() if "raw2s.best" in run.data.tags]
+    assert chosen.info.run_name == max((first, repeated), key=lambda trial: trial.figure).name
+    assert all(0 < run.data.metrics["devel_score_se"] < 0.3 for run in third.values())
+    assert f"report   {folder / 'report.html'}" in again
 
     best = folder / "best.yaml"
     assert sum(yaml.safe_load(best.read_text())["weights"]["loss"]) == pytest.approx(1, abs=1e-5)

@@ -3,12 +3,15 @@
 from typing import Annotated, Any, Literal
 
 import torch
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import nn
 
 from raw2s.losses import cross_entropy, gamma_at, linear_cross_entropy, mix_with_own_prediction
 from raw2s.methods.loss import Coefficients, Loss, LossSection, Outcome, TokenTargets
 from raw2s.section import Fraction
+
+AUTHORS_WARMUP = 0.25
+"""Share of the run after which gamma jumps in the authors' code."""
 
 
 class AuxiliarySection(LossSection):
@@ -21,9 +24,25 @@ class AuxiliarySection(LossSection):
     gamma_schedule: Literal["linear", "authors"] = "linear"
     """How gamma grows; `authors` reproduces the jump of their code."""
     gamma_warmup_fraction: Annotated[float, Field(gt=0, le=1)] = 1.0
-    """Share of the run over which gamma rises to gamma_max."""
+    """Share of the run over which gamma rises to gamma_max; with `authors`, after which it jumps there (by default their 0.25)."""
     half_precision_weight_grad: bool = False
     """In half precision on CUDA: sum the output embedding's gradient in that precision; less memory, more rounding."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _jumps_where_theirs_does(cls, tree: Any) -> Any:
+        if isinstance(tree, dict) and tree.get("gamma_schedule") == "authors":
+            return {"gamma_warmup_fraction": AUTHORS_WARMUP, **tree}
+        return tree
+
+    @model_validator(mode="after")
+    def _jumps_at_all(self) -> "AuxiliarySection":
+        if self.gamma_schedule == "authors" and self.gamma_warmup_fraction == 1:
+            raise ValueError(
+                "gamma_schedule: authors jumps to gamma_max after gamma_warmup_fraction of the run, which is all of it; lower that, "
+                "or set gamma_schedule: linear, which is the same then"
+            )
+        return self
 
 
 class CrossEntropySection(AuxiliarySection):

@@ -20,6 +20,7 @@ from raw2s.pipeline.execute import Done
 from raw2s.pipeline.seed_plan import PlannedStudent, SeedPlan
 from raw2s.pipeline.stage import Stage
 from raw2s.pipeline.testing_stages import Test
+from raw2s.pipeline.training_stages import TrainPreference
 from raw2s.results import Baseline, Ceiling, Interval, OnB, Results, StageRecord, Student, Teacher
 from raw2s.tasks import task_of
 from raw2s.tasks.baseline import trivial_baseline
@@ -135,20 +136,38 @@ class _Collector:
             aux=isinstance(loss, AuxiliarySection) and loss.gamma_max > 0,
             confidence=planned.method.confidence,
             **self.scores(tests),
-            **self.gap(tests),
+            **self.gap(planned, tests),
         )
 
-    def gap(self, tests: Sequence[Test]) -> dict[str, Any]:
-        """PGR (Eq. 13) over the tested teachers."""
-        weak = [teacher for teacher in self.teachers if teacher.score is not None]
-        if self.ceiling is None or not weak:
-            return {"pgr": None, "pgr_ci95": (None, None), "pgr_by_teacher": {}}
-        score, strong = float(np.mean(self.scores(tests)["per_seed"])), self.ceiling.score
-        weak_samples = [self.sampled(self.teacher_tests[teacher.name]) for teacher in weak]
-        ci95 = gap_recovered_interval(self.sampled(tests), weak_samples, self.sampled(self.ceiling_tests))
-        by_teacher = {t.name: _defined(performance_gap_recovered(score, t.score or 0.0, strong)) for t in weak}
-        pgr = performance_gap_recovered(score, [t.score or 0.0 for t in weak], strong)
-        return {"pgr": _defined(pgr), "pgr_ci95": (_defined(ci95[0]), _defined(ci95[1])), "pgr_by_teacher": by_teacher}
+    def gap(self, planned: PlannedStudent, tests: Sequence[Test]) -> dict[str, Any]:
+        """PGR (Eq. 13) over the tested teachers that the student learned from, and its distance to the best of these."""
+        learned = planned.stage.student if isinstance(planned.stage, TrainPreference) else planned.stage
+        weights = learned.weights
+        names = [name for name in self.teacher_tests if not isinstance(weights, dict) or weights.get(name, 1.0) > 0]
+        scores = {teacher.name: teacher.score for teacher in self.teachers if teacher.score is not None}
+        score, samples = float(np.mean(self.scores(tests)["per_seed"])), self.sampled(tests)
+        nothing: dict[str, Any] = {"pgr": None, "pgr_ci95": (None, None), "pgr_by_teacher": {}, "learned_from": names}
+        if not names:
+            return {**nothing, "best_teacher": None, "over_best": None, "over_best_ci95": (None, None)}
+        best = max(names, key=lambda name: scores[name])
+        over = {
+            "best_teacher": best,
+            "over_best": score - scores[best],
+            "over_best_ci95": _interval(samples - self.sampled(self.teacher_tests[best])),
+        }
+        if self.ceiling is None:
+            return {**nothing, **over}
+        strong = self.ceiling.score
+        ci95 = gap_recovered_interval(
+            samples, [self.sampled(self.teacher_tests[name]) for name in names], self.sampled(self.ceiling_tests)
+        )
+        return {
+            "pgr": _defined(performance_gap_recovered(score, [scores[name] for name in names], strong)),
+            "pgr_ci95": (_defined(ci95[0]), _defined(ci95[1])),
+            "pgr_by_teacher": {name: _defined(performance_gap_recovered(score, weak, strong)) for name, weak in scores.items()},
+            "learned_from": names,
+            **over,
+        }
 
     def baseline(self) -> Baseline | None:
         plan = self.plans[0]

@@ -1,10 +1,10 @@
 """The outcome of a run in a few plain sentences, computed from its numbers."""
 
-from raw2s.report.systems import Shown, bounds, fraction, list_systems, listed
+from raw2s.report.systems import Shown, bounds, fraction, list_systems, listed, signed
 from raw2s.results import Results, Student
 
 SENTENCES = {
-    "recovered": "{} recovered a measurable share of the gap.",
+    "recovered": "{} recovered a measurable share of the mean gap to the teachers.",
     "none": "What {} recovered is not distinguishable from none.",
     "perhaps below": "{} fell below the teachers on average, by a margin not distinguishable from none.",
     "below": "{} fell below the teachers on average.",
@@ -12,6 +12,12 @@ SENTENCES = {
     "undefined": "The PGR of {} is undefined.",
 }
 """By verdict; the students it holds for are put in."""
+AGAINST_BEST = {
+    "above": "Above the best teacher that it learned from: {}.",
+    "level": "Not distinguishable from the best teacher that it learned from: {}.",
+    "below": "Below the best teacher that it learned from: {}.",
+}
+"""By `against_best`: who does not beat the best labeller has gained nothing by the others, whatever the mean gap says."""
 
 
 def verdict(student: Student, noise: bool) -> str:
@@ -24,6 +30,14 @@ def verdict(student: Student, noise: bool) -> str:
     if low is None or high is None or low <= 0 <= high:
         return "none" if student.pgr >= 0 else "perhaps below"
     return "recovered" if low > 0 else "below"
+
+
+def against_best(student: Student) -> str | None:
+    """A key of `AGAINST_BEST`, by the 95 % interval of the difference; None where no teacher was tested."""
+    low, high = student.over_best_ci95
+    if low is None or high is None:
+        return None
+    return "above" if low > 0 else "below" if high < 0 else "level"
 
 
 def outcome(results: Results) -> str:
@@ -61,7 +75,16 @@ def outcome(results: Results) -> str:
         if held := [_with_pgr(s, student) for s, student in shown if verdict(student, bool(results.noisy)) == key]:
             text = sentence.format(listed(held, "; "))
             sentences.append(text[0].upper() + text[1:])
+    for key, sentence in AGAINST_BEST.items():
+        if near := [_over_best(s, student) for s, student in shown if against_best(student) == key]:
+            sentences.append(sentence.format(listed(near, "; ")))
     return " ".join(sentences)
+
+
+def _over_best(shown: Shown, student: Student) -> str:
+    return (
+        f"{shown.label} ({signed(student.over_best)} to {student.best_teacher}, 95 % interval {bounds(student.over_best_ci95)})"
+    )
 
 
 def _with_pgr(shown: Shown, student: Student) -> str:

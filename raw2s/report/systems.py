@@ -6,6 +6,9 @@ from typing import Literal
 
 from raw2s.results import Baseline, Interval, Results, Student, System, Teacher
 
+UNPARSABLE = 0.2
+"""Share of unparsable answers above which the notes say so."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Shown:
@@ -71,6 +74,10 @@ def fraction(value: float | None) -> str:
     return "undefined" if value is None else f"{value:z.3f}"
 
 
+def signed(value: float | None) -> str:
+    return "undefined" if value is None else f"{value:+z.3f}" if round(value, 3) else "0.000"
+
+
 def bounds(ci95: Interval) -> str:
     low, high = ci95
     return "undefined" if low is None or high is None else f"[{fraction(low)}, {fraction(high)}]"
@@ -102,7 +109,7 @@ def notes(results: Results) -> list[str]:
             lines.append(f"PGR is undefined where a teacher scores at least as high as the ceiling; here {_teachers(high)}.")
         lines.append(
             "PGR, performance gap recovered (Eq. 13): (student - teacher) / (ceiling - teacher), the mean over the "
-            f"{'tested ' if given else ''}teachers. "
+            f"{'tested ' if given else ''}teachers whose labels it learned: all, or of a single teacher's student that one. "
             "0 is the teachers' level, 1 the ceiling's."
         )
     lines += [_given(teacher) for teacher in given]
@@ -116,6 +123,11 @@ def notes(results: Results) -> list[str]:
     if results.baseline is not None:
         lines.append(
             "always ...: the constant answer that scores best on the validation examples; what knows nothing gets that much."
+        )
+    if broken := [s.label for s in list_systems(results) if (s.unparsable or 0.0) > UNPARSABLE]:
+        lines.append(
+            f"UNPARSABLE: more than {UNPARSABLE:.0%} of the answers of {listed(broken, '; ')} are not in the asked format and count as "
+            "empty. Soft labels of weak teachers can do this to a small student; try confidence: false, more rows in B, or a lower learning rate."
         )
     if results.form == "text":
         lines.append(

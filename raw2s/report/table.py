@@ -5,12 +5,13 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
+from raw2s.report.outcome import outcome
 from raw2s.report.systems import Shown, bounds, fraction, list_systems, notes, pgr_text
 from raw2s.results import Results
 
 
 def closing_table(results: Results) -> Group:
-    """A rich renderable: teachers, ceiling and students with score, PGR and intervals, and below it how to read them."""
+    """A rich renderable: teachers, ceiling and students with score, PGR and intervals, and below it what they say and how to read them."""
     systems = list_systems(results)
     noise = bool(results.noisy)
     answers = any(system.empty is not None for system in systems)
@@ -23,7 +24,7 @@ def closing_table(results: Results) -> Group:
         last_of_role = following is not None and following.role != system.role
         table.add_row(*map(Text, _cells(system, noise, answers)), end_section=last_of_role)
     title = Text(f"{results.run}: {results.task}, {results.test_examples:,} test examples", style="bold")
-    return Group(Text(), title, Text(), table, Text(), *map(Text, notes(results)), Text())
+    return Group(Text(), title, Text(), table, Text(), Text(outcome(results)), Text(), *map(Text, notes(results)), Text())
 
 
 def plain_table() -> Table:

@@ -11,6 +11,7 @@ from ray.tune.schedulers import ASHAScheduler, FIFOScheduler, MedianStoppingRule
 from ray.tune.search.optuna import OptunaSearch
 
 from raw2s.config import SweepConfig
+from raw2s.tuning.optuna_space import distributions_of
 from raw2s.tuning.reading import Sweep
 from raw2s.tuning.resources import DRIVER_CPU
 from raw2s.tuning.space import Point, drawn_points, grid_points
@@ -56,14 +57,8 @@ def search_of(sweep: Sweep, known: list[Trial]) -> OptunaSearch:
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     over = [trial for trial in known if trial.counts]
     seed = sweep.settings.seed + len(over)  # the same seed would propose again what an earlier start has tried
-    sizes = {name: size for knob in sweep.knobs for name, size in knob.coordinates.items()}
     search = OptunaSearch(
-        space={
-            name: optuna.distributions.CategoricalDistribution(range(size))
-            if size
-            else optuna.distributions.FloatDistribution(0.0, 1.0)
-            for name, size in sizes.items()
-        },
+        space=distributions_of(sweep.knobs),
         metric=JUDGED,
         mode="max",
         points_to_evaluate=[dict(point) for point in points_ahead(sweep, known)],

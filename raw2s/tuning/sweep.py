@@ -24,12 +24,24 @@ from raw2s.pipeline.progress import StageDisplay
 from raw2s.pipeline.stage import Stage, inputs_first
 from raw2s.tracking import Tracker, tracked_run
 from raw2s.tuning.log import TrialLog, line_of, log_ended
+from raw2s.tuning.outcome import best_on_devel
+from raw2s.tuning.page import write_sweep_page
 from raw2s.tuning.reading import Sweep
 from raw2s.tuning.resources import trials_at_once
 from raw2s.tuning.search import run_trials, trials_left
 from raw2s.tuning.space import tree_at
 from raw2s.tuning.trial import run_trial
-from raw2s.tuning.trials import JUDGED, Trial, append_trial, figure_of, opened, settled, write_trials
+from raw2s.tuning.trials import (
+    JUDGED,
+    JUDGED_SE,
+    Trial,
+    append_trial,
+    figures_of,
+    opened,
+    read_trials,
+    settled,
+    write_trials,
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,11 +56,11 @@ class Running:
 
 
 def run_sweep(sweep: Sweep, console: Console | None = None) -> Trial:
-    """Search, log every trial as a child run in MLflow, and write `<storage>/<name>/best.yaml`, which the main job takes.
+    """Search, log every trial as a child run in MLflow, and write `<storage>/<name>/{best.yaml,report.html}`.
 
-    Started again, it goes on: finished and stopped trials are known, the others are tried once more. Returns the best trial. Raises
-    ConfigError where the folder holds another search's trials or another process runs in it, StageFailed when a stage before the
-    trials fails, or every trial.
+    The main job takes `best.yaml`. Started again, it goes on: finished and stopped trials are known, the others are tried once more.
+    Returns the best trial. Raises ConfigError where the folder holds another search's trials or another process runs in it, StageFailed
+    when a stage before the trials fails, or every trial.
     """
     console = console or Console()
     settings, config = sweep.settings, sweep.config(sweep.start)
@@ -70,11 +82,13 @@ def run_sweep(sweep: Sweep, console: Console | None = None) -> Trial:
             why = "no trial ended" if failed is None else f"every trial failed, the first with: {failed.reason}"
             raise StageFailed(f"{why}; run the config with one value a key")
         file = write_best(running, order[0])
+        page = write_sweep_page(sweep, read_trials(folder, sweep), folder)
+        tracker.log_results({}, [page])
     made = sum(not stage.cached for stage in done.values())
     console.print(table_of(sweep, order))
     console.print(
         f"stages   before the trials {len(done) - made} found, {made} made; by trials {counts['found']} found, {counts['made']} made\n"
-        f"best     {file}\nmlflow   {tracker.where}",
+        f"{best_on_devel(order)}\nbest     {file}\nreport   {page}\nmlflow   {tracker.where}",
         highlight=False, soft_wrap=True,
     )  # fmt: skip
     return order[0]
@@ -146,7 +160,14 @@ def run_to_end(running: Running, trial: Trial) -> Trial:
     except StageFailed as error:
         ended = replace(trial, status="failed", reason=str(error))
     else:
-        ended = replace(trial, status="finished", figure=figure_of(model.metrics), epoch=judged.training.epochs)
+        judged_by = figures_of(model.metrics)
+        ended = replace(
+            trial,
+            status="finished",
+            figure=judged_by[JUDGED],
+            standard_error=judged_by[JUDGED_SE],
+            epoch=judged.training.epochs,
+        )
     if ended != trial:
         append_trial(running.folder, ended)
         log_ended(running.tracker, ended, cached=False)

@@ -10,13 +10,14 @@ from pathlib import Path
 from typing import Any, Literal
 
 from raw2s.errors import ConfigError
-from raw2s.training.progress import SCORE
+from raw2s.training.progress import ACCURACY, SCORE, STANDARD_ERROR
 from raw2s.tuning.reading import Sweep
 from raw2s.tuning.space import Point
 
 JUDGED = "devel_score"
-"""By which trials are judged, `figure_of` the epoch that is kept."""
-ACCURACY = "validation_accuracy"
+"""By which trials are judged, `figures_of` the epoch that is kept."""
+JUDGED_SE = JUDGED + STANDARD_ERROR
+"""Its standard error over the examples of devel."""
 FILE = "trials.jsonl"
 """In the sweep's folder: first what is searched, then a line whenever a trial starts or ends."""
 LOCK = ".lock"
@@ -33,6 +34,8 @@ class Trial:
     status: Literal["running", "finished", "stopped", "failed"]
     figure: float | None = None
     """`JUDGED` of the epoch that would be kept if training had ended there; None where no epoch has ended."""
+    standard_error: float | None = None
+    """`JUDGED_SE`; None where no epoch has ended, and in files of earlier versions."""
     epoch: int = 0
     reason: str = ""
     """Why it failed."""
@@ -44,14 +47,26 @@ class Trial:
         return f"trial-{self.number}"
 
     @property
+    def ci95(self) -> tuple[float, float] | tuple[None, None]:
+        """The figure's normal 95 % interval, within [0, 1]; of none, or without a standard error, no bounds."""
+        if self.figure is None or self.standard_error is None:
+            return None, None
+        reach = 1.96 * self.standard_error
+        return max(0.0, self.figure - reach), min(1.0, self.figure + reach)
+
+    @property
     def counts(self) -> bool:
         """Whether it is not tried again: it has a figure, by which the search goes on."""
         return self.status in ("finished", "stopped") and self.figure is not None
 
 
-def figure_of(metrics: Mapping[str, Any]) -> float:
-    """What an epoch, or a trained model, is judged by: the task's own score on devel where training judged by it, else accuracy."""
-    return float(metrics[SCORE if SCORE in metrics else ACCURACY])
+def figures_of(metrics: Mapping[str, Any]) -> dict[str, float]:
+    """What an epoch, or a trained model, is judged by, and its standard error.
+
+    It is the task's own score on devel where training judged by it, else the accuracy.
+    """
+    name = SCORE if SCORE in metrics else ACCURACY
+    return {JUDGED: float(metrics[name]), JUDGED_SE: float(metrics[name + STANDARD_ERROR])}
 
 
 def new_trial(sweep: Sweep, number: int, point: Point, run_id: str = "") -> Trial:

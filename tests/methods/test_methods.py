@@ -19,6 +19,8 @@ from raw2s.methods import (
     method_of,
     title_of,
 )
+from raw2s.methods.cross_entropy import CrossEntropySection, gamma
+from raw2s.methods.evidential import EvidentialSection
 from raw2s.methods.method import PREFERENCE_LOSSES
 
 METHOD, PREFERENCE = TypeAdapter(AnyMethod), TypeAdapter(AnyPreferenceLoss)
@@ -170,3 +172,12 @@ def test_who_makes_nothing_of_a_form_says_so():
     assert METHODS["joint"].from_classes is None
     assert {name for name, method in METHODS.items() if method.from_text is None} == {"majority", "dawid_skene", "mace"}
     assert {name for name, method in METHODS.items() if method.crowd is not None} == {"majority", "dawid_skene", "mace"}
+
+
+def test_the_authors_schedule_jumps_by_itself_and_never_silently_not():
+    for section in (CrossEntropySection, EvidentialSection):
+        theirs = section.model_validate({"gamma_max": 0.2, "gamma_schedule": "authors"})
+        assert [gamma(theirs, step, 100)["gamma"] for step in (20, 30)] == [pytest.approx(0.04), 0.2]
+        with pytest.raises(ValueError, match="jumps to gamma_max after gamma_warmup_fraction of the run"):
+            section.model_validate({"gamma_max": 0.2, "gamma_schedule": "authors", "gamma_warmup_fraction": 1})
+        assert section.model_validate({"gamma_max": 0.2}).gamma_warmup_fraction == 1

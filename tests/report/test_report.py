@@ -5,10 +5,10 @@ import json
 import math
 import re
 import xml.etree.ElementTree as ET
-from html.parser import HTMLParser
 
 import matplotlib as mpl
 import pytest
+from html_page import Page
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from rich.console import Console
@@ -23,8 +23,6 @@ from raw2s.tasks.slurp import CREDIT
 TEACHERS = {"gpt2": 0.326, "opt": 0.357, "gpt-neox": 0.425}
 CEILING = 0.553
 NASTY = "wake me <b>up</b> & <script>alert('x')</script>"
-VOID = {"meta", "link", "br"}
-
 
 TITLES = {
     "bayesian": "Bayesian multi-weak (EDL)",
@@ -46,7 +44,7 @@ def scored(score, **extra):
     }
 
 
-def student(method, score, *, pgr=0.2, pgr_ci95=(0.1, 0.3), aux=False, confidence=True, stage="student/0"):
+def student(method, score, *, pgr=0.2, pgr_ci95=(0.1, 0.3), aux=False, confidence=True, stage="student/0", over=(-0.05, 0.05)):
     base, plus, _ = method.partition("+")
     return Student(
         stage=stage,
@@ -57,6 +55,10 @@ def student(method, score, *, pgr=0.2, pgr_ci95=(0.1, 0.3), aux=False, confidenc
         pgr=pgr,
         pgr_ci95=pgr_ci95,
         pgr_by_teacher={name: (score - weak) / (CEILING - weak) for name, weak in TEACHERS.items()},
+        learned_from=list(TEACHERS),
+        best_teacher="gpt-neox",
+        over_best=score - TEACHERS["gpt-neox"],
+        over_best_ci95=over,
         **scored(score, empty=0.4312, unparsable=0.0123),
     )
 
@@ -120,34 +122,6 @@ ON_B = OnB(
     annotators=[2, 2],
 )
 GIVEN = Teacher(name="ann", stage="labels/ann", title="teacher ann", form="text", on_b=ON_B)
-
-
-class Page(HTMLParser):
-    """What the tests ask of a page: tags in balance, ids, what is loaded, and the text."""
-
-    def __init__(self, text):
-        super().__init__()
-        self.open, self.ids, self.loaded, self.tags, self.text = [], [], [], set(), ""
-        self.feed(text)
-
-    def handle_starttag(self, tag, attrs):
-        self.handle_startendtag(tag, attrs)
-        if tag not in VOID:
-            self.open.append(tag)
-
-    def handle_startendtag(self, tag, attrs):
-        self.tags.add(tag)
-        for name, value in attrs:
-            if name == "id":
-                self.ids.append(value)
-            if name in ("src", "href", "xlink:href", "srcset", "data", "poster", "action"):
-                self.loaded.append(value)
-
-    def handle_endtag(self, tag):
-        assert self.open.pop() == tag
-
-    def handle_data(self, data):
-        self.text += data
 
 
 @pytest.fixture(scope="module")
@@ -261,17 +235,39 @@ def test_a_gap_within_the_noise_is_never_bare():
 @pytest.mark.parametrize(
     ("pgr", "ci95", "says", "never"),
     [
-        (0.2, (0.1, 0.3), "recovered a measurable share", "not distinguishable"),
+        (0.2, (0.1, 0.3), "recovered a measurable share", "not distinguishable from none"),
         (0.2, (-0.1, 0.5), "not distinguishable from none", "measurable"),
         (0.2, (None, None), "not distinguishable from none", "measurable"),
         (-0.2, (-0.4, 0.1), "fell below the teachers on average, by a margin not distinguishable", "measurable"),
-        (-0.2, (-0.4, -0.1), "fell below the teachers on average.", "not distinguishable"),
+        (-0.2, (-0.4, -0.1), "fell below the teachers on average.", "not distinguishable from none"),
     ],
 )
 def test_the_outcome_says_no_more_than_the_interval_allows(pgr, ci95, says, never):
     text = outcome(make_results([student("naive", 0.4, pgr=pgr, pgr_ci95=ci95)]))
     assert says in text
     assert never not in text
+
+
+@pytest.mark.parametrize(
+    ("over", "says"),
+    [((0.01, 0.05), "Above"), ((-0.01, 0.05), "Not distinguishable from"), ((-0.05, -0.01), "Below"), ((None, None), None)],
+)
+def test_a_student_below_its_best_teacher_is_said_to_be_whatever_its_pgr(over, says):
+    text = outcome(make_results([student("naive", 0.4, over=over)]))
+    assert "recovered a measurable share of the mean gap" in text
+    found = [
+        key for key in ("Above", "Not distinguishable from", "Below") if f"{key} the best teacher that it learned from" in text
+    ]
+    assert found == ([says] if says else [])
+    assert (says is None) or "(-0.025 to gpt-neox, 95 % interval [" in text
+
+
+def test_answers_that_cannot_be_parsed_are_warned_of():
+    mostly = student("naive", 0.4).model_copy(update={"unparsable": 0.21})
+    assert any(
+        line.startswith("UNPARSABLE: more than 20% of the answers of naive multi-weak") for line in notes(make_results([mostly]))
+    )
+    assert not any("UNPARSABLE" in line for line in notes(make_results([student("naive", 0.4)])))
 
 
 def test_the_outcome_says_who_taught_whom_and_the_gap():
@@ -358,7 +354,7 @@ def test_a_label_file_is_told_with_its_score_on_the_training_items_and_is_in_no_
         "teacher ann, labels without a model: 0.457 [0.410, 0.510] against the ground truth of the 170 of 200 training items"
         in text
     )
-    assert "the mean over the tested teachers" in text
+    assert "the mean over the tested teachers whose labels it learned" in text
     assert "Dawid-Skene" in text
     assert outcome(results).startswith("4 weak teachers (gpt2, opt, gpt-neox and ann) labeled")
     assert "the tested teachers score 0.326 to 0.425" in outcome(results)

@@ -1,0 +1,58 @@
+"""Which teachers a student's PGR is over, on made-up test counts."""
+
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from raw2s.config import parse_config
+from raw2s.evaluation import performance_gap_recovered
+from raw2s.pipeline.collect import _Collector
+
+RIGHT = {"opt": 40, "gpt2": 60, "ceiling": 90, "student": 55}
+"""Correct answers of 100."""
+
+
+def a_test(name):
+    return SimpleNamespace(name=f"test/{name}", labeler=SimpleNamespace(model=SimpleNamespace(name=name)))
+
+
+def gap_of(weights):
+    """What `_Collector` makes of a student that learned with these weights."""
+    tests = {name: a_test(name) for name in RIGHT}
+    planned = SimpleNamespace(test=tests["student"], stage=SimpleNamespace(weights=weights))
+    plan = SimpleNamespace(
+        teachers={name: tests[name] for name in ("opt", "gpt2")}, given={}, ceiling=tests["ceiling"], students=[planned]
+    )
+    config = parse_config(
+        {
+            "task": {"name": "slurp_scenario"},
+            "teachers": [{"name": "opt", "model": "tiny-opt"}, {"name": "gpt2", "model": "tiny-gpt2"}],
+            "student": {"model": "tiny-llama"},
+            "methods": [{"method": "naive"}],
+        }
+    )
+    done = {test.name: SimpleNamespace(artifact=SimpleNamespace(metrics={})) for test in tests.values()}
+    collector = _Collector(config=config, plans=[plan], done=done)
+    counts = {f"test/{name}": (np.arange(100) < right).astype(float)[:, None] for name, right in RIGHT.items()}
+    collector.__dict__["counts"] = counts
+    return collector.gap(planned, [tests["student"]])
+
+
+def test_a_single_teachers_student_is_measured_by_its_own_teacher():
+    found = gap_of({"opt": 1.0, "gpt2": 0.0})
+    assert found["learned_from"] == ["opt"]
+    assert found["pgr"] == pytest.approx((0.55 - 0.40) / (0.90 - 0.40)) == found["pgr_by_teacher"]["opt"]
+    assert found["pgr_by_teacher"]["gpt2"] < 0  # below the other teacher, which is told beside it
+    assert (found["best_teacher"], found["over_best"]) == ("opt", pytest.approx(0.15))
+    assert found["over_best_ci95"][0] > 0
+
+
+@pytest.mark.parametrize("weights", [{"opt": 0.5, "gpt2": 0.5}, {"opt": 0.1, "gpt2": 0.9}, "devel"])
+def test_a_student_of_several_is_measured_by_their_mean_and_against_the_best(weights):
+    found = gap_of(weights)
+    assert found["learned_from"] == ["opt", "gpt2"]
+    assert found["pgr"] == pytest.approx(performance_gap_recovered(0.55, [0.40, 0.60], 0.90))
+    assert found["pgr"] > 0 > found["over_best"]  # a mean gap recovered, and yet below the best teacher
+    assert found["best_teacher"] == "gpt2"
+    assert found["over_best_ci95"][1] < 0.05
