@@ -31,7 +31,17 @@ from raw2s.tuning.resources import trials_at_once
 from raw2s.tuning.search import run_trials, trials_left
 from raw2s.tuning.space import tree_at
 from raw2s.tuning.trial import run_trial
-from raw2s.tuning.trials import JUDGED, JUDGED_SE, Trial, append_trial, figures_of, read_trials, settled, write_trials
+from raw2s.tuning.trials import (
+    JUDGED,
+    JUDGED_SE,
+    Trial,
+    append_trial,
+    figures_of,
+    opened,
+    read_trials,
+    settled,
+    write_trials,
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,16 +58,15 @@ class Running:
 def run_sweep(sweep: Sweep, console: Console | None = None) -> Trial:
     """Search, log every trial as a child run in MLflow, and write `<storage>/<name>/{best.yaml,report.html}`.
 
-    The main job takes `best.yaml`. Started again, it goes on: finished and stopped trials are known, the others are tried once more. Returns the best trial. Raises
-    ConfigError where the folder holds another search's trials, StageFailed when a stage before the trials fails, or every trial.
+    The main job takes `best.yaml`. Started again, it goes on: finished and stopped trials are known, the others are tried once more.
+    Returns the best trial. Raises ConfigError where the folder holds another search's trials or another process runs in it, StageFailed
+    when a stage before the trials fails, or every trial.
     """
     console = console or Console()
     settings, config = sweep.settings, sweep.config(sweep.start)
     folder = (config.storage / settings.name).resolve()
-    earlier = read_trials(folder, sweep)
-    folder.mkdir(parents=True, exist_ok=True)
     logged = {**sweep.tree, "sweep": settings.model_dump(mode="json")}
-    with tracked_run(settings.name, config.storage, logged) as tracker:
+    with opened(folder, sweep) as earlier, tracked_run(settings.name, config.storage, logged) as tracker:
         running = Running(
             sweep=sweep, folder=folder, store=ArtifactStore(config.storage / "artifacts"), tracker=tracker, console=console
         )

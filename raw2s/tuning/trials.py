@@ -1,8 +1,10 @@
 """A sweep's trials: what is known of each, the file in which they outlive the driver, and which of them is the best."""
 
+import fcntl
 import hashlib
 import json
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -18,6 +20,7 @@ JUDGED_SE = JUDGED + STANDARD_ERROR
 """Its standard error over the examples of devel."""
 FILE = "trials.jsonl"
 """In the sweep's folder: first what is searched, then a line whenever a trial starts or ends."""
+LOCK = ".lock"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,6 +79,23 @@ def searched(sweep: Sweep) -> str:
     settings = sweep.settings.model_dump(mode="json", exclude={"name", "trials", "concurrent"})
     text = json.dumps([sweep.tree, settings], sort_keys=True, default=str)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+@contextmanager
+def opened(folder: Path, sweep: Sweep) -> Iterator[list[Trial]]:
+    """The trials of earlier starts, in a folder that is made and is this process's alone until it is done or dies.
+
+    Raises ConfigError where another process has it, or where they are of another space.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / LOCK).open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise ConfigError(
+                f"sweep.name: a sweep is running in {folder}; wait until it ends, or set another sweep.name"
+            ) from None
+        yield read_trials(folder, sweep)
 
 
 def read_trials(folder: Path, sweep: Sweep) -> list[Trial]:

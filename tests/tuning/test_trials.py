@@ -19,7 +19,18 @@ from raw2s.tuning.reading import Sweep
 from raw2s.tuning.search import points_ahead, scheduler_of, search_of, trials_left
 from raw2s.tuning.space import find_knobs
 from raw2s.tuning.trial import MERIT, kept_of
-from raw2s.tuning.trials import FILE, JUDGED, JUDGED_SE, append_trial, figures_of, new_trial, read_trials, settled, write_trials
+from raw2s.tuning.trials import (
+    FILE,
+    JUDGED,
+    JUDGED_SE,
+    append_trial,
+    figures_of,
+    new_trial,
+    opened,
+    read_trials,
+    settled,
+    write_trials,
+)
 
 
 def sweep_over(**settings) -> Sweep:
@@ -66,6 +77,21 @@ def test_another_space_is_refused_and_more_trials_are_not(tmp_path):
     assert read_trials(tmp_path, sweep_over(trials=9, search="random", concurrent=1)) == [FINISHED]
     with pytest.raises(ConfigError, match=r"^sweep.name: .* holds trials of another search; set another sweep.name, or delete"):
         read_trials(tmp_path, sweep_over(trials=4, search="random", seed=2))
+
+
+def test_a_second_driver_is_refused_until_the_first_is_done(tmp_path):
+    write_trials(tmp_path, SWEEP, [FINISHED])
+    with (
+        opened(tmp_path, SWEEP) as trials,
+        pytest.raises(
+            ConfigError, match=r"^sweep.name: a sweep is running in .*; wait until it ends, or set another sweep.name$"
+        ),
+        opened(tmp_path, SWEEP),
+    ):
+        pass
+    assert trials == [FINISHED]
+    with opened(tmp_path, SWEEP) as trials:
+        assert trials == [FINISHED]
 
 
 @pytest.mark.parametrize("search", ["random", "tpe"])
