@@ -1,9 +1,9 @@
-# Two commands: `make demo` runs the main job, `make test` the tests. Both make the environment first.
+# `make demo` runs the main job, `make sweep-demo` a sweep, `make test` the tests. All make the environment first.
 PYTHON ?= python3.11
 VENV ?= .venv
 BIN = $(VENV)/bin
 
-.PHONY: env demo test fast triton lint
+.PHONY: env demo sweep-demo test fast triton lint
 
 env: $(VENV)/.installed
 
@@ -15,6 +15,9 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 
 demo: env
 	$(BIN)/python jobs/full_pipeline.py --config configs/demo.yaml
+
+sweep-demo: env
+	$(BIN)/python jobs/sweep.py --config configs/sweep_demo.yaml
 
 test: env
 	OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder

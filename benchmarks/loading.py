@@ -135,7 +135,7 @@ def copies(each: list[dict[str, dict[str, int]]], sizes: Mapping[str, int]) -> d
 def in_ranks(ways: Mapping[str, Way], workers: int) -> list[dict[str, dict[str, int]]]:
     """Every rank's `measured`, each rank a process of its own."""
     found = torch.multiprocessing.get_context("spawn").SimpleQueue()
-    run_ranks(_measure, workers, ways, workers, found)
+    run_ranks(_measure, workers, ways, workers, found, start_method="spawn")
     return [found.get() for _ in range(workers)]
 
 

@@ -10,6 +10,7 @@ from typing import Any
 from raw2s import __version__
 from raw2s.config import RunConfig, SweepConfig, describe_keys, load_config
 from raw2s.errors import ConfigError, StageFailed
+from raw2s.imports import bulk_imports
 from raw2s.labels.export import COLUMNS, Format
 from raw2s.methods import METHODS
 from raw2s.tasks import TASKS
@@ -132,7 +133,8 @@ def _run_keys() -> str:
 def guarded(command: str, work: Callable[[], None]) -> int:
     """The exit status of `work`: a user's mistake is one line and 2, a failed stage one line and 1."""
     try:
-        work()
+        with bulk_imports():  # what a command loads, it has until it ends
+            work()
     except (ConfigError, StageFailed) as error:
         print(f"{command}: {error}", file=sys.stderr)
         return 2 if isinstance(error, ConfigError) else 1

@@ -108,13 +108,13 @@ class Tracker:
         return self.stage_runs[name]
 
     @_unless_lost
-    def log_results(self, metrics: dict[str, float], files: list[Path]) -> None:
-        """The run's scores, and its results as artifacts."""
+    def log_results(self, metrics: dict[str, float], files: list[Path], folder: str | None = None) -> None:
+        """The run's scores, and its results as artifacts, in a folder of theirs where one is named."""
         from mlflow.entities import Metric  # noqa: PLC0415
 
         self._log(self.parent_id, [Metric(k, v, 0, 0) for k, v in metrics.items()], {})
         for file in files:
-            self.client.log_artifact(self.parent_id, str(file))
+            self.client.log_artifact(self.parent_id, str(file), folder)
 
     @_unless_lost
     def end(self, status: Literal["FINISHED", "FAILED"]) -> None:

@@ -1,5 +1,6 @@
 """What the tests share: slow ones first, and one local Ray per module."""
 
+import gc
 from collections.abc import Iterator
 
 import pytest
@@ -13,6 +14,14 @@ from raw2s.pipeline.local_ray import start_ray
 
 settings.register_profile("quick", max_examples=40, deadline=None)  # the shared machine's pauses are no failures
 settings.load_profile("quick")
+
+
+gc.set_threshold(50_000, 20, 100)  # as in raw2s.imports
+
+
+def pytest_collection_finish() -> None:
+    """All is imported by now."""
+    gc.freeze()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

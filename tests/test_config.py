@@ -275,10 +275,10 @@ RULES = {
         "methods.0.cdpo: preference needs",
         "weights.preference",
     ),
-    "weights of text from devel": (
-        {"weights": {"loss": "devel"}},
-        "weights.loss: devel needs class probabilities",
-        "remove it",
+    "weights of a file of texts from devel": (
+        {"teachers": [ANN, TREE["teachers"][0]], "weights": {"loss": "devel"}},
+        "weights.loss: devel needs every teacher's labels of devel",
+        "give numbers",
     ),
     "calibrated text": ({"labeling": {"calibrate": "temperature"}}, "labeling.calibrate needs class", "remove it"),
     "weights of a file from devel": (
@@ -592,10 +592,10 @@ PREFLIGHT = {
         "methods.1.training.batch_size:",
         "lower it",
     ),
-    "an entry's own weights fitted for text": (
-        {"methods": [{}, {"weights": {"loss": "devel"}}]},
-        "methods.1.weights.loss: devel needs class probabilities",
-        "remove it",
+    "an entry's own weights fitted to labels of B alone": (
+        {"task": CLASSES, "teachers": [*TREE["teachers"], ANN], "methods": [{}, {"weights": {"loss": "devel"}}]},
+        "methods.1.weights.loss: devel needs every teacher's labels of devel",
+        "give numbers",
     ),
     "an entry's own preference that nothing follows": (
         {"methods": [{"preference": {"beams": 3}}]},

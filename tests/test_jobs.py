@@ -8,8 +8,9 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from uuid import uuid4
 
 import jsonschema
 import mlflow
@@ -17,12 +18,15 @@ import pytest
 import ray
 import yaml
 from own_mails import TEAMS, mails, own_mails
+from sweep_demo import MARK, marked, wait_until_none
 from tiny_runs import ROOT, tiny_run, write_config
 
 from raw2s.cli import main
 from raw2s.labels.table import read_table
 from raw2s.pipeline.local_ray import free_port
 from raw2s.results import Results
+from raw2s.tuning.reading import load_sweeps
+from raw2s.tuning.trials import FILE, read_trials
 
 BIN = Path(sys.executable).parent
 BAD = """
@@ -48,11 +52,56 @@ def test_cluster_yaml_fits_rays_schema():
     assert len(starts) == 2 and all(c.startswith("RAY_AUTH_MODE=token ") and "0.0.0.0" not in c for c in starts)
 
 
-@pytest.fixture
-def short_folder() -> Iterator[str]:
-    """Ray's sockets lie in it, and a socket's path has at most 107 characters: pytest's folders are too deep."""
-    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
-        yield folder
+@pytest.fixture(scope="module")
+def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What a job gets as its working directory."""
+    folder = tmp_path_factory.mktemp("jobs") / "checkout"
+    folder.mkdir()
+    for part in ("raw2s", "jobs", "configs"):
+        shutil.copytree(ROOT / part, folder / part, ignore=shutil.ignore_patterns("__pycache__"))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def environment(checkout: Path) -> dict[str, str]:
+    """Of every process started here: with a token, as the README says, and a mark to find them by."""
+    own = {"HOME": str(checkout.parent), "RAY_AUTH_MODE": "token", "PYTHONUNBUFFERED": "1", MARK: uuid4().hex}
+    clean = {k: v for k, v in os.environ.items() if k not in ("RAY_ADDRESS", "MLFLOW_TRACKING_URI")} | own
+    subprocess.run([str(BIN / "ray"), "get-auth-token", "--generate"], env=clean, check=True, capture_output=True)
+    return clean
+
+
+@pytest.fixture(scope="module")
+def submit(checkout: Path, environment: dict[str, str]) -> Iterator[Callable[..., subprocess.CompletedProcess[str]]]:
+    """`ray job submit` to a head of our own, started and stopped by its process, on loopback only."""
+    dashboard = free_port()
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:  # a socket's path is short: pytest's are too deep
+        head = subprocess.Popen(
+            [
+                str(BIN / "ray"), "start", "--head", "--block", "--node-ip-address=127.0.0.1", f"--port={free_port()}",
+                "--dashboard-host=127.0.0.1", f"--dashboard-port={dashboard}", f"--dashboard-agent-listen-port={free_port()}",
+                "--num-cpus=8", "--object-store-memory=300000000",
+                f"--temp-dir={folder}", "--disable-usage-stats",
+            ],
+            env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+        )  # fmt: skip
+
+        def submitted(*arguments: str) -> subprocess.CompletedProcess[str]:
+            command = [
+                str(BIN / "ray"), "job", "submit", "--address", f"http://127.0.0.1:{dashboard}", "--working-dir", str(checkout),
+                "--", sys.executable, *arguments,
+            ]  # fmt: skip
+            for _ in range(60):
+                done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=600, check=False)
+                if not any(reason in done.stderr for reason in NOT_YET_UP):
+                    return done
+                time.sleep(1)
+            raise TimeoutError(done.stderr)
+
+        yield submitted
+        head.terminate()
+        head.wait(timeout=60)
+        wait_until_none(lambda: marked(environment[MARK]), "processes")
 
 
 @pytest.fixture(scope="module")
@@ -63,7 +112,7 @@ def classification(tmp_path_factory: pytest.TempPathFactory) -> dict:
         tiny_run(folder / "runs")
         | own_mails(folder)
         | {
-            "labeling": {"batch_size": 24, "calibrate": "temperature"},
+            "labeling": {"batch_size": 24},
             "student_training": {"epochs": 2, "keep": "best"},
             "methods": [{"method": "bayesian", "loss": {"gamma_max": 0.1, "kl_weight": 0.01}}],
         }
@@ -72,54 +121,19 @@ def classification(tmp_path_factory: pytest.TempPathFactory) -> dict:
 
 @pytest.mark.slow
 @pytest.mark.timeout(700)
-def test_a_submitted_job_of_own_classes_streams_output_and_returns_its_exit_status(classification, tmp_path, short_folder):
-    """A head of our own, started and stopped by its process, on loopback only; with a token, as the README says."""
-    dashboard = free_port()
-    environment = {k: v for k, v in os.environ.items() if k not in ("RAY_ADDRESS", "MLFLOW_TRACKING_URI")}
-    environment |= {"HOME": str(tmp_path), "RAY_AUTH_MODE": "token", "PYTHONUNBUFFERED": "1"}
-    subprocess.run([str(BIN / "ray"), "get-auth-token", "--generate"], env=environment, check=True, capture_output=True)
-    head = subprocess.Popen(
-        [
-            str(BIN / "ray"), "start", "--head", "--block", "--node-ip-address=127.0.0.1", f"--port={free_port()}",
-            "--dashboard-host=127.0.0.1", f"--dashboard-port={dashboard}", f"--dashboard-agent-listen-port={free_port()}",
-            "--num-cpus=8", "--object-store-memory=300000000",
-            f"--temp-dir={short_folder}", "--disable-usage-stats",
-        ],
-        env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-    )  # fmt: skip
-    try:
-        working_dir = tmp_path / "checkout"
-        working_dir.mkdir()
-        for part in ("raw2s", "jobs", "configs"):
-            shutil.copytree(ROOT / part, working_dir / part, ignore=shutil.ignore_patterns("__pycache__"))
-        (working_dir / "configs" / "tiny.yaml").write_text(yaml.safe_dump(classification))
-
-        def submit(*arguments: str) -> subprocess.CompletedProcess[str]:
-            command = [
-                str(BIN / "ray"), "job", "submit", "--address", f"http://127.0.0.1:{dashboard}", "--working-dir", str(working_dir),
-                "--", sys.executable, *arguments,
-            ]  # fmt: skip
-            for _ in range(60):
-                done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=600, check=False)
-                if not any(reason in done.stderr for reason in NOT_YET_UP):
-                    return done
-                time.sleep(1)
-            raise TimeoutError(done.stderr)
-
-        good = submit("jobs/full_pipeline.py", "--config", "configs/tiny.yaml")
-        assert good.returncode == 0, good.stdout + good.stderr
-        assert "test/ceiling: done" in good.stdout
-        assert "tiny: own, 12 test examples" in good.stdout
-        check_own_classes(Path(classification["storage"]))
-        bad = submit("-c", BAD)
-        assert bad.returncode != 0
-        assert "labling: unknown key; did you mean labeling?" in bad.stdout + bad.stderr
-        assert "storage runs lies in this job's copy of its working directory" in bad.stdout
-        assert "every node sees None" in bad.stdout
-        assert "this job's copy" not in good.stdout
-    finally:
-        head.terminate()
-        head.wait(timeout=60)
+def test_a_submitted_job_of_own_classes_streams_output_and_returns_its_exit_status(submit, classification, checkout):
+    (checkout / "configs" / "tiny.yaml").write_text(yaml.safe_dump(classification))
+    good = submit("jobs/full_pipeline.py", "--config", "configs/tiny.yaml")
+    assert good.returncode == 0, good.stdout + good.stderr
+    assert "test/ceiling: done" in good.stdout
+    assert "tiny: own, 12 test examples" in good.stdout
+    check_own_classes(Path(classification["storage"]))
+    bad = submit("-c", BAD)
+    assert bad.returncode != 0
+    assert "labling: unknown key; did you mean labeling?" in bad.stdout + bad.stderr
+    assert "storage runs lies in this job's copy of its working directory" in bad.stdout
+    assert "every node sees None" in bad.stdout
+    assert "this job's copy" not in good.stdout
 
 
 def check_own_classes(storage: Path) -> None:
@@ -153,53 +167,136 @@ def check_own_classes(storage: Path) -> None:
     assert "Data: Mails made for a test." in report
 
 
-@pytest.mark.slow
-@pytest.mark.timeout(700)
-def test_sweep_writes_a_config_the_main_job_takes_and_nested_runs(classification, tmp_path, monkeypatch, capsys):
-    """One of its trials fits temperatures, so its own process labels devel if no job has; the second start repeats nothing."""
+GOOD, STILL, WILD = 5e-3, 1e-9, 1e30
+"""Learning rates: one that learns, one that does not, and one whose loss is NaN."""
+TAKEN_UP = """
+import runpy, sys, time
+from dataclasses import replace
+from pathlib import Path
+import ray
+from raw2s.tuning.reading import load_sweeps
+from raw2s.tuning.trials import append_trial, read_trials
+
+def start(*more):
+    sys.argv = ["sweep.py", "--config", file, *more]
+    try:
+        runpy.run_path("jobs/sweep.py", run_name="__main__")
+    except SystemExit as ended:
+        assert not ended.code, ended.code
+
+file = sys.argv[1]
+start()
+(sweep,) = load_sweeps(Path(file), [])
+folder = sweep.config(sweep.start).storage / sweep.settings.name
+(stopped,) = [trial for trial in read_trials(folder, sweep) if trial.status == "stopped"]
+append_trial(folder, replace(stopped, figure=2.0))
+print("again")
+start("--set", "sweep.trials=3")
+for _ in range(60):
+    groups = {group["state"] for group in ray.util.placement_group_table().values()}
+    reserved = {n: a - ray.available_resources().get(n, 0) for n, a in ray.cluster_resources().items() if n in ("CPU", "GPU")}
+    if groups == {"REMOVED"} and not any(reserved.values()):
+        break
+    time.sleep(0.5)
+print("left", groups, reserved)
+"""
+"""A sweep taken up; the stopped trial made the best so far, and the sweep started again, with nothing left to try; what Ray still holds."""
+
+
+@pytest.fixture(scope="module")
+def sweep_file(classification, checkout) -> Path:
+    """TPE's first points with this seed: two that learn, of which the second fits temperatures; and once the first of them is
+    known and the second is not, the second again, then the wild one, which needs the same labels of devel, then the still one.
+    """
     storage = Path(classification["storage"])
     *models, people = classification["teachers"]
+    shutil.copy(people["file"], checkout)
     relative = {**people, "file": Path(people["file"]).name}  # to where the sweep is started; its trials run elsewhere
-    write_config(tmp_path, {**classification, "teachers": [*models, relative]})
+    write_config(storage.parent, {**classification, "teachers": [*models, relative]})
     sweep = {
         "base": "config.yaml",
-        "sweep": {"name": "search", "trials": 2, "search": "random"},
-        "methods": {0: {"loss": {"gamma_max": {"uniform": [0, 0.5]}}}},
+        "sweep": {"name": "search", "trials": 4, "concurrent": 2, "seed": 89},
         "labeling": {"calibrate": {"choice": [None, "temperature"]}},
+        "student_training": {"learning_rate": {"choice": [WILD, STILL, GOOD]}, "batch_size": 4, "micro_batch_size": 4},
         "weights": {"loss": {"simplex": 2}},
     }
-    (tmp_path / "sweep.yaml").write_text(yaml.safe_dump(sweep))
-    environment = {k: v for k, v in os.environ.items() if k not in ("RAY_ADDRESS", "MLFLOW_TRACKING_URI")}
-    done = subprocess.run(
-        [sys.executable, str(ROOT / "jobs" / "sweep.py"), "--config", str(tmp_path / "sweep.yaml")],
-        env=environment, cwd=storage.parent, capture_output=True, text=True, timeout=600, check=False,
+    file = storage.parent / "sweep.yaml"
+    file.write_text(yaml.safe_dump(sweep, sort_keys=False))
+    return file
+
+
+def started_and_killed(file: Path, folder: Path, checkout: Path, environment: dict[str, str]) -> None:
+    """A sweep with a Ray of its own, beside the head's; killed when its first trial has ended and its second has begun."""
+    mark, log = uuid4().hex, file.with_suffix(".txt")
+    driver = subprocess.Popen(
+        [sys.executable, str(ROOT / "jobs" / "sweep.py"), "--config", str(file), "--set", "sweep.concurrent=1"],
+        env=environment | {MARK: mark}, cwd=checkout, stdout=log.open("w"), stderr=subprocess.STDOUT,
     )  # fmt: skip
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert len(list((storage / "artifacts" / "label").glob("*/manifest.json"))) == 1
-    best = storage / "search" / "best.yaml"
-    weights = yaml.safe_load(best.read_text())["weights"]["loss"]
-    assert len(list((storage / "artifacts" / "fit").glob("*/fit.json"))) == 1
-    assert sum(weights) == pytest.approx(1, abs=1e-5)
-    assert len([line for line in done.stdout.splitlines() if line.startswith("trial ")]) == 2, done.stdout + done.stderr
+    try:
+        while not (folder / FILE).is_file() or '"number": 2' not in (folder / FILE).read_text():
+            assert driver.poll() is None, log.read_text()
+            time.sleep(0.2)
+    finally:
+        driver.kill()
+        driver.wait()
+    wait_until_none(lambda: marked(mark), "processes")
+
+
+def logged_trials(storage: Path) -> list[dict[str, mlflow.entities.Run]]:
+    """Of every start of the sweep, in order, its trials' runs by name."""
     client = mlflow.MlflowClient(tracking_uri=f"sqlite:///{storage / 'mlflow.db'}")
+    runs = client.search_runs([client.get_experiment_by_name("raw2s").experiment_id], order_by=["attributes.start_time ASC"])
+    starts = [run.info.run_id for run in runs if run.info.run_name == "search"]
+    return [{run.info.run_name: run for run in runs if run.data.tags.get("mlflow.parentRunId") == start} for start in starts]
 
-    def logged() -> list:
-        runs = client.search_runs([client.get_experiment_by_name("raw2s").experiment_id])
-        return [run for run in runs if run.info.run_name.startswith("trial-")]
 
-    trials = logged()
-    assert len(trials) == 2
-    assert len({run.data.tags["mlflow.parentRunId"] for run in trials}) == 1
-    assert {run.data.params["labeling.calibrate"] for run in trials} == {"None", "temperature"}
-    (chosen,) = [run for run in trials if "raw2s.best" in run.data.tags]
-    assert chosen.data.tags["raw2s.status"] == "finished"
-    assert chosen.data.metrics["devel_score"] == max(run.data.metrics["devel_score"] for run in trials)
-    monkeypatch.chdir(storage.parent)
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_a_killed_sweep_is_taken_up_by_a_job_and_ends(submit, sweep_file, checkout, environment, monkeypatch, capsys):
+    monkeypatch.chdir(checkout)
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    storage = sweep_file.parent / "runs"
+    folder, sweep = storage / "search", load_sweeps(sweep_file, [])[0]
+    started_and_killed(sweep_file, folder, checkout, environment)
+    assert [trial.status for trial in read_trials(folder, sweep)] == ["finished", "running"]
+
+    done = submit("-c", TAKEN_UP, str(sweep_file))
+    assert done.returncode == 0, done.stdout + done.stderr
+    taken_up, again = done.stdout.split("\nagain\n")
+    first, cut_off, *later = read_trials(folder, sweep)
+    by_rate = {trial.values["student_training.learning_rate"]: trial for trial in later}
+    assert by_rate.keys() == {GOOD, STILL, WILD}, "the search draws otherwise: choose another seed"
+    repeated, still, wild = (by_rate[rate] for rate in (GOOD, STILL, WILD))
+    assert repeated.point == cut_off.point
+    assert {trial.values["labeling.calibrate"] for trial in (repeated, wild)} == {"temperature"}
+    assert [trial.status for trial in (first, cut_off, repeated, wild)] == ["finished", "running", "finished", "failed"]
+    assert re.search(r"^trial 1: finished, .* \(before\)$", taken_up, re.MULTILINE)
+    assert f"trial {still.number}: stopped, epoch 1, " in taken_up
+    assert "loss is nan" in wild.reason
+    assert f"trial {wild.number}: failed, {wild.reason}" in taken_up
+
+    assert (still.status, still.epoch) == ("finished", 2)  # once a figure had made it the best
+    assert still.figure < max(first.figure, repeated.figure)
+    assert "student/0-bayesian: done" in again
+    assert "by trials 0 found, 0 made" in again
+    assert re.search(r"^left \{'REMOVED'\} \{'CPU': 0.0\}$", again, re.MULTILINE), again
+    assert [len(list((storage / "artifacts" / kind).iterdir())) for kind in ("label", "fit")] == [1, 1]
+    assert not list(storage.glob("artifacts/*/.*"))  # of stages that were cut off, or made at the same time
+
+    killed, second, third = logged_trials(storage)
+    assert {name: run.info.status for name, run in killed.items()} == {"trial-1": "FINISHED", "trial-2": "KILLED"}
+    found = {name for name, run in second.items() if run.data.tags["raw2s.cached"] == "true"}
+    assert (found, second.keys()) == ({first.name}, {first.name, *(trial.name for trial in later)})
+    assert killed[first.name].info.run_id == first.run_id
+    assert [second[trial.name].info.run_id for trial in later] == [trial.run_id for trial in later]
+    ended = [second[trial.name].data.tags["raw2s.status"] for trial in (repeated, wild, still)]
+    assert ended == ["finished", "failed", "stopped"]
+    (chosen,) = [run for run in third.values() if "raw2s.best" in run.data.tags]
+    assert chosen.info.run_name == max((first, repeated), key=lambda trial: trial.figure).name
+    assert all(0 < run.data.metrics["devel_score_se"] < 0.3 for run in third.values())
+    assert f"report   {folder / 'report.html'}" in again
+
+    best = folder / "best.yaml"
+    assert sum(yaml.safe_load(best.read_text())["weights"]["loss"]) == pytest.approx(1, abs=1e-5)
     assert main(["plan", str(best)]) == 0
     assert re.search(r"student/0-bayesian +student/\w+ +finished", capsys.readouterr().out)
-    before = best.read_text()
-    assert main(["sweep", str(tmp_path / "sweep.yaml")]) == 0
-    assert "by trials 0 found, 0 made" in capsys.readouterr().out
-    assert best.read_text() == before
-    assert len(logged()) == 4

@@ -46,7 +46,7 @@ class LabelingConfig(Tolerance):
 
 class WeightsConfig(Section):
     loss: Literal["devel", "uniform"] | list[float] = "uniform"
-    """w_i of the multi-weak losses (Eq. 2, 4); `devel`: those of the smallest NLL on devel (classification, model teachers)."""
+    """w_i of the multi-weak losses (Eq. 2, 4); `devel`: those of the smallest NLL of the truth on devel (model teachers)."""
     joint: Literal["uniform"] | list[float] = "uniform"
     """lambda_i of joint decoding (Eq. 6)."""
     preference: Literal["uniform"] | list[float] = "uniform"

@@ -1,6 +1,6 @@
 """How far a score, a gap or a PGR would move with other test utterances: paired bootstrap and sign test.
 
-The spread here is that of the test set alone; the spread over seeds comes on top of it.
+The spread is that of the test set alone, and the spread over seeds comes on top of it; `crossed_bootstrap` holds both.
 """
 
 import math
@@ -41,6 +41,46 @@ def paired_bootstrap(
     draws_RU = np.random.default_rng(seed).multinomial(utterances, np.full(utterances, 1 / utterances), size=resamples)
     weights_RU = draws_RU / utterances
     return {name: score(weights_RU @ values) for name, values in statistic_inputs.items()}
+
+
+def crossed_bootstrap(
+    statistic_inputs: Mapping[str, Sequence[NDArray[np.float64]]],
+    score: Callable[[NDArray[np.float64]], NDArray[np.float64]],
+    *,
+    resamples: int = 1000,
+    seed: int = 0,
+) -> dict[str, Samples]:
+    """Every system's mean score over training seeds, with test utterances and seeds both drawn with replacement (Owen, 2007).
+
+    `statistic_inputs` holds for each system one array a seed, in the same order for all, as `paired_bootstrap` takes it. A resample
+    draws the same utterances and the same seeds for all systems, so that differences are paired in both. Of few seeds the spread
+    between seeds comes out too small, by (S - 1) / S in variance.
+    Raises ValueError when systems differ in the number of seeds or utterances, or have none.
+    """
+    seeds = {name: len(arrays) for name, arrays in statistic_inputs.items()}
+    if len(set(seeds.values())) != 1 or 0 in seeds.values():
+        raise ValueError(f"Every system needs the same training seeds, at least one; there are {seeds}. Train all with the same.")
+    (count,) = set(seeds.values())
+    flat = {f"{name}/{s}": values for name, arrays in statistic_inputs.items() for s, values in enumerate(arrays)}
+    samples = paired_bootstrap(flat, score, resamples=resamples, seed=seed)
+    draws_RS = np.random.default_rng([seed, 1]).multinomial(
+        count, np.full(count, 1 / count), size=resamples
+    )  # not the utterances'
+    return {
+        name: sum(draws_RS[:, s] / count * samples[f"{name}/{s}"] for s in range(count))  # type: ignore[misc]
+        for name in statistic_inputs
+    }
+
+
+def standard_error(values: NDArray[np.float64], score: Callable[[NDArray[np.float64]], NDArray[np.float64]]) -> float:
+    """How far one system's score would move with other utterances: the spread of its `paired_bootstrap`, on the score's scale.
+
+    Of 200 resamples, which Efron and Tibshirani (1993, 6.4) find enough for a standard error. Undefined ones are left out; nan where
+    fewer than two are left. Raises ValueError when there is no utterance.
+    """
+    samples = paired_bootstrap({"system": values}, score, resamples=200)["system"]
+    defined = samples[~np.isnan(samples)]
+    return float(defined.std(ddof=1)) if len(defined) > 1 else math.nan
 
 
 def interval(samples: Samples, level: float = 0.95) -> tuple[float, float]:

@@ -6,7 +6,6 @@ one Parquet file, there whole or not at all, under a name made from the unit's c
 driver - a unit is either finished or does not exist, and the next pass over the same folder does only what is missing.
 """
 
-import gc
 import hashlib
 import json
 import os
@@ -23,6 +22,7 @@ import ray
 import ray.data
 from ray.data import ActorPoolStrategy
 
+from raw2s.imports import bulk_imports
 from raw2s.labels.table import Answer
 from raw2s.models import Precision
 from raw2s.section import Actors
@@ -120,12 +120,9 @@ class UnitActor:
     """The Ray Data actor: a teacher made once, and a file for every unit it answers."""
 
     def __init__(self, make: bytes, schema: pa.Schema, progress: PromptProgress, note: str) -> None:
-        # Unpickling `make` imports what the teacher needs: half a million objects, all of which stay. Python's default thresholds
-        # look through them so often that the start takes a fifth longer.
-        gc.set_threshold(50_000, 20, 100)
-        self.teacher: Teacher = ray.cloudpickle.loads(make)()
+        with bulk_imports():  # unpickling `make` imports what the teacher needs
+            self.teacher: Teacher = ray.cloudpickle.loads(make)()
         self.schema, self.progress, self.note = schema, progress, note
-        gc.freeze()  # going once more through what is loaded by now takes a second when the process ends
 
     def __call__(self, row: dict[str, str]) -> dict[str, str]:
         unit, file = json.loads(row["unit"]), Path(row["file"])

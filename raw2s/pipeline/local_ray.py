@@ -32,7 +32,8 @@ def start_ray(config: RayConfig, *, dashboard: bool = False) -> None:
     if not ray.is_initialized():
         # Worker output stays in Ray's log files; a worker's error comes back with its exception.
         options: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
-        if "RAY_ADDRESS" not in os.environ:
+        address = os.environ.get("RAY_ADDRESS")
+        if address is None:
             options |= {
                 "address": "local",  # else it would join, or be refused by, whatever Ray another process has started here
                 "num_cpus": config.num_cpus,
@@ -42,7 +43,9 @@ def start_ray(config: RayConfig, *, dashboard: bool = False) -> None:
             if dashboard:
                 port = free_port()
                 os.environ["RAY_GCS_SERVER_PORT"] = str(port)  # Ray's own choice would be known only once its processes run
-                options["runtime_env"] = {"env_vars": {"RAY_ADDRESS": f"{ray.util.get_node_ip_address()}:{port}"}}
+                address = f"{ray.util.get_node_ip_address()}:{port}"
+        if dashboard:
+            options["runtime_env"] = {"env_vars": {"RAY_ADDRESS": address}}
         ray.init(**options)
         os.environ.pop("RAY_GCS_SERVER_PORT", None)
     for name in ("ray", "ray.data", "ray.train", "ray.tune"):

@@ -7,7 +7,7 @@
 
 The splits of validation and test are stages of their own, so that testing on more examples trains nothing again. `labels/*` are the
 teachers without a model. Between `label` and a student of classes may stand `combine/*` (crowd methods), and beside it `fit`
-(temperatures and weights), made from the teachers' answers on the validation examples (`devel/*`).
+(temperatures and weights), made from the teachers' answers on the validation examples (`devel/*`) or their scores of the true texts.
 """
 
 from dataclasses import dataclass
@@ -19,8 +19,9 @@ from raw2s.methods import MethodSection, label_of, loss_of, method_of, title_of
 from raw2s.models import Precision
 from raw2s.models.load import model_fingerprint
 from raw2s.pipeline.answer_stages import Answered, Answers, Convert, Given, Labeler
-from raw2s.pipeline.combining_stages import Combine, FitOnDevel
+from raw2s.pipeline.combining_stages import Combine
 from raw2s.pipeline.data_stages import Drawn, Examples
+from raw2s.pipeline.fitting_stages import FitClasses, FitOnDevel, FitTexts
 from raw2s.pipeline.labeling_stages import Label
 from raw2s.pipeline.model import AsItIs, Model
 from raw2s.pipeline.pair_stages import Pairs
@@ -191,7 +192,16 @@ class _Planner:
 
     @cached_property
     def fitted(self) -> FitOnDevel:
-        return FitOnDevel(
+        if self.task.form == "text":
+            return FitTexts(
+                name=self.named("fit"),
+                validation=self.validation,
+                task=self.task,
+                scorers=self.labelers,
+                batch_size=self.config.labeling.batch_size,
+                tolerance=self.tolerance,
+            )
+        return FitClasses(
             name=self.named("fit"),
             validation=self.validation,
             answers={

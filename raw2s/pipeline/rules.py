@@ -94,11 +94,10 @@ def _check_method(key: str, config: RunConfig, task: Task, method: MethodSection
 
 
 def _check_devel(at: str, config: RunConfig, task: Task) -> None:
-    """What needs class probabilities, or answers on the validation examples, has them; `at` stands before `weights`."""
+    """What needs class probabilities, or models that can be asked about the validation examples, has them; `at` is before `weights`."""
     devel, calibrate = config.weights.loss == "devel", config.labeling.calibrate
-    if task.form == "text" and (devel or calibrate):
-        key = f"{at}weights.loss: devel" if devel else "labeling.calibrate"
-        raise ConfigError(f"{key} needs class probabilities, and task {task.name} is of text; remove it")
+    if task.form == "text" and calibrate:
+        raise ConfigError(f"labeling.calibrate needs class probabilities, and task {task.name} is of text; remove it")
     if devel and len(config.models) < len(config.teachers):
         raise ConfigError(
             f"{at}weights.loss: devel needs every teacher's labels of devel, and label files hold B's; give numbers"

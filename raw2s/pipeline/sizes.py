@@ -10,6 +10,7 @@ from raw2s.config import Decoding, RunConfig, training_key
 from raw2s.labels.rows import RowKind
 from raw2s.pipeline.answer_stages import Answers, Labeler
 from raw2s.pipeline.decoding_sizes import Asked, answering_size, scoring_size
+from raw2s.pipeline.fitting_stages import FitTexts
 from raw2s.pipeline.labeling_stages import Label
 from raw2s.pipeline.model import AsItIs, Model
 from raw2s.pipeline.pair_stages import Pairs
@@ -57,6 +58,10 @@ def _stage_sizes(
             for name, scorer in stage.scorers.items():
                 asked = _asked(f"{stage.name}: {name}", "labeling", scorer, b, a, written)
                 yield scoring_size(asked, config.labeling.beams * len(stage.answers), device)
+        case FitTexts():
+            devel, written = stage.validation.drawn.parts["validation"], _label_decoding(config)
+            for name, scorer in stage.scorers.items():
+                yield scoring_size(_asked(f"{stage.name}: {name}", "labeling", scorer, devel, a, written), 1, device)
         case Pairs():
             b = stage.split.drawn.parts["student"][: stage.prompts]
             yield _answered(_asked(f"{stage.name}: beams", "labeling", stage.student, b, a, stage.decoding), device)

@@ -15,8 +15,9 @@ from raw2s.methods import LossSection, MethodSection, loss_of, method_of
 from raw2s.methods.cross_entropy import CrossEntropySection
 from raw2s.methods.learned import LearnedWeights
 from raw2s.methods.method import Weights
-from raw2s.pipeline.combining_stages import Combine, FitOnDevel
+from raw2s.pipeline.combining_stages import Combine
 from raw2s.pipeline.data_stages import Examples
+from raw2s.pipeline.fitting_stages import FitOnDevel
 from raw2s.pipeline.jsonl import read_jsonl, write_jsonl
 from raw2s.pipeline.labeling_stages import Label
 from raw2s.pipeline.model import Model
@@ -40,6 +41,7 @@ class Judging:
 class Trained(Model):
     """What the stages share that train a model."""
 
+    version: ClassVar[int] = 2
     validation: Examples
     training: TrainingConfig
     judging: Judging | None

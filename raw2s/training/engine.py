@@ -18,6 +18,16 @@ from raw2s.training.objectives import PackedModel
 deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
 
 
+def _load_muon() -> None:
+    """DeepSpeed asks of every optimizer whether it is its Muon, and that loads Inductor: a CPU second each worker, for nothing."""
+    if not hasattr(torch.compiler, "set_default_backend"):  # torch below 2.13
+        return
+    backend = torch.compiler.get_default_backend()
+    torch.compiler.set_default_backend("eager")
+
+    torch.compiler.set_default_backend(backend)
+
+
 def make_engine(
     model: PackedModel, training: TrainingConfig, workers: int, *, universal: bool = False
 ) -> deepspeed.DeepSpeedEngine:
@@ -29,6 +39,7 @@ def make_engine(
     config = deepspeed_config(training, workers)
     if universal:
         config["checkpoint"] = {"load_universal": True}
+    _load_muon()
     engine, *_ = deepspeed.initialize(model=model, optimizer=optimizer, config=config)
     if workers == 1 and training.zero_stage == 0:
         engine.enable_backward_allreduce = False  # it would copy every gradient there and back for an average of one

@@ -14,9 +14,11 @@ from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerB
 from raw2s.decoding.beams import generate_beams
 from raw2s.decoding.tokens import check_context, encode_prompt
 from raw2s.errors import StageFailed
+from raw2s.evaluation import standard_error
 from raw2s.labels.forms import FORMS
 from raw2s.tasks import Example
 from raw2s.training.job import Job, Judge
+from raw2s.training.progress import SCORE, STANDARD_ERROR
 
 MICRO_BATCHES_AT_ONCE = 4
 """Prompts decoded at once, in micro-batches: what a token leaves in the cache is far less than a step keeps of it."""
@@ -31,8 +33,10 @@ def check_room(job: Job, tokenizer: PreTrainedTokenizerBase, config: PreTrainedC
         check_context(config, length, f"validation example {example['id']} with {job.judge.max_new_tokens} new tokens")
 
 
-def decoded_score(job: Job, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, *, rank: int, workers: int) -> float:
-    """The score of greedy answers; every rank decodes its share and learns the score. All ranks must call, in eval mode.
+def decoded_score(
+    job: Job, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, *, rank: int, workers: int
+) -> dict[str, float]:
+    """`judged` of greedy answers; every rank decodes its share and learns the score. All ranks must call, in eval mode.
 
     Not under ZeRO-3, where all ranks would have to take the same steps.
     """
@@ -53,18 +57,22 @@ def decoded_score(job: Job, model: PreTrainedModel, tokenizer: PreTrainedTokeniz
     return judged(judge, [said[i] for i in range(len(judge.examples))])
 
 
-def classified_score(job: Job, logits_RK: torch.Tensor) -> float:
-    """The score of the likeliest classes; one row of logits a validation example."""
+def classified_score(job: Job, logits_RK: torch.Tensor) -> dict[str, float]:
+    """`judged` of the likeliest classes; one row of logits a validation example."""
     assert job.judge is not None
     return judged(job.judge, [FORMS["classes"].said(logits, job.classes) for logits in logits_RK.tolist()])
 
 
-def judged(judge: Judge, texts: Sequence[str]) -> float:
-    """The score of the answers, in the examples' order. Raises StageFailed for one that is no number, which ranks nothing."""
-    score = judge.scoring.score([example["gold"] for example in judge.examples], texts).score
-    if not math.isfinite(score):
-        raise StageFailed(f"the metric {judge.scoring.metric.name} gives {score} on devel; mend it, or set judge: loss")
-    return score
+def judged(judge: Judge, texts: Sequence[str]) -> dict[str, float]:
+    """The score of the answers, in the examples' order, and its standard error over the examples.
+
+    Raises StageFailed for a score that is no number, which ranks nothing.
+    """
+    metric = judge.scoring.metric
+    scored = judge.scoring.score([example["gold"] for example in judge.examples], texts)
+    if not math.isfinite(scored.score):
+        raise StageFailed(f"the metric {metric.name} gives {scored.score} on devel; mend it, or set judge: loss")
+    return {SCORE: scored.score, SCORE + STANDARD_ERROR: standard_error(scored.counts, metric.score)}
 
 
 def decoding_batches(examples: Sequence[Example], size: int) -> list[list[int]]:

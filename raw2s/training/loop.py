@@ -29,7 +29,7 @@ from raw2s.training.job import Job
 from raw2s.training.judging import check_room, classified_score, decoded_score
 from raw2s.training.loading import load_trainable
 from raw2s.training.objectives import Objective, PackedModel, class_accuracy, objective_of, pair_references, token_accuracy
-from raw2s.training.progress import EXPORTED, MODEL, SCORE, Progress, read_progress, write_progress
+from raw2s.training.progress import ACCURACY, EXPORTED, MODEL, SCORE, STANDARD_ERROR, Progress, read_progress, write_progress
 from raw2s.training.teacher_weights import learn, teachers_agree, weigh_rows
 from raw2s.training.throughput import WORK, Meter
 
@@ -240,17 +240,17 @@ def _validate(run: Run) -> dict[str, float]:
             logits_RK[share] = logits_PK[: len(share)]
         sums = {key: sums.get(key, 0.0) + value for key, value in logged.items()}
     totals = _over_ranks(run, sums)
-    scores = {
-        "validation_loss": totals["loss"] / totals["targets"],
-        "validation_accuracy": totals["correct"] / totals["targets"],
-    }
+    accuracy = totals["correct"] / totals["targets"]
+    scores = {"validation_loss": totals["loss"] / totals["targets"], ACCURACY: accuracy}
+    if job.form == "classes":
+        scores[ACCURACY + STANDARD_ERROR] = math.sqrt(accuracy * (1 - accuracy) / totals["targets"])
     if job.judge is None:
         return scores
     if job.form == "text":
-        return scores | {SCORE: decoded_score(job, run.engine.module.model, run.tokenizer, rank=run.rank, workers=run.workers)}
+        return scores | decoded_score(job, run.engine.module.model, run.tokenizer, rank=run.rank, workers=run.workers)
     if run.workers > 1:
         dist.all_reduce(logits_RK)  # every row is one rank's
-    return scores | {SCORE: classified_score(job, logits_RK)}
+    return scores | classified_score(job, logits_RK)
 
 
 def _log(run: Run, point: dict[str, float], *, keep: bool) -> None:

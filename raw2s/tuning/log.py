@@ -15,7 +15,7 @@ from raw2s.pipeline.causes import cause
 from raw2s.pipeline.progress import brief
 from raw2s.tracking import Tracker
 from raw2s.tuning.reading import Sweep
-from raw2s.tuning.trials import JUDGED, Trial, append_trial, new_trial, objectives_of
+from raw2s.tuning.trials import JUDGED, JUDGED_SE, Trial, append_trial, new_trial, objectives_of
 
 
 def line_of(trial: Trial) -> str:
@@ -47,7 +47,8 @@ def error_of(trial: Any) -> BaseException | None:
 
 def log_ended(tracker: Tracker, trial: Trial, *, cached: bool) -> None:
     """End a trial's run in MLflow."""
-    metrics = {} if trial.figure is None else {JUDGED: trial.figure, "epoch": trial.epoch}
+    figures = {JUDGED: trial.figure, JUDGED_SE: trial.standard_error, "epoch": trial.epoch}
+    metrics = {name: value for name, value in figures.items() if trial.figure is not None and value is not None}
     status = "FAILED" if trial.status == "failed" else "FINISHED"
     tracker.log_stage(trial.name, trial.values, metrics, key=trial.name, cached=cached, status=status)
     tracker.tag(trial.name, "status", trial.status)
@@ -77,14 +78,10 @@ class TrialLog(tune.Callback):
 
     def on_trial_result(self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any) -> None:
         self.counts[trial.trial_id] = {"found": result["found"], "made": result["made"]}
-        self._heard(
-            trial.trial_id,
-            self.trials[trial.trial_id],
-            figure=result[JUDGED],
-            epoch=result["epoch"],
-            objectives=objectives_of(self.sweep.settings, result),
-        )
-        shown = {name: float(value) for name, value in result.items() if name == JUDGED or name.startswith("validation_")}
+        figures = {"figure": result[JUDGED], "standard_error": result[JUDGED_SE], "epoch": result["epoch"]}
+        further = objectives_of(self.sweep.settings, result)
+        self._heard(trial.trial_id, self.trials[trial.trial_id], objectives=further, **figures)
+        shown = {name: float(value) for name, value in result.items() if name.startswith((JUDGED, "validation_"))}
         point = {"step": float(result["epoch"]), "time": time.time() * 1000, **shown}
         self.tracker.log_points([(self.trials[trial.trial_id].name, point)])
 

@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Mapping
 
 from raw2s.pipeline.answer_stages import Answers, Convert, Labeler
+from raw2s.pipeline.fitting_stages import FitTexts
 from raw2s.pipeline.labeling_stages import Label
 from raw2s.pipeline.pair_stages import Pairs
 from raw2s.pipeline.stage import Stage
@@ -28,7 +29,7 @@ def reserved(stage: Stage) -> dict[str, float]:
 def _labelers(stage: Stage) -> list[Labeler]:
     if isinstance(stage, (Answers, Convert)):
         return [stage.labeler]
-    if isinstance(stage, Label):
+    if isinstance(stage, (Label, FitTexts)):
         return list(stage.scorers.values())
     if isinstance(stage, Pairs):
         return [stage.student, *stage.scorers.values()]

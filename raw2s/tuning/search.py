@@ -11,6 +11,7 @@ from ray.tune.schedulers import ASHAScheduler, FIFOScheduler, MedianStoppingRule
 from ray.tune.search.optuna import OptunaSearch
 
 from raw2s.config import OBJECTIVES, SweepConfig
+from raw2s.tuning.optuna_space import distributions_of
 from raw2s.tuning.reading import Sweep
 from raw2s.tuning.resources import DRIVER_CPU
 from raw2s.tuning.space import Point, drawn_points, grid_points
@@ -58,18 +59,11 @@ def search_of(sweep: Sweep, known: list[Trial]) -> OptunaSearch:
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     over = [trial for trial in known if trial.counts]
     seed = sweep.settings.seed + len(over)  # the same seed would propose again what an earlier start has tried
-    sizes = {name: size for knob in sweep.knobs for name, size in knob.coordinates.items()}
-    settings, storage = sweep.settings, optuna.storages.InMemoryStorage()
+    settings, storage, space = sweep.settings, optuna.storages.InMemoryStorage(), distributions_of(sweep.knobs)
     metrics: list[str] = list(settings.objectives)
     modes: list[str] = [OBJECTIVES[name] for name in settings.objectives]
     directions: list[Any] = [f"{mode}imize" for mode in modes]
     study = optuna.create_study(storage=storage, study_name=STUDY, directions=directions)
-    space: dict[str, Any] = {
-        name: optuna.distributions.CategoricalDistribution(range(size))
-        if size
-        else optuna.distributions.FloatDistribution(0.0, 1.0)
-        for name, size in sizes.items()
-    }
     for trial in over:
         values = on_objectives(settings, trial)
         study.add_trial(optuna.trial.create_trial(params=dict(trial.point), distributions=space, values=values))

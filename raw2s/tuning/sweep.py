@@ -7,6 +7,7 @@ config up to the judged model, found or made in the one artifact store, so that 
 import os
 import shutil
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -26,16 +27,20 @@ from raw2s.tracking import Tracker, tracked_run
 from raw2s.tuning.best import Outcome, best_tree, table_of, write_best, write_fronts
 from raw2s.tuning.entries import joined
 from raw2s.tuning.log import TrialLog, line_of, log_ended
+from raw2s.tuning.outcome import best_on_devel
+from raw2s.tuning.page import write_sweep_page
 from raw2s.tuning.reading import Sweep
 from raw2s.tuning.resources import trials_at_once
 from raw2s.tuning.search import run_trials, trials_left
 from raw2s.tuning.trial import run_trial
 from raw2s.tuning.trials import (
     JUDGED,
+    JUDGED_SE,
     Trial,
     append_trial,
-    figure_of,
+    figures_of,
     objectives_of,
+    opened,
     read_trials,
     settled,
     with_front,
@@ -57,40 +62,48 @@ class Running:
 def run_sweeps(sweeps: Sequence[Sweep], console: Console | None = None) -> list[Outcome]:
     """Search for one entry of `methods` after the other; all trials are child runs of one in MLflow.
 
-    Writes `<storage>/<name>/best.yaml`, which the main job takes, and runs it on test where the sweep has `test_seeds`. Started again,
-    it goes on: finished and stopped trials are known, the others are tried once more. Returns what came of each entry that has a knob.
-    Raises ConfigError where a folder holds another search's trials, StageFailed when a stage before the trials fails, or every trial.
+    Writes `<storage>/<name>/best.yaml`, which the main job takes, and a `report.html` for each entry; runs the best on test where the
+    sweep has `test_seeds`. Started again, it goes on: finished and stopped trials are known, the others are tried once more.
+
+    Returns what came of each entry that has a knob. Raises ConfigError where a folder holds another search's trials or another process runs in it, StageFailed when a stage before the
+    trials fails, or every trial of an entry.
     """
     console = console or Console()
     searched = [sweep for sweep in sweeps if sweep.knobs]
     settings, config = searched[0].settings, searched[0].config(searched[0].start)
     folder, store = (config.storage / settings.name).resolve(), ArtifactStore(config.storage / "artifacts")
-    earlier = {sweep.entry: read_trials(folder / sweep.part, sweep) for sweep in searched}
     logged = {**joined({sweep.entry: sweep.tree for sweep in searched}), "sweep": settings.model_dump(mode="json")}
-    with tracked_run(settings.name, config.storage, logged) as tracker:
+    with ExitStack() as held:
+        earlier = [held.enter_context(opened(folder / sweep.part, sweep)) for sweep in searched]
+        tracker = held.enter_context(tracked_run(settings.name, config.storage, logged))
         entries = [
             Running(sweep=sweep, folder=folder / sweep.part, store=store, tracker=tracker, console=console) for sweep in searched
         ]
-        known = [take_up(running, earlier[running.sweep.entry]) for running in entries]
+        known = [take_up(running, trials) for running, trials in zip(entries, earlier, strict=True)]
         if any(trials_left(running.sweep, trials) for running, trials in zip(entries, known, strict=True)):
             start_ray(config.ray, dashboard=True)
         shared, own = zip(*map(shared_stages, searched), strict=True)
         done = _execute(entries[0], list({stage.name: stage for stages in shared for stage in stages}.values()))
         outcomes = [search_entry(*found) for found in zip(entries, known, own, strict=True)]
         file = write_best(outcomes, folder)
-        fronts = write_fronts(outcomes, folder)
-        for outcome in outcomes:
+        write_fronts(outcomes, folder)
+        pages = [write_sweep_page(r.sweep, read_trials(r.folder, r.sweep), r.folder) for r in entries]
+        tracker.log_results({}, [file])
+        for outcome, page in zip(outcomes, pages, strict=True):
             tracker.tag(outcome.best.name, "best", "true")
-        tracker.log_results({best_metric(outcome): outcome.best.figure or 0.0 for outcome in outcomes}, [file, *fronts])
+            found = [page, *sorted(page.parent.glob("front-*.yaml"))]
+            tracker.log_results({best_metric(outcome): outcome.best.figure or 0.0}, found, outcome.sweep.part or None)
     console.print(table_of(sweeps, outcomes))
     if settings.test_seeds:
         run_pipeline(load_config(file), console)
     made = sum(not stage.cached for stage in done.values())
     found_by, made_by = (sum(getattr(outcome, what) for outcome in outcomes) for what in ("found", "made"))
+    luck = "\n".join(f"{o.sweep.part} {best_on_devel(o.order)}".lstrip() for o in outcomes)
+    reports = "\n".join(f"report   {page}" for page in pages)
     tested = f"\ntested   {(config.storage / best_tree(outcomes)['name']).resolve()}" if settings.test_seeds else ""
     console.print(
         f"stages   before the trials {len(done) - made} found, {made} made; by trials {found_by} found, {made_by} made\n"
-        f"best     {file}{tested}\nmlflow   {tracker.where}",
+        f"{luck}\nbest     {file}{tested}\n{reports}\nmlflow   {tracker.where}",
         highlight=False, soft_wrap=True,
     )  # fmt: skip
     return outcomes
@@ -184,8 +197,15 @@ def run_to_end(running: Running, trial: Trial) -> Trial:
     except StageFailed as error:
         ended = replace(trial, status="failed", reason=str(error))
     else:
-        ended = replace(trial, status="finished", figure=figure_of(model.metrics), epoch=judged.training.epochs)
-        ended = replace(ended, objectives=objectives_of(running.sweep.settings, model.metrics))
+        judged_by = figures_of(model.metrics)
+        ended = replace(
+            trial,
+            status="finished",
+            figure=judged_by[JUDGED],
+            standard_error=judged_by[JUDGED_SE],
+            objectives=objectives_of(running.sweep.settings, model.metrics),
+            epoch=judged.training.epochs,
+        )
     if ended != trial:
         append_trial(running.folder, ended)
         log_ended(running.tracker, ended, cached=False)

@@ -14,10 +14,10 @@ from raw2s.pipeline.artifacts import ArtifactStore
 from raw2s.pipeline.execute import build, execute
 from raw2s.pipeline.progress import StageDisplay
 from raw2s.pipeline.stage import Work, inputs_first
-from raw2s.training.progress import SCORE
+from raw2s.training.progress import ACCURACY, SCORE
 from raw2s.tuning.reading import Sweep
 from raw2s.tuning.space import Point
-from raw2s.tuning.trials import ACCURACY, JUDGED, figure_of, objectives_of
+from raw2s.tuning.trials import JUDGED, JUDGED_SE, figures_of, objectives_of
 
 MERIT = "merit"
 """Decides which epoch is kept, more being better: the score where training judges by it, else the validation loss negated."""
@@ -40,14 +40,17 @@ class ReportKept(TuneReportCallback):
             return  # a checkpoint between epochs
         self.kept = kept_of(self.kept, metrics[0])
         if metrics[0]["epoch"] < self.epochs:
-            told = {**self.counts, **metrics[0], JUDGED: self.kept[JUDGED], "finished": False}
+            told = {**self.counts, **metrics[0], JUDGED: self.kept[JUDGED], JUDGED_SE: self.kept[JUDGED_SE], "finished": False}
             super().after_report(run_context, [told], None)
 
 
 def kept_of(kept: Mapping[str, float], epoch: Mapping[str, float]) -> dict[str, float]:
-    """The judged figure, and what decides what is kept, of the better of two epochs; of equals the first, as training keeps it."""
+    """The judged figure, its standard error and what decides what is kept, of the better of two epochs.
+
+    Of equals the first, as training keeps it.
+    """
     merit = epoch[SCORE] if SCORE in epoch else -epoch["validation_loss"]
-    return {MERIT: merit, JUDGED: figure_of(epoch)} if merit > kept[MERIT] else dict(kept)
+    return {MERIT: merit, **figures_of(epoch)} if merit > kept[MERIT] else dict(kept)
 
 
 def run_trial(point: Point, *, sweep: Sweep, store: str, folder: str, started_in: str) -> None:
@@ -72,4 +75,4 @@ def run_trial(point: Point, *, sweep: Sweep, store: str, folder: str, started_in
         report = ReportKept(judged.training.epochs, counts)
         model = build(judged, artifacts, Work(inputs=inputs, out=parts, parts=parts, callbacks=[report]))
     further = objectives_of(sweep.settings, model.metrics)
-    tune.report({**counts, **further, JUDGED: figure_of(model.metrics), "epoch": judged.training.epochs, "finished": True})
+    tune.report({**counts, **further, **figures_of(model.metrics), "epoch": judged.training.epochs, "finished": True})

@@ -1,23 +1,27 @@
 """A sweep's trials: what is known of each, the file in which they outlive the driver, and which of them is the best."""
 
+import fcntl
 import hashlib
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
 from raw2s.config import OBJECTIVES, SweepConfig
 from raw2s.errors import ConfigError
-from raw2s.training.progress import SCORE
+from raw2s.training.progress import ACCURACY, SCORE, STANDARD_ERROR
 from raw2s.tuning.reading import Sweep
 from raw2s.tuning.space import Point
 
 JUDGED = "devel_score"
-"""By which trials are judged, `figure_of` the epoch that is kept."""
-ACCURACY = "validation_accuracy"
+"""By which trials are judged, `figures_of` the epoch that is kept."""
+JUDGED_SE = JUDGED + STANDARD_ERROR
+"""Its standard error over the examples of devel."""
 FILE = "trials.jsonl"
 """In the sweep's folder: first what is searched, then a line whenever a trial starts or ends."""
+LOCK = ".lock"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,6 +35,8 @@ class Trial:
     status: Literal["running", "finished", "stopped", "failed"]
     figure: float | None = None
     """`JUDGED` of the epoch that would be kept if training had ended there; None where no epoch has ended."""
+    standard_error: float | None = None
+    """`JUDGED_SE`; None where no epoch has ended, and in files of earlier versions."""
     objectives: dict[str, float] = field(default_factory=dict)
     """The further ones, of that epoch."""
     front: bool = False
@@ -48,14 +54,26 @@ class Trial:
         return f"{self.part}/trial-{self.number}".removeprefix("/")
 
     @property
+    def ci95(self) -> tuple[float, float] | tuple[None, None]:
+        """The figure's normal 95 % interval, within [0, 1]; of none, or without a standard error, no bounds."""
+        if self.figure is None or self.standard_error is None:
+            return None, None
+        reach = 1.96 * self.standard_error
+        return max(0.0, self.figure - reach), min(1.0, self.figure + reach)
+
+    @property
     def counts(self) -> bool:
         """Whether it is not tried again: it has a figure, by which the search goes on."""
         return self.status in ("finished", "stopped") and self.figure is not None
 
 
-def figure_of(metrics: Mapping[str, Any]) -> float:
-    """What an epoch, or a trained model, is judged by: the task's own score on devel where training judged by it, else accuracy."""
-    return float(metrics[SCORE if SCORE in metrics else ACCURACY])
+def figures_of(metrics: Mapping[str, Any]) -> dict[str, float]:
+    """What an epoch, or a trained model, is judged by, and its standard error.
+
+    It is the task's own score on devel where training judged by it, else the accuracy.
+    """
+    name = SCORE if SCORE in metrics else ACCURACY
+    return {JUDGED: float(metrics[name]), JUDGED_SE: float(metrics[name + STANDARD_ERROR])}
 
 
 def objectives_of(settings: SweepConfig, metrics: Mapping[str, Any]) -> dict[str, float]:
@@ -92,6 +110,23 @@ def searched(sweep: Sweep) -> str:
     settings = sweep.settings.model_dump(mode="json", exclude={"name", "methods", "trials", "test_seeds", "concurrent"})
     text = json.dumps([sweep.tree, sweep.entry, settings], sort_keys=True, default=str)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+@contextmanager
+def opened(folder: Path, sweep: Sweep) -> Iterator[list[Trial]]:
+    """The trials of earlier starts, in a folder that is made and is this process's alone until it is done or dies.
+
+    Raises ConfigError where another process has it, or where they are of another space.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / LOCK).open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise ConfigError(
+                f"sweep.name: a sweep is running in {folder}; wait until it ends, or set another sweep.name"
+            ) from None
+        yield read_trials(folder, sweep)
 
 
 def read_trials(folder: Path, sweep: Sweep) -> list[Trial]:

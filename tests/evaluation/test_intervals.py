@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from scipy.stats import binom
 
 from raw2s.evaluation import (
+    crossed_bootstrap,
     f1_of_counts,
     gap_is_noise,
     gap_recovered_interval,
@@ -14,6 +15,7 @@ from raw2s.evaluation import (
     paired_bootstrap,
     performance_gap_recovered,
     sign_test,
+    standard_error,
 )
 
 UTTERANCES = 400
@@ -78,6 +80,43 @@ def test_systems_on_other_utterances_are_refused(inputs):
         paired_bootstrap(inputs, accuracy)
 
 
+def test_seeds_and_utterances_are_both_drawn():
+    # One utterance, a seed that is right and one that is wrong: a resample has the right one not at all, once or twice.
+    right, wrong = np.ones(1), np.zeros(1)
+    samples = crossed_bootstrap({"a": [right, wrong]}, accuracy, resamples=4000)["a"]
+    values, times = np.unique(samples, return_counts=True)
+    assert values.tolist() == [0, 0.5, 1]
+    np.testing.assert_allclose(times / 4000, [1 / 4, 1 / 2, 1 / 4], atol=0.04)
+    # Two utterances too, each seed right on another one: both draws must hit. Seed 1 twice (1/4): its share of right is 0, 1/2 or 1.
+    crossed = crossed_bootstrap({"a": [np.array([1.0, 0]), np.array([0.0, 1])]}, accuracy, resamples=8000)["a"]
+    values, times = np.unique(crossed, return_counts=True)
+    assert values.tolist() == [0, 0.5, 1]
+    np.testing.assert_allclose(times / 8000, [1 / 8, 3 / 4, 1 / 8], atol=0.02)
+
+
+def test_equal_seeds_leave_the_spread_of_the_utterances():
+    own = correctness(0.7)
+    crossed = crossed_bootstrap({"a": [own, own]}, accuracy)["a"]
+    np.testing.assert_allclose(crossed, paired_bootstrap({"a": own}, accuracy)["a"])
+
+
+def test_differences_are_paired_over_seeds():
+    # One system is better by the same on every seed, whatever the seed does to both: their difference has no spread.
+    seeds = [correctness(share) for share in (0.4, 0.8)]
+    better = [np.append(own[:-40], np.ones(40)) for own in seeds]
+    worse = [np.append(own[:-40], np.zeros(40)) for own in seeds]
+    samples = crossed_bootstrap({"a": better, "b": worse}, accuracy)
+    assert samples["a"].std() > 0.1 and (samples["a"] - samples["b"]).std() < 0.02
+
+
+@pytest.mark.parametrize(
+    "inputs", [{}, {"a": [np.ones(3)], "b": [np.ones(3)] * 2}, {"a": []}], ids=["no system", "seeds", "no seed"]
+)
+def test_systems_of_other_seeds_are_refused(inputs):
+    with pytest.raises(ValueError, match="same training seeds"):
+        crossed_bootstrap(inputs, accuracy)
+
+
 def test_interval_is_percentiles_without_the_undefined():
     samples = np.append(np.arange(1001.0), [math.nan] * 1001)
     assert interval(samples) == pytest.approx((25, 975))
@@ -123,3 +162,16 @@ def test_sign_test_reads_only_the_sign():
     assert sign_test(a, b) == sign_test(np.sign(a - b), np.zeros(4))
     with pytest.raises(ValueError, match="same utterances"):
         sign_test(a, b[:1])
+
+
+def test_the_standard_error_of_accuracy_is_that_of_a_share():
+    for share in (0.1, 0.5, 0.9):
+        correct = correctness(share, seed=5)  # another seed than the resamples
+        p = correct.mean()
+        assert standard_error(correct, accuracy) == pytest.approx(math.sqrt(p * (1 - p) / UTTERANCES), rel=0.2)
+    assert standard_error(np.ones(UTTERANCES), accuracy) == pytest.approx(0, abs=1e-12)
+
+
+def test_an_undefined_resample_is_in_no_standard_error():
+    found = standard_error(correctness(0.5), lambda mean: np.where(mean > 0.5, mean, np.nan))
+    assert 0 < found < standard_error(correctness(0.5), accuracy)

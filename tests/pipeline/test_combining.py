@@ -1,9 +1,11 @@
 """Label files, crowd methods and fits on devel through every stage of a run, with the models and their training replaced."""
 
 import json
+import math
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from faked_runs import fake_models, model_logits, run_here
@@ -11,15 +13,18 @@ from scipy.special import softmax
 from tiny_runs import tiny_run
 
 from raw2s.config import parse_config
+from raw2s.decoding.bridge import words
 from raw2s.errors import StageFailed
+from raw2s.labeling.cross_scores import Scores
 from raw2s.labeling.units import Answered
 from raw2s.labels.table import BEAMS
 from raw2s.pipeline.artifacts import ArtifactStore
 from raw2s.pipeline.execute import build
 from raw2s.pipeline.plan import plan_stages
 from raw2s.pipeline.stage import Work
-from raw2s.tasks import draw_halves
+from raw2s.tasks import draw_halves, task_of
 from raw2s.tasks.slurp_scenario import ScenarioSection, scenarios
+from raw2s.tasks.slurp_slots import SlotsSection
 
 CLASSES = scenarios()
 B = draw_halves(ScenarioSection(n_teacher=48, n_student=24), seed=1).student
@@ -156,6 +161,41 @@ def test_temperatures_and_weights_of_devel_reach_the_student(run):
     rows = trained_on(artifacts["student/0-naive"])  # both models say the same here, so the weights do not show
     assert rows[IDS[0]]["probabilities"] == pytest.approx(softmax(np.array(model_logits(IDS[0])) / temperature), abs=1e-6)
     assert not [t for t in results["teachers"] if t["on_b"]]
+
+
+def test_weights_of_texts_are_those_of_the_teacher_that_finds_the_truth_likelier(run, monkeypatch):
+    truth = {row["id"]: row["target"] for row in task_of(SlotsSection(n_validation=16)).held_out("validation")}
+    calls = []
+
+    def surer(asked, candidates, **_):
+        """opt is three times as sure of every word as gpt2; it cannot read one of the prompts."""
+        calls.append(candidates)
+
+        def scores(pool):
+            per_word = {"gpt2": math.log(0.3), "opt": math.log(0.9)}[pool.name]
+            of = lambda i: [{"words": [per_word] * (len(words(t)) + 1), "tokens": 9} for t in candidates[i]]  # noqa: E731
+            refused = {next(iter(candidates)): "too long"} if pool.name == "opt" and candidates.keys() == truth.keys() else {}
+            return Scores(of, Answered(pa.table({}), refused, 0.0))
+
+        return {pool.name: scores(pool) for pool, _ in asked}
+
+    monkeypatch.setattr("raw2s.labeling.cross_scores.cross_score", surer)
+    _, artifacts = run(
+        task={**CLASS_TASK, "name": "slurp_slots"},
+        teachers=[GPT2, {"name": "opt", "model": "tiny-opt"}],
+        methods=[{"method": "naive"}],
+        weights={"loss": "devel"},
+        labeling={"max_rejected_fraction": 0.1},
+    )
+    metrics = artifacts["fit"].metrics
+    assert {i: [text] for i, text in truth.items()} in calls
+    assert metrics["items"] == 15 and metrics["rejected"] == 1
+    assert metrics["words"] == sum(len(words(text)) + 1 for text in list(truth.values())[1:])
+    assert metrics["nll/gpt2"] == pytest.approx(-math.log(0.3)) and metrics["nll_mixed/uniform"] == pytest.approx(-math.log(0.6))
+    assert metrics["nll_mixed/fitted"] == pytest.approx(metrics["nll/opt"], abs=1e-3)
+    assert metrics["weight/opt"] == pytest.approx(1, abs=1e-3)
+    told = trained_on(artifacts["student/0-naive"])[IDS[0]]["targets"]  # both gave one text, and it has both weights
+    assert told[0]["weights"] == pytest.approx([metrics["weight/gpt2"], metrics["weight/opt"]])
 
 
 def test_texts_of_a_file_join_the_models_beams(run, tmp_path):

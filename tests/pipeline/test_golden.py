@@ -19,14 +19,14 @@ from raw2s.tasks.slurp_scenario import ScenarioSection
 MODELS = [{"name": "gpt2", "model": "tiny-gpt2"}, {"name": "opt", "model": "tiny-opt"}]
 GOLDEN = {
     "split": (1, "35aaa5c37dfc7314"),
-    "train": (1, "fe0b906e66684234"),
+    "train": (2, "fe0b906e66684234"),
     "as-it-is": (1, "3456ea0c82b21bba"),
     "answers": (1, "7d0ca5d0b3d8fb69"),
     "label": (1, "dcebf8612a43a913"),
     "test": (1, "0f3e86d58d008630"),
-    "student": (1, "f63b2cf479ca1cb0"),
+    "student": (2, "f63b2cf479ca1cb0"),
     "pairs": (2, "e2912bd85af2c4cb"),
-    "cdpo": (1, "ccbf11dd0399b8ed"),
+    "cdpo": (2, "ccbf11dd0399b8ed"),
     "fit": (1, "1e3d6437f51b4744"),
     "combine": (1, "a64b27e232afe0ea"),
     "labels": (1, "aff602dea5fbadb9"),

@@ -32,6 +32,12 @@ def test_every_stage_with_a_model_has_a_size(tmp_path):
     assert all(size.peak > 0 and size.flops > 0 and size.gpu_hours(device_of("H100", None, 0.4)) == 0 for size in found.values())
 
 
+def test_weights_of_devel_score_one_text_an_example(tmp_path):
+    found = {size.stage: size for size in sizes(tmp_path, weights={"loss": "devel"})}
+    on_devel, on_b = found["fit: opt"], found["label: opt"]
+    assert "fit: gpt2" in found and 0 < on_devel.tokens < on_b.tokens and on_devel.parameters == on_b.parameters
+
+
 def test_classes_have_no_beams(tmp_path):
     task = {"name": "slurp_scenario", "n_teacher": 48, "n_student": 24, "n_validation": 16, "n_test": 24}
     found = {size.stage: size for size in sizes(tmp_path, task=task, methods=[{"method": "bayesian"}])}

@@ -319,6 +319,9 @@ def test_what_is_fitted_on_devel_is_made_only_for_those_who_read_it():
     weighted = keys_of(**sections, weights=TREE["weights"] | {"loss": "devel"})
     assert {"devel/gpt2", "devel/opt", "fit"} == weighted.keys() - before.keys()
     assert {n for n in before if before[n] != weighted[n]} == {"student/1-naive", "test/student/1-naive"}
+    texts, read = keys_of(), keys_of(weights=TREE["weights"] | {"loss": "devel"})
+    assert read.keys() - texts.keys() == {"fit"}, "texts need scores alone"
+    assert {n for n in texts if texts[n] != read[n] and n.startswith("student/")} == {"student/1-naive", "student/3-bayesian"}
     calibrated = keys_of(**sections, labeling={"calibrate": "temperature"})
     assert {n for n in before if before[n] != calibrated[n] and not n.startswith("test/")} == {
         "student/0-single-opt", "student/1-naive",

@@ -5,10 +5,10 @@ import json
 import math
 import re
 import xml.etree.ElementTree as ET
-from html.parser import HTMLParser
 
 import matplotlib as mpl
 import pytest
+from html_page import Page
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from rich.console import Console
@@ -23,8 +23,6 @@ from raw2s.tasks.slurp import CREDIT
 TEACHERS = {"gpt2": 0.326, "opt": 0.357, "gpt-neox": 0.425}
 CEILING = 0.553
 NASTY = "wake me <b>up</b> & <script>alert('x')</script>"
-VOID = {"meta", "link", "br"}
-
 
 TITLES = {
     "bayesian": "Bayesian multi-weak (EDL)",
@@ -124,34 +122,6 @@ ON_B = OnB(
     annotators=[2, 2],
 )
 GIVEN = Teacher(name="ann", stage="labels/ann", title="teacher ann", form="text", on_b=ON_B)
-
-
-class Page(HTMLParser):
-    """What the tests ask of a page: tags in balance, ids, what is loaded, and the text."""
-
-    def __init__(self, text):
-        super().__init__()
-        self.open, self.ids, self.loaded, self.tags, self.text = [], [], [], set(), ""
-        self.feed(text)
-
-    def handle_starttag(self, tag, attrs):
-        self.handle_startendtag(tag, attrs)
-        if tag not in VOID:
-            self.open.append(tag)
-
-    def handle_startendtag(self, tag, attrs):
-        self.tags.add(tag)
-        for name, value in attrs:
-            if name == "id":
-                self.ids.append(value)
-            if name in ("src", "href", "xlink:href", "srcset", "data", "poster", "action"):
-                self.loaded.append(value)
-
-    def handle_endtag(self, tag):
-        assert self.open.pop() == tag
-
-    def handle_data(self, data):
-        self.text += data
 
 
 @pytest.fixture(scope="module")

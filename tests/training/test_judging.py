@@ -64,6 +64,7 @@ def test_every_example_is_decoded_once_whoever_decodes(job, monkeypatch):
     alone = judging.decoded_score(job, None, None, rank=0, workers=1)
     assert sorted(asked) == sorted(PROMPTS)
     assert alone == judging.judged(job.judge, [prompt.upper() for prompt in PROMPTS])
+    assert 0 < alone["validation_score_se"] < 0.5
     asked.clear()
     first, second = judging.decoding_batches(job.judge.examples, judging.MICRO_BATCHES_AT_ONCE)
     rest = {i: PROMPTS[i].upper() for i in second}

@@ -75,7 +75,7 @@ def found(tmp_path_factory):
             patch.setenv(name, value)
         job = loading.job_of(folder / "model", zero_stage=3, workers=2)
         ways = {"before": loading.Way(job=job, before=True), "in parts": loading.Way(job=job)}
-        run_ranks(work, 2, folder, ways, [*whole.values()], [*cut.values()])
+        run_ranks(work, 2, folder, ways, [*whole.values()], [*cut.values()], start_method="spawn")
         measured = loading.copies(
             [json.loads((folder / f"{rank}.json").read_text()) for rank in range(2)], dict.fromkeys(ways, one)
         )

@@ -121,15 +121,16 @@ def test_the_best_config_is_run_once_on_test_and_the_last_lines_name_its_folder(
     monkeypatch.setattr(sweep, "start_ray", lambda config, dashboard: None)
     monkeypatch.setattr(sweep, "_execute", lambda running, stages: {})
     monkeypatch.setattr(sweep, "search_entry", lambda running, known, own: ended(running.sweep, 0.5))
+    monkeypatch.setattr(sweep, "write_sweep_page", lambda searching, trials, folder: folder / "trials.jsonl")
     monkeypatch.setattr(sweep, "run_pipeline", lambda config, console: run.append(config))
     sweep.run_sweeps(sweeps, Console(file=file, width=300))
     (config,) = run
     assert (config.seeds, config.name) == ([3, 4], "tiny-best")
     assert config == load_config(tmp_path / "runs" / "sweep" / "best.yaml")
-    last = [line.split() for line in file.getvalue().splitlines()[-4:]]
-    assert [words[0] for words in last] == ["stages", "best", "tested", "mlflow"]
+    last = [line.split() for line in file.getvalue().splitlines()[-8:]]
+    assert [words[0] for words in last] == ["stages", "0-naive", "1-bayesian", "best", "tested", "report", "report", "mlflow"]
     assert last[0][-4:] == ["8", "found,", "2", "made"]  # of both entries together
-    assert last[2][1] == str(config.storage.resolve() / "tiny-best")
+    assert last[4][1] == str(config.storage.resolve() / "tiny-best")
 
 
 def test_joining_takes_each_entry_from_its_own_tree():

@@ -24,11 +24,13 @@ from raw2s.tuning.trial import MERIT, kept_of
 from raw2s.tuning.trials import (
     FILE,
     JUDGED,
+    JUDGED_SE,
     Trial,
     append_trial,
-    figure_of,
+    figures_of,
     new_trial,
     objectives_of,
+    opened,
     read_trials,
     settled,
     with_front,
@@ -47,8 +49,8 @@ def sweep_over(**settings) -> Sweep:
 SWEEP = sweep_over(trials=4, search="random")
 POINTS = points_ahead(SWEEP, [])
 ONE, TWO, THREE, FOUR = [new_trial(SWEEP, number, point) for number, point in enumerate(POINTS, 1)]
-FINISHED = replace(ONE, status="finished", figure=0.7, epoch=3)
-STOPPED = replace(TWO, status="stopped", figure=0.8, epoch=1)
+FINISHED = replace(ONE, status="finished", figure=0.7, standard_error=0.01, epoch=3)
+STOPPED = replace(TWO, status="stopped", figure=0.8, standard_error=0.02, epoch=1)
 FAILED = replace(THREE, status="failed", reason="the loss is nan")
 
 
@@ -62,11 +64,39 @@ def test_what_was_written_is_read_though_the_last_line_is_cut_off(tmp_path):
     assert read_trials(tmp_path / "nothing", SWEEP) == []
 
 
+def test_trials_of_a_file_without_standard_errors_are_read(tmp_path):
+    write_trials(tmp_path, SWEEP, [FINISHED])
+    file = tmp_path / FILE
+    file.write_text(file.read_text().replace('"standard_error": 0.01, ', ""))
+    assert read_trials(tmp_path, SWEEP) == [replace(FINISHED, standard_error=None)]
+
+
+def test_the_interval_of_a_figure_stays_a_score():
+    assert FINISHED.ci95 == pytest.approx((0.7 - 0.0196, 0.7 + 0.0196))
+    assert replace(FINISHED, figure=0.99).ci95[1] == 1
+    assert FAILED.ci95 == (None, None) == replace(FINISHED, standard_error=None).ci95
+
+
 def test_another_space_is_refused_and_more_trials_are_not(tmp_path):
     write_trials(tmp_path, SWEEP, [FINISHED])
     assert read_trials(tmp_path, sweep_over(trials=9, search="random", concurrent=1)) == [FINISHED]
     with pytest.raises(ConfigError, match=r"^sweep.name: .* holds trials of another search; set another sweep.name, or delete"):
         read_trials(tmp_path, sweep_over(trials=4, search="random", seed=2))
+
+
+def test_a_second_driver_is_refused_until_the_first_is_done(tmp_path):
+    write_trials(tmp_path, SWEEP, [FINISHED])
+    with (
+        opened(tmp_path, SWEEP) as trials,
+        pytest.raises(
+            ConfigError, match=r"^sweep.name: a sweep is running in .*; wait until it ends, or set another sweep.name$"
+        ),
+        opened(tmp_path, SWEEP),
+    ):
+        pass
+    assert trials == [FINISHED]
+    with opened(tmp_path, SWEEP) as trials:
+        assert trials == [FINISHED]
 
 
 @pytest.mark.parametrize("search", ["random", "tpe"])
@@ -166,12 +196,13 @@ def test_the_figure_is_of_the_epoch_that_would_be_kept():
     epochs = [(2.0, 0.5), (1.5, 0.6), (1.7, 0.9), (math.nan, 1.0)]
     by_loss = by_score = {MERIT: -math.inf}
     for score, (loss, accuracy) in zip((0.1, 0.3, 0.3, 0.2), epochs, strict=True):
-        metrics = {"validation_loss": loss, "validation_accuracy": accuracy}
-        by_loss, by_score = kept_of(by_loss, metrics), kept_of(by_score, metrics | {"validation_score": score})
-    assert by_loss == {MERIT: -1.5, JUDGED: 0.6}
-    assert by_score[JUDGED] == 0.3
-    assert figure_of({"validation_loss": 1.5, "validation_accuracy": 0.6}) == 0.6
-    assert figure_of({"validation_loss": 1.5, "validation_accuracy": 0.6, "validation_score": 0.3}) == 0.3
+        metrics = {"validation_loss": loss, "validation_accuracy": accuracy, "validation_accuracy_se": accuracy / 10}
+        scored = metrics | {"validation_score": score, "validation_score_se": score / 100}
+        by_loss, by_score = kept_of(by_loss, metrics), kept_of(by_score, scored)
+    assert by_loss == {MERIT: -1.5, JUDGED: 0.6, JUDGED_SE: 0.06}
+    assert by_score == {MERIT: 0.3, JUDGED: 0.3, JUDGED_SE: 0.003}
+    assert figures_of(metrics) == {JUDGED: 1.0, JUDGED_SE: 0.1}
+    assert figures_of(scored) == {JUDGED: 0.2, JUDGED_SE: 0.002}
 
 
 @pytest.mark.parametrize("scheduler", ["asha", "median", "none"])
@@ -214,15 +245,22 @@ def test_trials_end_as_finished_stopped_or_failed_in_the_file_the_terminal_and_m
         for trial in (good, stopped, bad):
             log.on_trial_start(1, [], trial)
         for trial, epoch, finished in ((good, 1, False), (stopped, 1, False), (good, 2, True)):
-            trial.last_result = {JUDGED: 0.1 * epoch, "epoch": epoch, "finished": finished, "found": 4, "made": 1}
+            trial.last_result = {
+                JUDGED: 0.1 * epoch,
+                JUDGED_SE: 0.01 * epoch,
+                "epoch": epoch,
+                "finished": finished,
+                "found": 4,
+                "made": 1,
+            }
             log.on_trial_result(1, [], trial, trial.last_result)
         log.on_trial_complete(1, [], good)
         log.on_trial_complete(1, [], stopped)
         log.on_trial_error(1, [], bad)
-    assert [(t.number, t.status, t.figure, t.epoch, t.reason) for t in read_trials(tmp_path, SWEEP)] == [
-        (5, "finished", 0.2, 2, ""),
-        (6, "stopped", 0.1, 1, ""),
-        (7, "failed", None, 0, "the loss is nan"),
+    assert [(t.number, t.status, t.figure, t.standard_error, t.epoch, t.reason) for t in read_trials(tmp_path, SWEEP)] == [
+        (5, "finished", 0.2, 0.02, 2, ""),
+        (6, "stopped", 0.1, 0.01, 1, ""),
+        (7, "failed", None, None, 0, "the loss is nan"),
     ]
     lines = console.file.getvalue().splitlines()
     assert [line.partition(",")[0] for line in lines] == ["trial 5: finished", "trial 6: stopped", "trial 7: failed"]
@@ -230,5 +268,7 @@ def test_trials_end_as_finished_stopped_or_failed_in_the_file_the_terminal_and_m
     assert [run.info.status for run in runs.values()] == ["FINISHED", "FINISHED", "FAILED"]
     assert [run.data.tags["raw2s.status"] for run in runs.values()] == ["finished", "stopped", "failed"]
     assert runs["trial-7"].data.tags["raw2s.reason"] == "the loss is nan"
+    live = {f"train/{JUDGED}": 0.1, f"train/{JUDGED_SE}": 0.01}
+    assert runs["trial-6"].data.metrics == {JUDGED: 0.1, JUDGED_SE: 0.01, "epoch": 1, **live}
     curve = tracker.client.get_metric_history(runs["trial-5"].info.run_id, f"train/{JUDGED}")
     assert [(point.step, point.value) for point in curve] == [(1, 0.1), (2, 0.2)]
