@@ -60,20 +60,9 @@ class Size:
 
 TASKS = {
     "slots": Searched(
-        config="demo.yaml",
+        config="sweep_slots.yaml",
         base="demo.yaml",
-        overrides=(
-            "methods.0.cdpo=false",
-            "methods.0.loss.gamma_max={uniform: [0, 0.1]}",
-            "methods.0.loss.kl_weight={loguniform: [1.0e-7, 1.0e-2]}",
-            "weights.loss={simplex: 3}",
-            RATE,
-            "student_training.workers=1",
-            "student_training.keep=best",
-            "student_training.judge=score",
-            "student_training.judged_examples=400",
-            "sweep.concurrent=2",
-        ),
+        overrides=(RATE, "student_training.judged_examples=400", "sweep.concurrent=2"),
     ),
     "scenario": Searched(
         config="sweep_demo.yaml", base="demo_classification.yaml", overrides=(RATE, "student_training.workers=1")

@@ -24,4 +24,4 @@ def flattery(figures: Sequence[float], standard_errors: Sequence[float]) -> floa
         return None
     variance, noise = float(np.var(figures, ddof=1)), float(np.mean(np.square(standard_errors)))
     share = min(1.0, (count - 2) / (count - 1) * noise / variance) if variance > 0 else 0.0
-    return share * (max(figures) - float(np.mean(figures)))
+    return share * max(0.0, max(figures) - float(np.mean(figures)))  # the mean of equal numbers may round above them
