@@ -28,7 +28,7 @@ from demo import family
 from raw2s.config import Decoding, RayConfig, Tolerance
 from raw2s.labeling.units import Answered, Pool, PromptProgress, UnitActor, gather, prompt_units, run_pass, unit_name
 from raw2s.labels.table import ANSWER
-from raw2s.models.load import model_source
+from raw2s.models.source import model_source
 from raw2s.pipeline.answer_stages import Answers, Labeler
 from raw2s.pipeline.artifacts import Artifact
 from raw2s.pipeline.data_stages import Drawn, Examples

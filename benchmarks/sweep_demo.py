@@ -26,8 +26,10 @@ import ray
 
 from raw2s.pipeline.artifacts import LIBRARIES
 from raw2s.pipeline.local_ray import start_ray
-from raw2s.tuning.reading import Sweep, load_sweeps
-from raw2s.tuning.trials import JUDGED, ranked, read_trials
+from raw2s.tuning.judged import JUDGED
+from raw2s.tuning.reading import load_sweeps
+from raw2s.tuning.searched import Sweep
+from raw2s.tuning.trials import ranked, read_trials
 
 ROOT = Path(__file__).resolve().parents[1]
 SWEEPS = {"classification": "sweep_demo.yaml", "slots": "sweep_slots.yaml"}

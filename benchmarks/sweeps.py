@@ -31,7 +31,8 @@ from raw2s.pipeline.training_stages import TrainStudent
 from raw2s.tasks import task_of
 from raw2s.training.progress import WEIGHT
 from raw2s.tuning.importance import importance_of
-from raw2s.tuning.reading import Sweep, load_sweeps
+from raw2s.tuning.reading import load_sweeps
+from raw2s.tuning.searched import Sweep
 from raw2s.tuning.space import Point, tree_at
 from raw2s.tuning.sweep import run_sweeps
 from raw2s.tuning.trials import ranked, read_trials

@@ -35,7 +35,7 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
-from raw2s.models.load import TINY_FOLDER
+from raw2s.models.source import TINY_FOLDER
 from raw2s.models.tiny import held_out_perplexity, held_out_texts, pretraining_texts, split_rows
 from raw2s.tasks.slurp import Row
 

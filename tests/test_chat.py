@@ -11,7 +11,8 @@ from raw2s.decoding.scoring import class_logits, target_logprobs
 from raw2s.decoding.tokens import encode_prompt
 from raw2s.errors import ConfigError
 from raw2s.labels.rows import TextTarget, TrainingRow
-from raw2s.models.load import load_model, load_tokenizer, model_fingerprint
+from raw2s.models.load import load_model, load_tokenizer
+from raw2s.models.source import model_fingerprint
 from raw2s.pipeline.plan import plan_stages
 from raw2s.pipeline.preflight import check
 from raw2s.pipeline.stage import Work

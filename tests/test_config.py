@@ -13,7 +13,7 @@ from raw2s.config import RunConfig, SweepConfig, describe_keys, load_config, par
 from raw2s.errors import ConfigError, StageFailed
 from raw2s.methods import LOSSES, METHODS, label_of, title_of
 from raw2s.methods.method import PREFERENCE_LOSSES
-from raw2s.models.load import model_source
+from raw2s.models.source import model_source
 from raw2s.pipeline import preflight
 from raw2s.pipeline.preflight import check
 from raw2s.tasks import TASKS

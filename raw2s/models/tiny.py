@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from raw2s.models.load import TINY_FOLDER
+from raw2s.models.source import TINY_FOLDER
 from raw2s.tasks import TaskSection
 from raw2s.tasks.slurp import Row, SlurpSection
 from raw2s.tasks.slurp import pretraining_rows as all_rows

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
-from raw2s.models.load import model_source
+from raw2s.models.source import model_source
 from raw2s.pipeline.data_stages import Examples
 from raw2s.pipeline.stage import Metrics, Stage, Work
 from raw2s.tasks import Example, Task

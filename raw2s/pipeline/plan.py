@@ -17,7 +17,7 @@ from typing import Literal
 from raw2s.config import Decoding, RunConfig, Tolerance, TrainingConfig
 from raw2s.methods import MethodSection, label_of, loss_of, method_of, title_of
 from raw2s.models import Precision
-from raw2s.models.load import model_fingerprint
+from raw2s.models.source import model_fingerprint
 from raw2s.pipeline.answer_stages import Answered, Answers, Convert, Given, Labeler
 from raw2s.pipeline.combining_stages import Combine
 from raw2s.pipeline.data_stages import Drawn, Examples

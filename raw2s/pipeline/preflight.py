@@ -8,7 +8,8 @@ from raw2s.decoding.heads import output_head
 from raw2s.decoding.tokens import positions_of
 from raw2s.errors import ConfigError
 from raw2s.methods import method_of
-from raw2s.models.load import load_model_config, load_tokenizer, model_source
+from raw2s.models.load import load_model_config, load_tokenizer
+from raw2s.models.source import model_source
 from raw2s.models.tiny import builtin_refusal
 from raw2s.pipeline.rules import check_rules, trainings_of, trainings_on_b
 from raw2s.sizing.model import meta_model

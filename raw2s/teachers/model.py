@@ -4,6 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
+from raw2s.models.source import model_fingerprint
 from raw2s.section import Actors
 from raw2s.teachers.teacher import TeacherKind, TeacherSection
 
@@ -24,8 +25,6 @@ class ModelSection(Actors, TeacherSection):
 
 
 def _fingerprint(section: ModelSection) -> str:
-    from raw2s.models.load import model_fingerprint  # transformers takes a second, which `--help` has no use for  # noqa: PLC0415
-
     return model_fingerprint(section.model)
 
 

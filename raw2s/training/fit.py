@@ -16,7 +16,6 @@ from ray.train.torch import TorchTrainer
 from raw2s.config import TrainingConfig
 from raw2s.errors import StageFailed
 from raw2s.imports import bulk_imports, without
-from raw2s.models.load import quiet_transformers
 from raw2s.training.job import Job
 from raw2s.training.progress import EXPORTED, MODEL, WEIGHT, read_progress
 
@@ -104,6 +103,7 @@ def _drop_if_torn(folder: Path) -> None:
 def _worker(settings: dict[str, Any]) -> None:
     """What Ray Train runs in every worker process."""
     with bulk_imports(), without("mlflow"):  # DeepSpeed's autotuner would take it along
+        from raw2s.models.load import quiet_transformers  # noqa: PLC0415
         from raw2s.training.loop import train  # the driver needs no DeepSpeed, which takes seconds to import  # noqa: PLC0415
 
     quiet_transformers()

@@ -9,9 +9,10 @@ import yaml
 from rich.table import Table
 
 from raw2s.tuning.entries import joined
-from raw2s.tuning.reading import Sweep
+from raw2s.tuning.judged import JUDGED
+from raw2s.tuning.searched import Sweep
 from raw2s.tuning.space import tree_at
-from raw2s.tuning.trials import JUDGED, Trial
+from raw2s.tuning.trials import Trial
 
 
 @dataclass(frozen=True, kw_only=True)

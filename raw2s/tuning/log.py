@@ -14,8 +14,9 @@ from raw2s.errors import ConfigError, StageFailed
 from raw2s.pipeline.causes import cause
 from raw2s.pipeline.progress import brief
 from raw2s.tracking import Tracker
-from raw2s.tuning.reading import Sweep
-from raw2s.tuning.trials import JUDGED, JUDGED_SE, Trial, append_trial, new_trial, objectives_of
+from raw2s.tuning.judged import JUDGED, JUDGED_SE
+from raw2s.tuning.searched import Sweep
+from raw2s.tuning.trials import Trial, append_trial, new_trial, objectives_of
 
 
 def line_of(trial: Trial) -> str:

@@ -11,7 +11,7 @@ from raw2s.tuning.axes import axes_of, weights_of
 from raw2s.tuning.figures import course_figure, importance_figure, knob_figure, parallel_figure, ternary_figure
 from raw2s.tuning.importance import importance_of
 from raw2s.tuning.outcome import failures, notes, outcome
-from raw2s.tuning.reading import Sweep
+from raw2s.tuning.searched import Sweep
 from raw2s.tuning.trials import FILE, Trial, ranked
 
 MATTERS = "What matters"

@@ -3,21 +3,20 @@
 Every mistake is a line that names the key, before anything starts.
 """
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
 
-from raw2s.config import RunConfig, SweepConfig, explain, merged, parse_config, put_over, read_yaml, training_key
+from raw2s.config import SweepConfig, explain, merged, parse_config, put_over, read_yaml, training_key
 from raw2s.errors import ConfigError
 from raw2s.methods import label_of
-from raw2s.pipeline.plan import plan_stages
 from raw2s.pipeline.preflight import check
-from raw2s.pipeline.training_stages import Trained
 from raw2s.tuning.entries import OWN_OF, own_path, own_tree
-from raw2s.tuning.space import Knob, Point, find_knobs, grid_points, is_distribution, point_of, tree_at
+from raw2s.tuning.searched import Sweep, judged_stage
+from raw2s.tuning.space import Knob, find_knobs, grid_points, is_distribution, point_of, tree_at
 
 MOVED = {
     "set": "the keys themselves, in this file",
@@ -31,44 +30,6 @@ MOVED = {
 """Top keys of a sweep's file in earlier versions, and what is written now."""
 FIXED = ("name", "storage", "seeds", "ray")
 """Keys that are one for the whole sweep."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Sweep:
-    """What is searched for one entry of `methods`, and how."""
-
-    settings: SweepConfig
-    entry: int
-    part: str
-    """`1-naive`, of its folder and before its trials' names, where the file searches several entries, each by itself; else empty."""
-    tree: dict[str, Any]
-    """The run config, the entry's distributions inside."""
-    knobs: list[Knob]
-    """None of an entry on which no distribution bears: it stands as it is."""
-
-    def config(self, point: Mapping[str, float]) -> RunConfig:
-        """The run config at a point. Raises ConfigError."""
-        return parse_config(tree_at(self.tree, self.knobs, point))
-
-    def judged(self, point: Mapping[str, float]) -> Trained:
-        """The stage at a point whose model is judged."""
-        return judged_stage(self.config(point), self.entry)
-
-    @property
-    def start(self) -> Point:
-        """A point that stands for all of them."""
-        return self.point(0.25, 0)
-
-    def point(self, at: float, option: int) -> Point:
-        """Every number at `at` and every choice at `option`."""
-        return point_of(self.knobs, at, option)
-
-
-def judged_stage(config: RunConfig, entry: int) -> Trained:
-    """The last stage that trains of an entry of `methods`: its student, or cDPO where it has that; of the first seed."""
-    plan = plan_stages(config, config.seeds[0])
-    rows = [student for student in plan.students if student.entry == entry]
-    return rows[-1].stage
 
 
 def load_sweeps(path: Path, overrides: list[str]) -> list[Sweep]:

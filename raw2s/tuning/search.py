@@ -11,11 +11,12 @@ from ray.tune.schedulers import ASHAScheduler, FIFOScheduler, MedianStoppingRule
 from ray.tune.search.optuna import OptunaSearch
 
 from raw2s.config import OBJECTIVES, SweepConfig
+from raw2s.tuning.judged import JUDGED
 from raw2s.tuning.optuna_space import distributions_of
-from raw2s.tuning.reading import Sweep
 from raw2s.tuning.resources import DRIVER_CPU
+from raw2s.tuning.searched import Sweep
 from raw2s.tuning.space import Point, drawn_points, grid_points
-from raw2s.tuning.trials import JUDGED, Trial, on_objectives
+from raw2s.tuning.trials import Trial, on_objectives
 
 QUIET = {
     "RAY_AIR_NEW_OUTPUT": "0",  # the newer output prints what it starts with at any verbosity

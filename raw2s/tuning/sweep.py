@@ -26,26 +26,15 @@ from raw2s.pipeline.stage import Stage, inputs_first
 from raw2s.tracking import Tracker, tracked_run
 from raw2s.tuning.best import Outcome, best_tree, table_of, write_best, write_fronts
 from raw2s.tuning.entries import joined
+from raw2s.tuning.judged import JUDGED, JUDGED_SE, figures_of
 from raw2s.tuning.log import TrialLog, line_of, log_ended
 from raw2s.tuning.outcome import best_on_devel
 from raw2s.tuning.page import write_sweep_page
-from raw2s.tuning.reading import Sweep
 from raw2s.tuning.resources import trials_at_once
 from raw2s.tuning.search import run_trials, trials_left
+from raw2s.tuning.searched import Sweep
 from raw2s.tuning.trial import run_trial
-from raw2s.tuning.trials import (
-    JUDGED,
-    JUDGED_SE,
-    Trial,
-    append_trial,
-    figures_of,
-    objectives_of,
-    opened,
-    read_trials,
-    settled,
-    with_front,
-    write_trials,
-)
+from raw2s.tuning.trials import Trial, append_trial, objectives_of, opened, read_trials, settled, with_front, write_trials
 
 
 @dataclass(frozen=True, kw_only=True)

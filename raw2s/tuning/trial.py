@@ -1,56 +1,19 @@
 """One trial, in a process of its own: every stage up to the judged one through the store, its epochs reported to Tune."""
 
-import math
 import os
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from ray import tune
-from ray.tune.integration.ray_train import TuneReportCallback
 from rich.console import Console
 
 from raw2s.pipeline.artifacts import ArtifactStore
 from raw2s.pipeline.execute import build, execute
 from raw2s.pipeline.progress import StageDisplay
 from raw2s.pipeline.stage import Work, inputs_first
-from raw2s.training.progress import ACCURACY, SCORE
-from raw2s.tuning.reading import Sweep
+from raw2s.tuning.judged import ReportKept, figures_of
+from raw2s.tuning.searched import Sweep
 from raw2s.tuning.space import Point
-from raw2s.tuning.trials import JUDGED, JUDGED_SE, figures_of, objectives_of
-
-MERIT = "merit"
-"""Decides which epoch is kept, more being better: the score where training judges by it, else the validation loss negated."""
-
-
-class ReportKept(TuneReportCallback):
-    """Tells Tune after every epoch but the last what would be kept if training ended there.
-
-    The last epoch's figure is reported with the finished artifact: Tune may end a trial that reports, and its model would be lost.
-    """
-
-    def __init__(self, epochs: int, counts: dict[str, int]) -> None:
-        super().__init__()
-        self.epochs, self.counts = epochs, counts
-        self.kept: dict[str, float] = {MERIT: -math.inf}
-
-    def after_report(self, run_context: Any, metrics: list[dict[str, Any]], checkpoint: Any) -> None:
-        """Called in Ray Train's controller."""
-        if ACCURACY not in metrics[0]:
-            return  # a checkpoint between epochs
-        self.kept = kept_of(self.kept, metrics[0])
-        if metrics[0]["epoch"] < self.epochs:
-            told = {**self.counts, **metrics[0], JUDGED: self.kept[JUDGED], JUDGED_SE: self.kept[JUDGED_SE], "finished": False}
-            super().after_report(run_context, [told], None)
-
-
-def kept_of(kept: Mapping[str, float], epoch: Mapping[str, float]) -> dict[str, float]:
-    """The judged figure, its standard error and what decides what is kept, of the better of two epochs.
-
-    Of equals the first, as training keeps it.
-    """
-    merit = epoch[SCORE] if SCORE in epoch else -epoch["validation_loss"]
-    return {MERIT: merit, **figures_of(epoch)} if merit > kept[MERIT] else dict(kept)
+from raw2s.tuning.trials import objectives_of
 
 
 def run_trial(point: Point, *, sweep: Sweep, store: str, folder: str, started_in: str) -> None:

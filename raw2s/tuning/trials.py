@@ -11,14 +11,10 @@ from typing import Any, Literal
 
 from raw2s.config import OBJECTIVES, SweepConfig
 from raw2s.errors import ConfigError
-from raw2s.training.progress import ACCURACY, SCORE, STANDARD_ERROR
-from raw2s.tuning.reading import Sweep
+from raw2s.tuning.judged import JUDGED
+from raw2s.tuning.searched import Sweep
 from raw2s.tuning.space import Point
 
-JUDGED = "devel_score"
-"""By which trials are judged, `figures_of` the epoch that is kept."""
-JUDGED_SE = JUDGED + STANDARD_ERROR
-"""Its standard error over the examples of devel."""
 FILE = "trials.jsonl"
 """In the sweep's folder: first what is searched, then a line whenever a trial starts or ends."""
 LOCK = ".lock"
@@ -65,15 +61,6 @@ class Trial:
     def counts(self) -> bool:
         """Whether it is not tried again: it has a figure, by which the search goes on."""
         return self.status in ("finished", "stopped") and self.figure is not None
-
-
-def figures_of(metrics: Mapping[str, Any]) -> dict[str, float]:
-    """What an epoch, or a trained model, is judged by, and its standard error.
-
-    It is the task's own score on devel where training judged by it, else the accuracy.
-    """
-    name = SCORE if SCORE in metrics else ACCURACY
-    return {JUDGED: float(metrics[name]), JUDGED_SE: float(metrics[name + STANDARD_ERROR])}
 
 
 def objectives_of(settings: SweepConfig, metrics: Mapping[str, Any]) -> dict[str, float]:

@@ -8,7 +8,8 @@ import torch
 
 from raw2s.decoding import beams as beams_module
 from raw2s.decoding.beams import generate_beams
-from raw2s.models.load import load_model, load_model_config, load_tokenizer, model_source
+from raw2s.models.load import load_model, load_model_config, load_tokenizer
+from raw2s.models.source import model_source
 from raw2s.pipeline.preflight import CTRANSLATE2_MODELS
 from raw2s.tasks import task_of
 from raw2s.tasks.slurp_slots import SlotsSection

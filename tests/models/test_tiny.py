@@ -11,7 +11,8 @@ import torch
 from safetensors import safe_open
 
 from raw2s.decoding.tokens import decode_target, encode_prompt, encode_target
-from raw2s.models.load import TINY_FOLDER, load_model, load_tokenizer, model_fingerprint
+from raw2s.models.load import load_model, load_tokenizer
+from raw2s.models.source import TINY_FOLDER, model_fingerprint
 from raw2s.models.tiny import held_out_perplexity, held_out_texts, split_rows
 from raw2s.tasks.slurp import load_slurp, normalised
 from raw2s.tasks.slurp_slots import slot_target

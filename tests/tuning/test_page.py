@@ -17,7 +17,7 @@ from raw2s.tuning.figures import CORNERS, course_figure, parallel_figure, ternar
 from raw2s.tuning.importance import FEWEST, importance_of
 from raw2s.tuning.outcome import best_on_devel, outcome
 from raw2s.tuning.page import draw_sweep, write_sweep_page
-from raw2s.tuning.reading import Sweep
+from raw2s.tuning.searched import Sweep
 from raw2s.tuning.space import drawn_points, find_knobs
 from raw2s.tuning.trials import Trial, new_trial, ranked
 

@@ -16,18 +16,15 @@ from tiny_runs import tiny_run
 from raw2s.config import SweepConfig
 from raw2s.errors import ConfigError, StageFailed
 from raw2s.tracking import tracked_run
+from raw2s.tuning.judged import JUDGED, JUDGED_SE, MERIT, figures_of, kept_of
 from raw2s.tuning.log import TrialLog, line_of, reason_of
-from raw2s.tuning.reading import Sweep
 from raw2s.tuning.search import points_ahead, scheduler_of, search_of, trials_left
+from raw2s.tuning.searched import Sweep
 from raw2s.tuning.space import find_knobs
-from raw2s.tuning.trial import MERIT, kept_of
 from raw2s.tuning.trials import (
     FILE,
-    JUDGED,
-    JUDGED_SE,
     Trial,
     append_trial,
-    figures_of,
     new_trial,
     objectives_of,
     opened,

@@ -1,0 +1,28 @@
+"""Where a model lies: built-in names, folders, hub ids. Needs no transformers, which takes two seconds to import."""
+
+import hashlib
+from pathlib import Path
+
+TINY_FOLDER = Path(__file__).parent / "weights"
+"""The built-in models, made by `jobs/pretrain_tiny.py`."""
+
+
+def model_source(name: str) -> str:
+    """The folder of a built-in model or of a path (absolute: Ray workers change directory), else `name` as a hub id."""
+    builtin = TINY_FOLDER / name
+    if builtin.is_dir():
+        return str(builtin)
+    return str(Path(name).resolve()) if Path(name).is_dir() else name
+
+
+def model_fingerprint(name: str) -> str:
+    """What identifies a model's content in an artifact key: a hash over its files, or the hub id itself."""
+    folder = Path(model_source(name))
+    if not folder.is_dir():
+        return name
+    digest = hashlib.sha256()
+    for file in sorted(p for p in folder.iterdir() if p.suffix in (".json", ".safetensors", ".model", ".txt", ".jinja")):
+        digest.update(file.name.encode())
+        with file.open("rb") as stream:
+            digest.update(hashlib.file_digest(stream, "sha256").digest())
+    return digest.hexdigest()
