@@ -116,6 +116,8 @@ class Results(_Record):
     credit: str
     notes: list[str] = []
     """What a reader should know of the data, a line each."""
+    truth: list[str] = []
+    """Which ground truth the run saw and what it decided there, a sentence each."""
     seeds: list[int]
     test_examples: int
     teachers: list[Teacher]

@@ -1,7 +1,9 @@
 """Where a model lies: built-in names, folders, hub ids. Needs no transformers, which takes two seconds to import."""
 
 import hashlib
+import json
 from pathlib import Path
+from typing import Any
 
 TINY_FOLDER = Path(__file__).parent / "weights"
 """The built-in models, made by `jobs/pretrain_tiny.py`."""
@@ -26,3 +28,10 @@ def model_fingerprint(name: str) -> str:
         with file.open("rb") as stream:
             digest.update(hashlib.file_digest(stream, "sha256").digest())
     return digest.hexdigest()
+
+
+def builtin_card(name: str) -> dict[str, Any] | None:
+    """The card of a built-in model: what it read, its size and held-out perplexity; None of any other model."""
+    file = TINY_FOLDER / name / "card.json"
+    card: dict[str, Any] | None = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else None
+    return card

@@ -21,6 +21,7 @@ from raw2s.pipeline.seed_plan import PlannedStudent, SeedPlan
 from raw2s.pipeline.stage import Stage
 from raw2s.pipeline.testing_stages import Test
 from raw2s.pipeline.training_stages import TrainPreference
+from raw2s.pipeline.truth import truth_used
 from raw2s.results import Baseline, Ceiling, Interval, OnB, Results, StageRecord, Student, Teacher
 from raw2s.tasks import task_of
 from raw2s.tasks.baseline import trivial_baseline
@@ -192,6 +193,7 @@ class _Collector:
             metric_title=self.task.metric.title,
             credit=self.task.credit,
             notes=list(self.task.notes),
+            truth=truth_used(self.config, self.plans[0]),
             seeds=self.config.seeds,
             test_examples=len(next(iter(self.counts.values()))),
             teachers=self.teachers,

@@ -18,6 +18,7 @@ from raw2s.pipeline.progress import StageDisplay
 from raw2s.pipeline.seed_plan import SeedPlan
 from raw2s.pipeline.stage import Stage
 from raw2s.pipeline.training_stages import Trained
+from raw2s.pipeline.truth import truth_used
 from raw2s.report import closing_table, write_report
 from raw2s.results import Results
 from raw2s.tracking import tracked_run
@@ -39,6 +40,7 @@ def run_pipeline(config: RunConfig, console: Console | None = None) -> Results:
     store = ArtifactStore(config.storage / "artifacts")
     plans = [plan_stages(config, seed) for seed in config.seeds]
     stages = list({stage.name: stage for plan in plans for stage in plan.in_order()}.values())
+    console.print(" ".join(truth_used(config, plans[0])), style="dim", highlight=False, soft_wrap=True)
     passing = passing_storage(config.storage)
     with tracked_run(config.name, config.storage, dumped) as tracker, StageDisplay(console) as display:
         if passing:

@@ -114,6 +114,7 @@ def notes(results: Results) -> list[str]:
         )
     lines += [_given(teacher) for teacher in given]
     lines += [f"The data: {note}." for note in results.notes]
+    lines += [" ".join(results.truth)] if results.truth else []
     seeds = results.seeds
     spread = f"of the means over seeds {listed([str(s) for s in seeds])}" if len(seeds) > 1 else f"of one seed ({seeds[0]})"
     lines.append(

@@ -54,8 +54,8 @@ def run_sweeps(sweeps: Sequence[Sweep], console: Console | None = None) -> list[
     Writes `<storage>/<name>/best.yaml`, which the main job takes, and a `report.html` for each entry; runs the best on test where the
     sweep has `test_seeds`. Started again, it goes on: finished and stopped trials are known, the others are tried once more.
 
-    Returns what came of each entry that has a knob. Raises ConfigError where a folder holds another search's trials or another process runs in it, StageFailed when a stage before the
-    trials fails, or every trial of an entry.
+    Returns what came of each entry that has a knob. Raises ConfigError where a folder holds another search's trials or another process
+    runs in it, StageFailed when a stage before the trials fails, or every trial of an entry.
     """
     console = console or Console()
     searched = [sweep for sweep in sweeps if sweep.knobs]
