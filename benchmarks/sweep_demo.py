@@ -3,7 +3,7 @@
     python benchmarks/sweep_demo.py [PART ...]          # writes benchmarks/results/sweep_demo.json
 
 The job joins a Ray that is started for it, which is in the seconds, and stays up to be asked: every placement group must be
-removed and no CPU reserved; when that Ray has ended too, every process must be gone. Then the main job runs the best config on the
+removed and no CPU reserved; when that Ray has ended too, every process must be gone. The page must be there. Then the main job runs the best config on the
 test set.
 """
 
@@ -99,6 +99,8 @@ def measure(config: Path) -> dict[str, Any]:
         seconds, output = run_sweep(sweep, config, storage)
         trials = read_trials(storage / sweep.settings.name, sweep)
         best = ranked(trials)[0]
+        if not (storage / sweep.settings.name / "report.html").is_file():
+            raise SystemExit("the sweep has no page")
         best_seconds, _, text = demo.run(storage / sweep.settings.name / "best.yaml", storage)
         print(text)
         results = demo.read_results(storage)
