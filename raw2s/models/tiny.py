@@ -6,12 +6,13 @@ Made by `jobs/pretrain_tiny.py`; each folder holds safetensors, tokenizer, card.
 import math
 import random
 import re
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from raw2s.models.source import TINY_FOLDER
+from raw2s.models.source import TINY_FOLDER, builtin_card
 from raw2s.tasks import TaskSection
 from raw2s.tasks.slurp import Row, SlurpSection
 from raw2s.tasks.slurp import pretraining_rows as all_rows
@@ -24,6 +25,12 @@ SUBSTITUTED = 0.5
 
 FORMS = 3
 """In how many forms the student's text says what a sentence holds."""
+
+READ = {
+    "brackets": "sentences with their gold slots in brackets",
+    "annotated": "sentences followed by their gold slots, scenario and action",
+}
+"""By notation, what a model was pretrained on."""
 
 _SLOT = re.compile(r"\[(\w+) : ([^\]]*)\]")
 
@@ -38,6 +45,16 @@ def builtin_refusal(task: TaskSection, source: str) -> str | None:
     if isinstance(task, SlotsSection) and task.prompt == "paper":
         return f"the paper's prompt is longer than the {name}'s 256 positions; set task.prompt: short"
     return None
+
+
+def pretraining_of(models: Sequence[str]) -> str | None:
+    """A sentence on what the built-in ones of these models have read, those that read alike together; None where there are none."""
+    by_notation: dict[str, list[str]] = {}
+    for model in models:
+        if card := builtin_card(model):
+            by_notation.setdefault(card["notation"], []).append(card["name"])
+    read = "; ".join(f"{', '.join(names)} read {READ[notation]}" for notation, names in by_notation.items())
+    return f"Before, on SLURP's train split outside A, B, devel and test: {read}." if read else None
 
 
 def split_rows() -> tuple[list[Row], list[Row]]:

@@ -1,17 +1,10 @@
 """Which ground truth a run sees and what it decides there: what a reader of its numbers has to know, said before it starts."""
 
 from raw2s.config import RunConfig
-from raw2s.models.source import builtin_card
+from raw2s.models.tiny import pretraining_of
 from raw2s.pipeline.seed_plan import SeedPlan
 from raw2s.pipeline.training_stages import TrainPreference
 from raw2s.report.systems import listed
-from raw2s.teachers import ModelSection
-
-READ = {
-    "brackets": "sentences with their gold slots in brackets",
-    "annotated": "sentences followed by their gold slots, scenario and action",
-}
-"""By a built-in model's notation, what it was pretrained on."""
 
 
 def truth_used(config: RunConfig, plan: SeedPlan) -> list[str]:
@@ -29,8 +22,9 @@ def truth_used(config: RunConfig, plan: SeedPlan) -> list[str]:
     chosen = _chosen_on_devel(config, plan)
     size = len(plan.validation.drawn.parts["validation"])
     lines.append(f"Devel's ({size:,}) chooses {listed(chosen) if chosen else 'nothing in this run'}.")
-    if read := _read_before(config):
-        lines.append(f"Before, on SLURP's train split outside A, B, devel and test: {'; '.join(read)}.")
+    models = dict.fromkeys([*(teacher.model for teacher in config.models), config.student.model])
+    if read := pretraining_of(list(models)):
+        lines.append(read)
     return lines
 
 
@@ -49,12 +43,3 @@ def _chosen_on_devel(config: RunConfig, plan: SeedPlan) -> list[str]:
     if plan.ceiling is not None and ceiling.keep == "best":
         chosen.append("the ceiling's epoch")
     return chosen
-
-
-def _read_before(config: RunConfig) -> list[str]:
-    """What each built-in model read, those that read alike together."""
-    by_notation: dict[str, list[str]] = {}
-    for model in dict.fromkeys([t.model for t in config.teachers if isinstance(t, ModelSection)] + [config.student.model]):
-        if card := builtin_card(model):
-            by_notation.setdefault(card["notation"], []).append(card["name"])
-    return [f"{listed(names)} read {READ[notation]}" for notation, names in by_notation.items()]

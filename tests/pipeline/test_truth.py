@@ -25,7 +25,7 @@ def test_who_learns_from_which_truth_and_what_the_models_have_read_before():
     assert of_b == "B's (20) trains the ceiling and no student."
     assert devel == "Devel's (10) chooses the teachers' epochs."
     assert before == (
-        "Before, on SLURP's train split outside A, B, devel and test: tiny-gpt2 and tiny-opt read sentences with their gold slots in "
+        "Before, on SLURP's train split outside A, B, devel and test: tiny-gpt2, tiny-opt read sentences with their gold slots in "
         "brackets; tiny-llama read sentences followed by their gold slots, scenario and action."
     )
 
