@@ -79,6 +79,8 @@ class Student(System):
     over_best: float | None
     """The student's score less that teacher's."""
     over_best_ci95: Interval
+    over_best_p: float | None = None
+    """Of no difference to it, corrected as `Difference.p_holm`."""
 
     @property
     def settings(self) -> str:
@@ -89,6 +91,21 @@ class Student(System):
     def label(self) -> str:
         """The name that tells this student from all others of the run."""
         return f"{self.title} with {self.settings}"
+
+
+class Difference(_Record):
+    """Of two students of a run."""
+
+    one: str
+    """The stage that it came out of, without the seed; so too the other."""
+    other: str
+    difference: float
+    """The first one's score less the other's."""
+    ci95: Interval
+    p: float
+    """Two-sided, of no difference."""
+    p_holm: float
+    """Corrected (Holm) for all pairs of students, and each with the best teacher that it learned from."""
 
 
 class Baseline(_Record):
@@ -124,6 +141,10 @@ class Results(_Record):
     ceiling: Ceiling | None
     baseline: Baseline | None
     students: list[Student]
+    differences: list[Difference] = []
+    """Of every two students."""
+    visible: float | None = None
+    """The smallest true difference to its best teacher that a run of this size finds in four of five, uncorrected; of the worst case."""
     environment: dict[str, str]
     stages: list[StageRecord]
     finished: str = ""

@@ -3,6 +3,7 @@
 from raw2s.evaluation.gap import performance_gap_recovered
 from raw2s.evaluation.intervals import (
     crossed_bootstrap,
+    drawn_seeds,
     gap_is_noise,
     gap_recovered_interval,
     interval,
@@ -15,6 +16,7 @@ from raw2s.evaluation.slu_f1 import SluF1, f1_of_counts, slu_f1, slu_f1_counts
 __all__ = [
     "SluF1",
     "crossed_bootstrap",
+    "drawn_seeds",
     "f1_of_counts",
     "gap_is_noise",
     "gap_recovered_interval",

@@ -1,6 +1,6 @@
 """How far a score, a gap or a PGR would move with other test utterances: paired bootstrap and sign test.
 
-The spread is that of the test set alone, and the spread over seeds comes on top of it; `crossed_bootstrap` holds both.
+The spread is that of the test set; over several training seeds `crossed_bootstrap` holds theirs too.
 """
 
 import math
@@ -63,13 +63,14 @@ def crossed_bootstrap(
     (count,) = set(seeds.values())
     flat = {f"{name}/{s}": values for name, arrays in statistic_inputs.items() for s, values in enumerate(arrays)}
     samples = paired_bootstrap(flat, score, resamples=resamples, seed=seed)
-    draws_RS = np.random.default_rng([seed, 1]).multinomial(
-        count, np.full(count, 1 / count), size=resamples
-    )  # not the utterances'
-    return {
-        name: sum(draws_RS[:, s] / count * samples[f"{name}/{s}"] for s in range(count))  # type: ignore[misc]
-        for name in statistic_inputs
-    }
+    weights_RS = drawn_seeds(count, resamples=resamples, seed=seed)
+    return {name: np.einsum("RS,SR->R", weights_RS, [samples[f"{name}/{s}"] for s in range(count)]) for name in statistic_inputs}
+
+
+def drawn_seeds(count: int, *, resamples: int = 1000, seed: int = 0) -> Samples:
+    """(resamples, count): each training seed's weight in a resample, the times that it was drawn by their number."""
+    rng = np.random.default_rng([seed, 1])  # not the utterances'
+    return rng.multinomial(count, np.full(count, 1 / count), size=resamples) / count
 
 
 def standard_error(values: NDArray[np.float64], score: Callable[[NDArray[np.float64]], NDArray[np.float64]]) -> float:

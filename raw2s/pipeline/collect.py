@@ -12,10 +12,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from raw2s.config import RunConfig
-from raw2s.evaluation import gap_is_noise, gap_recovered_interval, interval, paired_bootstrap, performance_gap_recovered
+from raw2s.evaluation import (
+    drawn_seeds,
+    gap_is_noise,
+    gap_recovered_interval,
+    interval,
+    paired_bootstrap,
+    performance_gap_recovered,
+)
 from raw2s.methods.cross_entropy import AuxiliarySection
 from raw2s.pipeline.answer_stages import Given
 from raw2s.pipeline.artifacts import versions
+from raw2s.pipeline.comparisons import Compared, compare_students
 from raw2s.pipeline.execute import Done
 from raw2s.pipeline.seed_plan import PlannedStudent, SeedPlan
 from raw2s.pipeline.stage import Stage
@@ -32,7 +40,7 @@ Samples = NDArray[np.float64]
 def collect_results(
     config: RunConfig, plans: Sequence[SeedPlan], stages: Sequence[Stage], done: dict[str, Done], *, finished: str, command: str
 ) -> Results:
-    """The results of the seeds' plans. Intervals are paired bootstraps over the test examples, which all seeds share."""
+    """The results of the seeds' plans. Intervals are bootstraps over the test examples, which all seeds share, and over the seeds."""
     return _Collector(config=config, plans=plans, done=done).results(stages, finished, command)
 
 
@@ -61,9 +69,14 @@ class _Collector:
         """Every test's score on the same resampled test sets."""
         return paired_bootstrap(self.counts, self.task.metric.score, resamples=self.config.evaluation.resamples)
 
+    @cached_property
+    def seeds_drawn(self) -> Samples:
+        """(resamples, seeds), the same for all systems."""
+        return drawn_seeds(len(self.plans), resamples=self.config.evaluation.resamples)
+
     def sampled(self, tests: Sequence[Test]) -> Samples:
-        """Means over the seeds."""
-        return np.mean([self.samples[test.name] for test in tests], axis=0)
+        """Means over the seeds as drawn."""
+        return np.einsum("RS,SR->R", self.seeds_drawn, [self.samples[test.name] for test in tests])
 
     def scores(self, tests: Sequence[Test]) -> dict[str, Any]:
         """What a `System` holds, from its test of every seed."""
@@ -170,6 +183,13 @@ class _Collector:
             **over,
         }
 
+    def compared(self) -> Compared:
+        planned = list(enumerate(self.plans[0].students))
+        students = [self.student(index, own) for index, own in planned]
+        samples = [self.sampled([plan.students[index].test for plan in self.plans]) for index, _ in planned]
+        best = [self.sampled(self.teacher_tests[s.best_teacher]) if s.best_teacher is not None else None for s in students]
+        return compare_students(students, samples, best)
+
     def baseline(self) -> Baseline | None:
         plan = self.plans[0]
         found = trivial_baseline(self.task, plan.validation.drawn.parts["validation"], plan.testset.drawn.parts["test"])
@@ -185,6 +205,7 @@ class _Collector:
             )
             for stage in stages
         ]
+        compared = self.compared()
         return Results(
             run=self.config.name,
             task=self.task.name,
@@ -199,7 +220,9 @@ class _Collector:
             teachers=self.teachers,
             ceiling=self.ceiling,
             baseline=self.baseline(),
-            students=[self.student(index, planned) for index, planned in enumerate(self.plans[0].students)],
+            students=compared.students,
+            differences=compared.differences,
+            visible=compared.visible,
             environment=environment(),
             stages=records,
             finished=finished,

@@ -1,6 +1,6 @@
 """The outcome of a run in a few plain sentences, computed from its numbers."""
 
-from raw2s.report.systems import Shown, bounds, fraction, list_systems, listed, signed
+from raw2s.report.systems import Shown, bounds, fraction, list_systems, listed, p_text, signed
 from raw2s.results import Results, Student
 
 SENTENCES = {
@@ -20,6 +20,10 @@ AGAINST_BEST = {
 """By `against_best`: who does not beat the best labeller has gained nothing by the others, whatever the mean gap says."""
 
 
+REAL = 0.05
+"""Corrected p-values below it call a difference real."""
+
+
 def verdict(student: Student, noise: bool) -> str:
     """A key of `SENTENCES`. `noise`: the gap to some teacher is; then the interval of the PGR flatters and decides nothing."""
     low, high = student.pgr_ci95
@@ -33,11 +37,10 @@ def verdict(student: Student, noise: bool) -> str:
 
 
 def against_best(student: Student) -> str | None:
-    """A key of `AGAINST_BEST`, by the 95 % interval of the difference; None where no teacher was tested."""
-    low, high = student.over_best_ci95
-    if low is None or high is None:
+    """A key of `AGAINST_BEST`, by the corrected p-value of the difference; None where no teacher was tested."""
+    if student.over_best is None or student.over_best_p is None:
         return None
-    return "above" if low > 0 else "below" if high < 0 else "level"
+    return "level" if student.over_best_p >= REAL else "above" if student.over_best > 0 else "below"
 
 
 def outcome(results: Results) -> str:
@@ -78,13 +81,29 @@ def outcome(results: Results) -> str:
     for key, sentence in AGAINST_BEST.items():
         if near := [_over_best(s, student) for s, student in shown if against_best(student) == key]:
             sentences.append(sentence.format(listed(near, "; ")))
-    return " ".join(sentences)
+    return " ".join([*sentences, *_between(results)])
 
 
 def _over_best(shown: Shown, student: Student) -> str:
-    return (
-        f"{shown.label} ({signed(student.over_best)} to {student.best_teacher}, 95 % interval {bounds(student.over_best_ci95)})"
-    )
+    interval, p = bounds(student.over_best_ci95), p_text(student.over_best_p)
+    return f"{shown.label} ({signed(student.over_best)} to {student.best_teacher}, 95 % interval {interval}, p {p})"
+
+
+def _between(results: Results) -> list[str]:
+    """What the students' differences say, and what this run could have seen."""
+    sentences = []
+    if results.differences:
+        real, several = sum(difference.p_holm < REAL for difference in results.differences), len(results.differences) > 1
+        sentences.append(
+            f"Of {len(results.differences)} difference{'s' * several} between students {real or 'none'} {'is' if real == 1 else 'are'} "
+            f"real at p < {REAL} after Holm's correction."
+        )
+    if results.visible is not None:
+        seeds = f"{len(results.seeds)} seed{'s' * (len(results.seeds) > 1)}"
+        sentences.append(
+            f"{results.test_examples:,} test examples and {seeds} can see a difference of {fraction(results.visible)}."
+        )
+    return sentences
 
 
 def _with_pgr(shown: Shown, student: Student) -> str:

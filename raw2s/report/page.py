@@ -6,7 +6,7 @@ from typing import Any
 from raw2s.report.figures import History, draw_all
 from raw2s.report.outcome import outcome
 from raw2s.report.rendering import write_page
-from raw2s.report.systems import Shown, bounds, fraction, list_systems, notes, pgr_text, stage_title
+from raw2s.report.systems import Shown, bounds, fraction, list_systems, notes, p_text, pgr_text, signed, stage_title
 from raw2s.results import Results
 
 
@@ -29,6 +29,9 @@ def write_report(results: Results, histories: dict[str, History], examples: list
         fraction=fraction,
         bounds=bounds,
         pgr_text=pgr_text,
+        signed=signed,
+        p_text=p_text,
+        labels={system.stage: system.label for system in systems},
     )
 
 

@@ -78,6 +78,10 @@ def signed(value: float | None) -> str:
     return "undefined" if value is None else f"{value:+z.3f}" if round(value, 3) else "0.000"
 
 
+def p_text(p: float | None) -> str:
+    return "undefined" if p is None else "< 0.001" if p < 0.001 else f"{p:.3f}"
+
+
 def bounds(ci95: Interval) -> str:
     low, high = ci95
     return "undefined" if low is None or high is None else f"[{fraction(low)}, {fraction(high)}]"
@@ -116,11 +120,17 @@ def notes(results: Results) -> list[str]:
     lines += [f"The data: {note}." for note in results.notes]
     lines += [" ".join(results.truth)] if results.truth else []
     seeds = results.seeds
-    spread = f"of the means over seeds {listed([str(s) for s in seeds])}" if len(seeds) > 1 else f"of one seed ({seeds[0]})"
+    over = f"Intervals in brackets: 95 %, bootstrap over the {results.test_examples:,} test examples"
     lines.append(
-        f"Intervals in brackets: 95 %, paired bootstrap over the {results.test_examples:,} test examples, {spread}; "
-        "the spread from training again with other seeds comes on top."
+        f"{over} and the seeds {listed([str(s) for s in seeds])}, paired in both; of few seeds it is too narrow."
+        if len(seeds) > 1
+        else f"{over}, paired, of one seed ({seeds[0]}); the spread from training again with other seeds comes on top."
     )
+    if results.visible is not None:
+        lines.append(
+            "p: of no difference, two-sided, from the same bootstrap, corrected (Holm) for all differences of this run. To see a "
+            "difference: to find it in four of five runs of this size."
+        )
     if results.baseline is not None:
         lines.append(
             "always ...: the constant answer that scores best on the validation examples; what knows nothing gets that much."

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from raw2s.config import parse_config
-from raw2s.evaluation import performance_gap_recovered
+from raw2s.evaluation import crossed_bootstrap, paired_bootstrap, performance_gap_recovered
+from raw2s.evaluation.metrics import ACCURACY
 from raw2s.pipeline.collect import _Collector
 
 RIGHT = {"opt": 40, "gpt2": 60, "ceiling": 90, "student": 55}
@@ -56,3 +57,20 @@ def test_a_student_of_several_is_measured_by_their_mean_and_against_the_best(wei
     assert found["pgr"] > 0 > found["over_best"]  # a mean gap recovered, and yet below the best teacher
     assert found["best_teacher"] == "gpt2"
     assert found["over_best_ci95"][1] < 0.05
+
+
+def test_over_several_seeds_intervals_hold_the_seeds_too():
+    right = {1: 70, 2: 40, 3: 55}
+    plans = [SimpleNamespace(test=a_test(f"student@{seed}")) for seed in right]
+    config = parse_config(
+        {"teachers": [{"name": "opt", "model": "tiny-opt"}], "student": {"model": "tiny-llama"}, "seeds": list(right)}
+    )
+    collector = _Collector(config=config, plans=plans, done={})
+    counts = [(np.arange(100) < share).astype(float)[:, None] for share in right.values()]
+    collector.__dict__["task"] = SimpleNamespace(metric=ACCURACY)
+    collector.__dict__["counts"] = {plan.test.name: own for plan, own in zip(plans, counts, strict=True)}
+    expected = crossed_bootstrap({"student": counts}, ACCURACY.score, resamples=config.evaluation.resamples)["student"]
+    found = collector.sampled([plan.test for plan in plans])
+    np.testing.assert_allclose(found, expected)
+    fixed = paired_bootstrap({"student": counts[0]}, ACCURACY.score)["student"]
+    assert found.std() > 1.5 * fixed.std()

@@ -17,7 +17,7 @@ from raw2s.report import closing_table, write_report
 from raw2s.report.figures import edl_figure, score_figure, to_svg, training_figure
 from raw2s.report.outcome import outcome
 from raw2s.report.systems import list_systems, notes, stage_title
-from raw2s.results import Baseline, Ceiling, OnB, Results, StageRecord, Student, Teacher
+from raw2s.results import Baseline, Ceiling, Difference, OnB, Results, StageRecord, Student, Teacher
 from raw2s.tasks.slurp import CREDIT
 
 TEACHERS = {"gpt2": 0.326, "opt": 0.357, "gpt-neox": 0.425}
@@ -44,7 +44,7 @@ def scored(score, **extra):
     }
 
 
-def student(method, score, *, pgr=0.2, pgr_ci95=(0.1, 0.3), aux=False, confidence=True, stage="student/0", over=(-0.05, 0.05)):
+def student(method, score, *, pgr=0.2, pgr_ci95=(0.1, 0.3), aux=False, confidence=True, stage="student/0", over=0.4):
     base, plus, _ = method.partition("+")
     return Student(
         stage=stage,
@@ -58,7 +58,8 @@ def student(method, score, *, pgr=0.2, pgr_ci95=(0.1, 0.3), aux=False, confidenc
         learned_from=list(TEACHERS),
         best_teacher="gpt-neox",
         over_best=score - TEACHERS["gpt-neox"],
-        over_best_ci95=over,
+        over_best_ci95=(-0.05, 0.05),
+        over_best_p=over,
         **scored(score, empty=0.4312, unparsable=0.0123),
     )
 
@@ -182,7 +183,7 @@ def test_a_log_has_each_teacher_the_ceiling_and_what_the_intervals_are():
     text = " ".join(printed(make_results(STUDENTS)).split())
     for name, value in TEACHERS.items():
         assert re.search(rf"teacher {name} {value:.3f}", text)
-    assert "paired bootstrap over the 1,234 test examples, of the means over seeds 1 and 2" in text
+    assert "bootstrap over the 1,234 test examples and the seeds 1 and 2, paired in both" in text
     assert "NOISE" not in text
     assert "*" not in text
 
@@ -249,17 +250,34 @@ def test_the_outcome_says_no_more_than_the_interval_allows(pgr, ci95, says, neve
 
 
 @pytest.mark.parametrize(
-    ("over", "says"),
-    [((0.01, 0.05), "Above"), ((-0.01, 0.05), "Not distinguishable from"), ((-0.05, -0.01), "Below"), ((None, None), None)],
+    ("score", "over", "says"),
+    [(0.45, 0.01, "Above"), (0.45, 0.05, "Not distinguishable from"), (0.4, 0.01, "Below"), (0.4, None, None)],
 )
-def test_a_student_below_its_best_teacher_is_said_to_be_whatever_its_pgr(over, says):
-    text = outcome(make_results([student("naive", 0.4, over=over)]))
+def test_a_student_below_its_best_teacher_is_said_to_be_whatever_its_pgr(score, over, says):
+    text = outcome(make_results([student("naive", score, over=over)]))
     assert "recovered a measurable share of the mean gap" in text
     found = [
         key for key in ("Above", "Not distinguishable from", "Below") if f"{key} the best teacher that it learned from" in text
     ]
     assert found == ([says] if says else [])
-    assert (says is None) or "(-0.025 to gpt-neox, 95 % interval [" in text
+    assert says is None or f"({score - 0.425:+.3f} to gpt-neox, 95 % interval [-0.050, 0.050], p {over:.3f})" in text
+
+
+def test_how_many_differences_are_real_and_what_can_be_seen_is_said(tmp_path):
+    def difference(one, other, p_holm):
+        return Difference(one=one, other=other, difference=0.0088, ci95=(-0.01, 0.03), p=p_holm / 2, p_holm=p_holm)
+
+    several = [difference("student/1-bayesian", "cdpo/1", 0.0004), difference("student/1-bayesian", "student/2-bayesian", 0.06)]
+    results = make_results(STUDENTS, differences=several, visible=0.0213)
+    assert "Of 2 differences between students 1 is real at p < 0.05 after Holm's correction." in outcome(results)
+    assert "1,234 test examples and 2 seeds can see a difference of 0.021." in outcome(results)
+    page = Page(write_report(results, {}, [], tmp_path).read_text(encoding="utf-8"))
+    assert page.open == []
+    assert "Differences between students (2)" in page.text
+    assert all(text in page.text for text in ("+0.009", "< 0.001", "0.060"))
+    none = outcome(make_results(STUDENTS, differences=several[1:], visible=None))
+    assert "Of 1 difference between students none are real" in none
+    assert "can see" not in none
 
 
 def test_answers_that_cannot_be_parsed_are_warned_of():
