@@ -92,12 +92,12 @@ def _over_best(shown: Shown, student: Student) -> str:
 def _between(results: Results) -> list[str]:
     """What the students' differences say, and what this run could have seen."""
     sentences = []
-    if results.differences:
-        real, several = sum(difference.p_holm < REAL for difference in results.differences), len(results.differences) > 1
-        sentences.append(
-            f"Of {len(results.differences)} difference{'s' * several} between students {real or 'none'} {'is' if real == 1 else 'are'} "
-            f"real at p < {REAL} after Holm's correction."
-        )
+    real, count = sum(difference.p_holm < REAL for difference in results.differences), len(results.differences)
+    corrected = f"real at p < {REAL} after Holm's correction."
+    if count == 1:
+        sentences.append(f"The difference between the two students is {'' if real else 'not '}{corrected}")
+    elif count:
+        sentences.append(f"Of {count} differences between students {real or 'none'} {'is' if real == 1 else 'are'} {corrected}")
     if results.visible is not None:
         seeds = f"{len(results.seeds)} seed{'s' * (len(results.seeds) > 1)}"
         sentences.append(

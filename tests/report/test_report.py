@@ -276,7 +276,7 @@ def test_how_many_differences_are_real_and_what_can_be_seen_is_said(tmp_path):
     assert "Differences between students (2)" in page.text
     assert all(text in page.text for text in ("+0.009", "< 0.001", "0.060"))
     none = outcome(make_results(STUDENTS, differences=several[1:], visible=None))
-    assert "Of 1 difference between students none are real" in none
+    assert "The difference between the two students is not real at p < 0.05" in none
     assert "can see" not in none
 
 
