@@ -11,7 +11,7 @@ from rich.table import Table
 from raw2s.tuning.entries import joined
 from raw2s.tuning.judged import JUDGED
 from raw2s.tuning.searched import Sweep
-from raw2s.tuning.space import tree_at
+from raw2s.tuning.space import tree_at, value_text
 from raw2s.tuning.trials import Trial
 
 
@@ -73,7 +73,7 @@ def trials_table(outcome: Outcome) -> Table:
         table.add_column(column, justify="right")
     for trial in outcome.order:
         reached = f"{trial.epoch} (stopped)" if trial.status == "stopped" else str(trial.epoch)
-        cells = [str(trial.number), *map(_short, trial.values.values()), reached, f"{trial.figure:.4f}"]
+        cells = [str(trial.number), *map(value_text, trial.values.values()), reached, f"{trial.figure:.4f}"]
         cells += [f"{trial.objectives[name]:.4f}" for name in further]
         table.add_row(*cells, *(["*"] if trial.front else []))
     return table
@@ -91,10 +91,6 @@ def methods_table(sweeps: Sequence[Sweep], outcomes: Sequence[Outcome]) -> Table
             table.add_row(sweep.part, "0", "", "as it is: no searched key bears on it")
             continue
         order, own = came[sweep.entry].order, f"methods.{sweep.entry}."
-        values = (f"{key.removeprefix(own)} {_short(value)}" for key, value in order[0].values.items())
+        values = (f"{key.removeprefix(own)} {value_text(value)}" for key, value in order[0].values.items())
         table.add_row(sweep.part, str(len(order)), f"{order[0].figure:.4f}", ", ".join(values))
     return table
-
-
-def _short(value: Any) -> str:
-    return f"{value:.4g}" if isinstance(value, float) else str(value)

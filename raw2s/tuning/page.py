@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from raw2s.report.figures import Drawing
 from raw2s.report.rendering import write_page
@@ -12,6 +11,7 @@ from raw2s.tuning.figures import course_figure, importance_figure, knob_figure, 
 from raw2s.tuning.importance import importance_of
 from raw2s.tuning.outcome import failures, notes, outcome
 from raw2s.tuning.searched import Sweep
+from raw2s.tuning.space import value_text
 from raw2s.tuning.trials import FILE, Trial, ranked
 
 MATTERS = "What matters"
@@ -36,7 +36,7 @@ def write_sweep_page(sweep: Sweep, trials: Sequence[Trial], folder: Path) -> Pat
         order=ranked(trials),
         failures=failures(trials),
         file=FILE,
-        value=_value,
+        value=value_text,
         fraction=fraction,
         bounds=bounds,
     )
@@ -101,10 +101,3 @@ def draw_sweep(sweep: Sweep, trials: Sequence[Trial], teachers: Sequence[str], s
         )
     )
     return drawings
-
-
-def _value(value: Any) -> str:
-    """A knob's value in a table."""
-    if isinstance(value, list):
-        return ", ".join(map(_value, value))
-    return f"{value:.4g}" if isinstance(value, float) else str(value)

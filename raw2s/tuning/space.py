@@ -209,6 +209,13 @@ def point_of(knobs: Sequence[Knob], at: float, option: int) -> Point:
     return {name: float(option) if size else at for name, size in sizes.items()}
 
 
+def value_text(value: Any) -> str:
+    """A knob's value as tables write it: four digits of a number, the weights of a simplex in a row."""
+    if isinstance(value, list):
+        return f"[{', '.join(map(value_text, value))}]"
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
 def drawn_points(knobs: Sequence[Knob], count: int, seed: int) -> list[Point]:
     """`count` points drawn from the knobs' distributions; the first ones of a longer list are those of a shorter."""
     rng = np.random.default_rng(seed)
