@@ -3,8 +3,8 @@
     python benchmarks/sweep_demo.py [PART ...]          # writes benchmarks/results/sweep_demo.json
 
 The job joins a Ray that is started for it, which is in the seconds, and stays up to be asked: every placement group must be
-removed and no CPU reserved; when that Ray has ended too, every process must be gone. The page must be there. Then the main job runs the best config on the
-test set.
+removed and no CPU reserved; when that Ray has ended too, every process must be gone. The page must be there. Then the main job
+runs the best config on the test set.
 """
 
 import os

@@ -2,8 +2,8 @@
 
     python benchmarks/sweeps.py [--task slots|scenario] [--size full|tiny] [--storage runs/sweeps] [--out benchmarks/results/sweeps.json]
 
-A sweep over weights, γ_max, λ_EDL and the learning rate, judged on devel; then every way to weigh, on the test set with several training seeds. Teachers
-and labels are those of the sweep, made once: the seeds are the students'. All that is finished lies in the storage, and the results
+A sweep over weights, γ_max, λ_EDL and the learning rate, judged on devel; then every way to weigh, on the test set with several
+training seeds. Teachers and labels are those of the sweep, made once: the seeds are the students'. All that is finished lies in the storage, and the results
 are written after every part, so a start goes on where the one before was cut off. `sweeps_page.py` puts them into docs/sweeps.md.
 """
 
@@ -65,9 +65,7 @@ TASKS = {
         base="demo.yaml",
         overrides=(RATE, "student_training.judged_examples=400", "sweep.concurrent=2"),
     ),
-    "scenario": Searched(
-        config="sweep_demo.yaml", base="demo_classification.yaml", overrides=(RATE, "student_training.workers=1")
-    ),
+    "scenario": Searched(config="sweep_demo.yaml", base="demo_classification.yaml", overrides=(RATE,)),
 }
 SIZES = {
     # No scheduler: importance compares figures of the same epoch.

@@ -11,6 +11,8 @@ from typing import Any
 import harness
 import numpy as np
 
+from raw2s.tuning.space import value_text
+
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "sweeps.md"
 MEASURED = harness.RESULTS / "sweeps.json"
 START, END = "<!-- benchmarks/sweeps_page.py writes from here -->", "<!-- to here -->"
@@ -36,7 +38,7 @@ def _task(name: str, found: Mapping[str, Any]) -> Iterator[str]:
     yield ""
     yield f"{ended} trials, {len(found['seeds'])} training seeds, {found['test_examples']:,} test examples ({environment['date']},"
     yield f"{environment['machine']}). The best trial had {found['metric']} {best['figure']:.3f} on devel, with"
-    yield f"{', '.join(f'`{key}` {_short(value)}' for key, value in best['values'].items())}."
+    yield f"{', '.join(f'`{key}` {value_text(value)}' for key, value in best['values'].items())}."
     yield ""
     yield f"| weights | γ_max, λ_EDL, learning rate | {', '.join(found['teachers'])} | {found['metric']} on test | against uniform |"
     yield "|---|---|---|---|---|"
@@ -57,12 +59,6 @@ def _task(name: str, found: Mapping[str, Any]) -> Iterator[str]:
         for key, share in found["importance"].items():
             yield f"| `{key}` | {share:.2f} |"
         yield ""
-
-
-def _short(value: Any) -> str:
-    numbers = value if isinstance(value, list) else [value]
-    text = ", ".join(f"{number:.3g}" for number in numbers)
-    return f"[{text}]" if isinstance(value, list) else text
 
 
 def _interval(ci95: list[float], form: str) -> str:

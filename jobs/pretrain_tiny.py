@@ -60,48 +60,47 @@ class Recipe:
 
 def recipes() -> dict[str, Recipe]:
     endoftext = {"bos_token": "<|endoftext|>", "eos_token": "<|endoftext|>", "unk_token": "<|endoftext|>"}
-    opt = {"bos_token": "</s>", "eos_token": "</s>", "pad_token": "<pad>", "unk_token": "</s>"}
-    llama = {"bos_token": "<s>", "eos_token": "</s>", "pad_token": "<pad>"}
+    closed = {"bos_token": "</s>", "eos_token": "</s>", "pad_token": "<pad>", "unk_token": "</s>"}
+    padded = {"bos_token": "<s>", "eos_token": "</s>", "pad_token": "<pad>"}
+    weak = ("brackets", WEAK_EPOCHS, 3e-3)
+    small = ("brackets", SMALL_EPOCHS, 2e-3)
     return {
-        "tiny-gpt2": Recipe(
-            GPT2Config(vocab_size=1000, n_positions=256, n_embd=96, n_layer=2, n_head=4, resid_pdrop=0, embd_pdrop=0, attn_pdrop=0),
-            endoftext, False, (0, 3), "brackets", WEAK_EPOCHS, 3e-3,
-        ),
-        "tiny-opt": Recipe(
-            OPTConfig(vocab_size=1200, max_position_embeddings=256, hidden_size=96, word_embed_proj_dim=96, ffn_dim=384,
-                      num_hidden_layers=2, num_attention_heads=4, dropout=0.0),
-            opt, True, (1, 3), "brackets", WEAK_EPOCHS, 3e-3,
-        ),
-        "tiny-gpt-neox": Recipe(
-            GPTNeoXConfig(vocab_size=1500, max_position_embeddings=256, hidden_size=96, intermediate_size=384,
-                          num_hidden_layers=2, num_attention_heads=4),
-            endoftext, False, (2, 3), "brackets", WEAK_EPOCHS, 3e-3,
-        ),
-        "tiny-llama": Recipe(
-            LlamaConfig(vocab_size=2048, max_position_embeddings=256, hidden_size=192, intermediate_size=512,
-                        num_hidden_layers=4, num_attention_heads=6, tie_word_embeddings=True),
-            llama, True, (0, 1), "annotated", 18, 3e-3,
-        ),
-        "small-gpt2": Recipe(
-            GPT2Config(vocab_size=2000, n_positions=256, n_embd=160, n_layer=4, n_head=4, resid_pdrop=0, embd_pdrop=0, attn_pdrop=0),
-            endoftext, False, (0, 3), "brackets", SMALL_EPOCHS, 2e-3,
-        ),
-        "small-opt": Recipe(
-            OPTConfig(vocab_size=2000, max_position_embeddings=256, hidden_size=128, word_embed_proj_dim=128, ffn_dim=512,
-                      num_hidden_layers=3, num_attention_heads=4, dropout=0.0),
-            opt, True, (1, 3), "brackets", SMALL_EPOCHS, 2e-3,
-        ),
-        "small-gpt-neox": Recipe(
-            GPTNeoXConfig(vocab_size=2000, max_position_embeddings=256, hidden_size=128, intermediate_size=512,
-                          num_hidden_layers=3, num_attention_heads=4),
-            endoftext, False, (2, 3), "brackets", SMALL_EPOCHS, 2e-3,
-        ),
-        "small-llama": Recipe(
-            LlamaConfig(vocab_size=2048, max_position_embeddings=256, hidden_size=192, intermediate_size=512,
-                        num_hidden_layers=4, num_attention_heads=6, tie_word_embeddings=True),
-            llama, True, (0, 1), "annotated", 64, 3e-3,
-        ),
-    }  # fmt: skip
+        "tiny-gpt2": Recipe(gpt2(1000, 96, 2), endoftext, False, (0, 3), *weak),
+        "tiny-opt": Recipe(opt(1200, 96, 2), closed, True, (1, 3), *weak),
+        "tiny-gpt-neox": Recipe(gpt_neox(1500, 96, 2), endoftext, False, (2, 3), *weak),
+        "tiny-llama": Recipe(llama(), padded, True, (0, 1), "annotated", 18, 3e-3),
+        "small-gpt2": Recipe(gpt2(2000, 160, 4), endoftext, False, (0, 3), *small),
+        "small-opt": Recipe(opt(2000, 128, 3), closed, True, (1, 3), *small),
+        "small-gpt-neox": Recipe(gpt_neox(2000, 128, 3), endoftext, False, (2, 3), *small),
+        "small-llama": Recipe(llama(), padded, True, (0, 1), "annotated", 64, 3e-3),
+    }
+
+
+def gpt2(vocabulary: int, width: int, layers: int) -> GPT2Config:
+    return GPT2Config(
+        vocab_size=vocabulary, n_positions=256, n_embd=width, n_layer=layers, n_head=4, resid_pdrop=0, embd_pdrop=0, attn_pdrop=0
+    )  # fmt: skip
+
+
+def opt(vocabulary: int, width: int, layers: int) -> OPTConfig:
+    return OPTConfig(
+        vocab_size=vocabulary, max_position_embeddings=256, hidden_size=width, word_embed_proj_dim=width, ffn_dim=4 * width,
+        num_hidden_layers=layers, num_attention_heads=4, dropout=0.0,
+    )  # fmt: skip
+
+
+def gpt_neox(vocabulary: int, width: int, layers: int) -> GPTNeoXConfig:
+    return GPTNeoXConfig(
+        vocab_size=vocabulary, max_position_embeddings=256, hidden_size=width, intermediate_size=4 * width,
+        num_hidden_layers=layers, num_attention_heads=4,
+    )  # fmt: skip
+
+
+def llama() -> LlamaConfig:
+    return LlamaConfig(
+        vocab_size=2048, max_position_embeddings=256, hidden_size=192, intermediate_size=512,
+        num_hidden_layers=4, num_attention_heads=6, tie_word_embeddings=True,
+    )  # fmt: skip
 
 
 def train_tokenizer(recipe: Recipe, texts: list[str]) -> PreTrainedTokenizerFast:

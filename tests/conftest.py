@@ -10,13 +10,14 @@ from torch.nn.attention import flex_attention
 
 from raw2s.config import RayConfig
 from raw2s.decoding import block_masks
+from raw2s.imports import THRESHOLDS
 from raw2s.pipeline.local_ray import start_ray
 
 settings.register_profile("quick", max_examples=40, deadline=None)  # the shared machine's pauses are no failures
 settings.load_profile("quick")
 
 
-gc.set_threshold(50_000, 20, 100)  # as in raw2s.imports
+gc.set_threshold(*THRESHOLDS)
 
 
 def pytest_collection_finish() -> None:

@@ -1,4 +1,4 @@
-"""The typed config (`tree`, `training`), what entries have of their own (`own`), how it fits together (`rules`), how it is read and explained (`reading`)."""
+"""The typed config (`tree`, `training`), what entries have of their own (`own`), how it is read and explained (`reading`)."""
 
 from raw2s.config.own import OWN, merged, training_key
 from raw2s.config.reading import describe_keys, explain, load_config, parse_config, put_over, read_yaml

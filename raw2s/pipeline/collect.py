@@ -28,7 +28,6 @@ from raw2s.pipeline.execute import Done
 from raw2s.pipeline.seed_plan import PlannedStudent, SeedPlan
 from raw2s.pipeline.stage import Stage
 from raw2s.pipeline.testing_stages import Test
-from raw2s.pipeline.training_stages import TrainPreference
 from raw2s.pipeline.truth import truth_used
 from raw2s.results import Baseline, Ceiling, Interval, OnB, Results, StageRecord, Student, Teacher
 from raw2s.tasks import task_of
@@ -155,8 +154,7 @@ class _Collector:
 
     def gap(self, planned: PlannedStudent, tests: Sequence[Test]) -> dict[str, Any]:
         """PGR (Eq. 13) over the tested teachers that the student learned from, and its distance to the best of these."""
-        learned = planned.stage.student if isinstance(planned.stage, TrainPreference) else planned.stage
-        weights = learned.weights
+        weights = planned.before_preference.weights
         names = [name for name in self.teacher_tests if not isinstance(weights, dict) or weights.get(name, 1.0) > 0]
         scores = {teacher.name: teacher.score for teacher in self.teachers if teacher.score is not None}
         score, samples = float(np.mean(self.scores(tests)["per_seed"])), self.sampled(tests)

@@ -26,6 +26,11 @@ class PlannedStudent:
     stage: TrainStudent | TrainPreference
     test: Test
 
+    @property
+    def before_preference(self) -> TrainStudent:
+        """The student that learned from labels: what cDPO starts from, or the row's own."""
+        return self.stage.student if isinstance(self.stage, TrainPreference) else self.stage
+
 
 @dataclass(frozen=True, kw_only=True)
 class SeedPlan:

@@ -3,7 +3,6 @@
 from raw2s.config import RunConfig
 from raw2s.models.tiny import pretraining_of
 from raw2s.pipeline.seed_plan import SeedPlan
-from raw2s.pipeline.training_stages import TrainPreference
 from raw2s.report.systems import listed
 
 
@@ -34,8 +33,7 @@ def _chosen_on_devel(config: RunConfig, plan: SeedPlan) -> list[str]:
         chosen.append("the teachers' epochs")
     if any(student.stage.training.keep == "best" for student in plan.students):
         chosen.append("the students' epochs")
-    students = [s.stage.student if isinstance(s.stage, TrainPreference) else s.stage for s in plan.students]
-    if any(student.weights == "devel" for student in students):
+    if any(student.before_preference.weights == "devel" for student in plan.students):
         chosen.append("the teachers' weights")
     if config.labeling.calibrate is not None:
         chosen.append("the teachers' temperatures")

@@ -21,7 +21,7 @@ def a_test(name):
 def gap_of(weights):
     """What `_Collector` makes of a student that learned with these weights."""
     tests = {name: a_test(name) for name in RIGHT}
-    planned = SimpleNamespace(test=tests["student"], stage=SimpleNamespace(weights=weights))
+    planned = SimpleNamespace(test=tests["student"], before_preference=SimpleNamespace(weights=weights))
     plan = SimpleNamespace(
         teachers={name: tests[name] for name in ("opt", "gpt2")}, given={}, ceiling=tests["ceiling"], students=[planned]
     )
