@@ -24,6 +24,8 @@ class System(_Record):
     score: float
     ci95: Interval
     per_seed: list[float]
+    standard_error: float | None = None
+    """Of the mean over the seeds, from their spread alone; None of one seed."""
     empty: float | None = None
     """Text: share of the answers that name nothing, unparsable ones counted in."""
     unparsable: float | None = None
@@ -51,6 +53,7 @@ class Teacher(_Record):
     score: float | None = None
     ci95: Interval = (None, None)
     per_seed: list[float] = []
+    standard_error: float | None = None
     empty: float | None = None
     unparsable: float | None = None
     gap_is_noise: bool = False
@@ -106,6 +109,10 @@ class Difference(_Record):
     """Two-sided, of no difference."""
     p_holm: float
     """Corrected (Holm) for all pairs of students, and each with the best teacher that it learned from."""
+    sign_p: float
+    """Of the two-sided sign test on the examples' scores, of several seeds their means; of one seed's correctness McNemar's exact test."""
+    sign_p_holm: float
+    """Corrected (Holm) for all pairs of students."""
 
 
 class Baseline(_Record):
@@ -145,6 +152,8 @@ class Results(_Record):
     """Of every two students."""
     visible: float | None = None
     """The smallest true difference to its best teacher that a run of this size finds in four of five, uncorrected; of the worst case."""
+    visible_between: float | None = None
+    """The same of two students; None where there is one."""
     environment: dict[str, str]
     stages: list[StageRecord]
     finished: str = ""

@@ -98,11 +98,11 @@ def _between(results: Results) -> list[str]:
         sentences.append(f"The difference between the two students is {'' if real else 'not '}{corrected}")
     elif count:
         sentences.append(f"Of {count} differences between students {real or 'none'} {'is' if real == 1 else 'are'} {corrected}")
-    if results.visible is not None:
+    seen = [] if results.visible is None else [f"of {fraction(results.visible)} to a best teacher"]
+    seen += [] if results.visible_between is None else [f"of {fraction(results.visible_between)} between two students"]
+    if seen:
         seeds = f"{len(results.seeds)} seed{'s' * (len(results.seeds) > 1)}"
-        sentences.append(
-            f"{results.test_examples:,} test examples and {seeds} can see a difference of {fraction(results.visible)}."
-        )
+        sentences.append(f"{results.test_examples:,} test examples and {seeds} can see a difference {listed(seen)}.")
     return sentences
 
 
