@@ -20,6 +20,13 @@ def test_systems_that_are_alike_have_no_p_below_one_and_undefined_samples_speak_
     assert p_of_difference(np.ones(99)) == pytest.approx(0.02)  # never 0: 2 (1 + 0) / (1 + 99)
 
 
+def test_beyond_what_the_samples_can_count_p_is_that_of_the_z_test_and_survives_a_correction():
+    samples = np.random.default_rng(0).normal(6.0, 1.0, 1000)
+    assert p_of_difference(samples) == p_of_difference(-samples) == pytest.approx(2 * norm.sf(samples.mean() / samples.std()))
+    assert holm([p_of_difference(samples)] * 300)[0] < 0.001
+    assert p_of_difference(np.append(samples, -1.0)) == pytest.approx(4 / 1002)  # one beyond is counted
+
+
 def test_where_there_is_no_difference_five_in_a_hundred_are_below_005():
     rng = np.random.default_rng(7)
     right = (rng.random((400, 2, 150)) < 0.6).astype(float)
