@@ -23,13 +23,15 @@ from raw2s.evaluation import (
 from raw2s.methods.cross_entropy import AuxiliarySection
 from raw2s.pipeline.answer_stages import Given
 from raw2s.pipeline.artifacts import versions
+from raw2s.pipeline.claims import judge
 from raw2s.pipeline.comparisons import Compared, Resampled, compare_students
+from raw2s.pipeline.contrasts import contrasts
 from raw2s.pipeline.execute import Done
 from raw2s.pipeline.seed_plan import PlannedStudent, SeedPlan
 from raw2s.pipeline.stage import Stage
 from raw2s.pipeline.testing_stages import Test
 from raw2s.pipeline.truth import truth_used
-from raw2s.results import Baseline, Ceiling, Interval, OnB, Results, StageRecord, Student, Teacher
+from raw2s.results import Baseline, Ceiling, Claim, Interval, OnB, Results, StageRecord, Student, Teacher
 from raw2s.tasks import task_of
 from raw2s.tasks.baseline import trivial_baseline
 
@@ -200,6 +202,11 @@ class _Collector:
     def compared(self) -> Compared:
         return compare_students(self.resampled)
 
+    def claims(self) -> list[Claim]:
+        students = [own.student for own in self.resampled]
+        scores, samples = [student.score for student in students], [own.samples for own in self.resampled]
+        return judge(contrasts(students, self.task.form), scores, samples)
+
     def baseline(self) -> Baseline | None:
         plan = self.plans[0]
         found = trivial_baseline(self.task, plan.validation.drawn.parts["validation"], plan.testset.drawn.parts["test"])
@@ -231,6 +238,7 @@ class _Collector:
             baseline=self.baseline(),
             students=self.compared.students,
             differences=self.compared.differences,
+            claims=self.claims(),
             visible=self.compared.visible,
             visible_between=self.compared.visible_between,
             environment=environment(),

@@ -76,6 +76,23 @@ def test_the_standard_error_is_over_the_seeds_and_none_of_one():
     assert collector.scores(tests[:1])["standard_error"] is None
 
 
+def test_a_runs_students_answer_the_papers_claims_on_their_own_samples():
+    config = parse_config({"teachers": [{"name": "opt", "model": "tiny-opt"}], "student": {"model": "tiny-llama"}})
+    collector = _Collector(config=config, plans=[], done={})
+    collector.__dict__["task"] = SimpleNamespace(form="classes")
+    scores = {"bayesian": 0.70, "raven": 0.99, "naive": 0.75}
+    rng = np.random.default_rng(0)
+    collector.__dict__["resampled"] = [
+        SimpleNamespace(
+            student=SimpleNamespace(method=method, aux=False, confidence=True, score=score), samples=rng.normal(score, 0.01, 999)
+        )
+        for method, score in scores.items()
+    ]
+    (claim,) = collector.claims()
+    assert (claim.statement, claim.verdict) == ("Bayesian multi-weak beats naive multi-weak", "the reverse")
+    assert (claim.effect, claim.paper) == (pytest.approx(-0.05), pytest.approx(0.822 - 0.818))
+
+
 def test_over_several_seeds_intervals_hold_the_seeds_too():
     right = {1: 70, 2: 40, 3: 55}
     plans = [SimpleNamespace(test=a_test(f"student@{seed}")) for seed in right]

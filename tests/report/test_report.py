@@ -17,7 +17,7 @@ from raw2s.report import closing_table, write_report
 from raw2s.report.figures import edl_figure, score_figure, to_svg, training_figure
 from raw2s.report.outcome import outcome
 from raw2s.report.systems import list_systems, notes, stage_title
-from raw2s.results import Baseline, Ceiling, Difference, OnB, Results, StageRecord, Student, Teacher
+from raw2s.results import Baseline, Ceiling, Claim, Difference, OnB, Results, StageRecord, Student, Teacher
 from raw2s.tasks.slurp import CREDIT
 
 TEACHERS = {"gpt2": 0.326, "opt": 0.357, "gpt-neox": 0.425}
@@ -296,6 +296,34 @@ def test_how_many_differences_are_real_and_what_can_be_seen_is_said(tmp_path):
     none = outcome(make_results(STUDENTS, differences=several[1:], visible=None))
     assert "The difference between the two students is not real at p < 0.05" in none
     assert "can see" not in none
+
+
+def test_the_papers_claims_are_a_section_of_the_report_and_a_line_of_the_table(tmp_path):
+    def claim(verdict, paper=0.0163):
+        statement = f"Bayesian multi-weak beats naive multi-weak ({verdict})"
+        return Claim(statement=statement, paper=paper, effect=-0.0123, ci95=(-0.02, 0.01), p=0.02, p_holm=0.0321, verdict=verdict)
+
+    claims = [claim("the reverse"), claim("cannot be told", paper=None), claim("cannot be told")]
+    results = make_results(STUDENTS, claims=claims)
+    said = "Claims of the paper that this run can test: 3, of them 0 as the paper, 1 the reverse and 2 cannot be told"
+    assert said in " ".join(printed(results).split())
+    page = Page(write_report(results, {}, [], tmp_path).read_text(encoding="utf-8"))
+    assert page.open == []
+    assert "What the paper claims, and what this run says" in page.text
+    for part in (
+        claims[0].statement,
+        "+0.016",
+        "no figure",
+        "-0.012",
+        "[-0.020, 0.010]",
+        "0.032",
+        "the reverse",
+        "cannot be told",
+    ):
+        assert part in page.text
+    without = Page(write_report(make_results(STUDENTS), {}, [], tmp_path).read_text(encoding="utf-8"))
+    assert "claim" not in without.text
+    assert "claims" not in printed(make_results(STUDENTS))
 
 
 def test_of_one_seed_there_is_no_standard_error_and_the_spread_over_seeds_is_said_to_be_missing():
