@@ -1,13 +1,14 @@
 """What a run found: the content of results.json, written and read by one class."""
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict
 
 from raw2s.form import FormName
 
 Interval = tuple[float | None, float | None]
+Verdict = Literal["as the paper", "the reverse", "cannot be told"]
 
 
 class _Record(BaseModel):
@@ -24,6 +25,8 @@ class System(_Record):
     score: float
     ci95: Interval
     per_seed: list[float]
+    standard_error: float | None = None
+    """Of the mean over the seeds, from their spread alone; None of one seed."""
     empty: float | None = None
     """Text: share of the answers that name nothing, unparsable ones counted in."""
     unparsable: float | None = None
@@ -51,6 +54,7 @@ class Teacher(_Record):
     score: float | None = None
     ci95: Interval = (None, None)
     per_seed: list[float] = []
+    standard_error: float | None = None
     empty: float | None = None
     unparsable: float | None = None
     gap_is_noise: bool = False
@@ -65,7 +69,7 @@ class Ceiling(System):
 
 class Student(System):
     method: str
-    """`joint+edl+cdpo`: the method, another loss than its usual one, and cDPO."""
+    """`joint+edl+cdpo`: the method, another loss than its usual one, and the preference loss."""
     aux: bool
     confidence: bool
     pgr: float | None
@@ -106,6 +110,28 @@ class Difference(_Record):
     """Two-sided, of no difference."""
     p_holm: float
     """Corrected (Holm) for all pairs of students, and each with the best teacher that it learned from."""
+    sign_p: float
+    """Of the two-sided sign test on the examples' scores, of several seeds their means; of one seed's correctness McNemar's exact test."""
+    sign_p_holm: float
+    """Corrected (Holm) for all pairs of students."""
+
+
+class Claim(_Record):
+    """A statement of the paper, and what the run says of it."""
+
+    statement: str
+    """It holds where the effect has the sign of the paper's; of none in the paper, where it is above 0."""
+    paper: float | None
+    """The effect in the paper's tables, over the methods and settings that the run has; None where it gives no figure."""
+    effect: float
+    """In this run: a mean of differences between two students that differ in one thing."""
+    ci95: Interval
+    p: float
+    """Two-sided, of no effect."""
+    p_holm: float
+    """Corrected (Holm) for all claims of the run."""
+    verdict: Verdict
+    """By `p_holm`."""
 
 
 class Baseline(_Record):
@@ -143,8 +169,12 @@ class Results(_Record):
     students: list[Student]
     differences: list[Difference] = []
     """Of every two students."""
+    claims: list[Claim] = []
+    """Those of the paper that the students can answer."""
     visible: float | None = None
     """The smallest true difference to its best teacher that a run of this size finds in four of five, uncorrected; of the worst case."""
+    visible_between: float | None = None
+    """The same of two students; None where there is one."""
     environment: dict[str, str]
     stages: list[StageRecord]
     finished: str = ""

@@ -281,7 +281,7 @@ class _Planner:
             if method.cdpo:
                 preferred = self.preference(index, method, made)
                 then = loss_of(preferred.loss).title(preferred.loss)
-                rows.append((f"{label_of(method)}+cdpo", f"{title_of(method)}, then {then}", preferred))
+                rows.append((f"{label_of(method)}+{preferred.loss.name}", f"{title_of(method)}, then {then}", preferred))
             for name, title, stage in rows:
                 test = self.test(stage.name.partition("@")[0], self.decoded(stage, precision))
                 students.append(PlannedStudent(entry=index, method=method, name=name, title=title, stage=stage, test=test))

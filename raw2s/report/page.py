@@ -6,7 +6,17 @@ from typing import Any
 from raw2s.report.figures import History, draw_all
 from raw2s.report.outcome import outcome
 from raw2s.report.rendering import write_page
-from raw2s.report.systems import Shown, bounds, fraction, list_systems, notes, p_text, pgr_text, signed, stage_title
+from raw2s.report.systems import (
+    Shown,
+    bounds,
+    list_systems,
+    notes,
+    p_text,
+    pgr_text,
+    score_text,
+    signed,
+    stage_title,
+)
 from raw2s.results import Results
 
 
@@ -26,8 +36,8 @@ def write_report(results: Results, histories: dict[str, History], examples: list
         outcome=outcome(results),
         notes=notes(results),
         examples=[_example(example, systems) for example in examples],
-        fraction=fraction,
         bounds=bounds,
+        score_text=score_text,
         pgr_text=pgr_text,
         signed=signed,
         p_text=p_text,
