@@ -111,7 +111,9 @@ class Difference(_Record):
     p_holm: float
     """Corrected (Holm) for all pairs of students, and each with the best teacher that it learned from."""
     sign_p: float
-    """Of the two-sided sign test on the examples' scores, of several seeds their means; of one seed's correctness McNemar's exact test."""
+    """Of the two-sided sign test on the examples' scores, of several seeds their means; of one seed's correctness McNemar's exact test.
+
+    It holds the test examples alone: another training seed may turn it, where `p` over several seeds holds these too."""
     sign_p_holm: float
     """Corrected (Holm) for all pairs of students."""
 

@@ -133,7 +133,8 @@ def notes(results: Results) -> list[str]:
         f"{over} and the seeds {listed([str(s) for s in seeds])}, paired in both; of few seeds it is too narrow. "
         "±: the standard error over the seeds."
         if len(seeds) > 1
-        else f"{over}, paired, of one seed ({seeds[0]}); the spread from training again with other seeds comes on top."
+        else f"{over}, paired, of one seed ({seeds[0]}): they and p hold the test examples alone, and training again with another seed moves "
+        "the scores on top of that."
     )
     if results.visible is not None or results.differences:
         lines.append(

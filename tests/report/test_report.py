@@ -330,7 +330,7 @@ def test_of_one_seed_there_is_no_standard_error_and_the_spread_over_seeds_is_sai
     alone = student("naive", 0.4).model_copy(update={"per_seed": [0.4], "standard_error": None})
     text = " ".join(printed(make_results([alone], teachers=[GIVEN], ceiling=None, seeds=[7])).split())
     assert "±" not in text
-    assert "of one seed (7); the spread from training again with other seeds comes on top" in text
+    assert "of one seed (7): they and p hold the test examples alone, and training again with another seed moves" in text
 
 
 def test_answers_that_cannot_be_parsed_are_warned_of():
