@@ -13,7 +13,7 @@ from raw2s.labels.rows import RowKind, TextTarget, TrainingRow
 from raw2s.methods import LossSection
 from raw2s.methods.evidential import EvidentialSection
 from raw2s.methods.preference import PreferenceSection
-from raw2s.models.load import load_model, load_tokenizer
+from raw2s.models.load import load_model, load_model_config, load_tokenizer
 from raw2s.training.batching import plan_epoch, tokenize_row
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(200)]
@@ -104,6 +104,12 @@ def plain_curve(rows, kind, normalize, seed):
 
 
 def test_the_loss_curve_is_a_plain_loops(tmp_path):
+    """And where sequences count alike, of a model whose checkpoint would drop much out."""
+    dropping = load_model("tiny-gpt2", "text")
+    dropping.config.update({"resid_pdrop": 0.5, "attn_pdrop": 0.5, "embd_pdrop": 0.5})
+    dropping.save_pretrained(tmp_path / "dropping")
+    load_tokenizer("tiny-gpt2").save_pretrained(tmp_path / "dropping")
+    without = {"model": str(tmp_path / "dropping"), "dropout": "none"}
     kinds: tuple[RowKind, ...] = ("pair", "targets")
     rows = {kind: [training_row(i, hour, kind) for i, hour in enumerate(HOURS)] for kind in kinds}
     for kind, made in rows.items():
@@ -112,6 +118,7 @@ def test_the_loss_curve_is_a_plain_loops(tmp_path):
         name: case(
             tmp_path / name, tmp_path / f"{kind}.jsonl", kind=kind, loss=loss, validation=tmp_path / "targets.jsonl",
             epochs=EPOCHS, batch_size=BATCH, learning_rate=RATE, zero_stage=0, normalize=normalize,
+            **(without if normalize == "sequences" else {}),
         )
         for name, (kind, loss, normalize) in CASES.items()
     }  # fmt: skip
@@ -122,3 +129,4 @@ def test_the_loss_curve_is_a_plain_loops(tmp_path):
         assert abs(plain[0] - plain[-1]) > 0.1, "it learns"
         assert made.curve() == pytest.approx(plain, abs=1e-4), name
     assert abs(cases["tokens"].curve()[0] - cases["sequences"].curve()[0]) > 0.01, "lengths differ"
+    assert load_model_config(str(cases["sequences"].last / "model")).attn_pdrop == 0.5, "the next stage's to choose"
