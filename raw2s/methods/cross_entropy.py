@@ -6,6 +6,7 @@ import torch
 from pydantic import Field, model_validator
 from torch import nn
 
+from raw2s.decoding.bridge import Bridge, Words
 from raw2s.losses import cross_entropy, gamma_at, linear_cross_entropy, mix_with_own_prediction
 from raw2s.methods.loss import Coefficients, Loss, LossSection, Outcome, TokenTargets
 from raw2s.section import Fraction
@@ -17,8 +18,10 @@ AUTHORS_WARMUP = 0.25
 class AuxiliarySection(LossSection):
     """What all losses share that mix the student's own prediction into the target (Eq. 1, 5)."""
 
-    bridge: Literal["log", "eq8", "equal"] = "log"
+    bridge: Bridge = "log"
     """Text: how a word's probability is shared among the student's pieces (Eq. 7, 8)."""
+    words: Words = "runs"
+    """Text: whose probability that is, a run of letters or of punctuation, or all that stands between spaces, as in the paper."""
     gamma_max: Fraction = 0.0
     """Largest weight of the auxiliary confidence loss (Eq. 1, 5); 0 turns it off."""
     gamma_schedule: Literal["linear", "authors"] = "linear"

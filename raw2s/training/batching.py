@@ -15,6 +15,7 @@ from transformers import PreTrainedTokenizerBase
 
 from raw2s.config import Normalize
 from raw2s.decoding import word_of_piece
+from raw2s.decoding.bridge import Words, join_at_spaces
 from raw2s.decoding.packing import Layout, PackedRows, TokenTree, pack_rows, separate_texts, token_tree
 from raw2s.decoding.tokens import encode_prompt, encode_target, pad_id
 from raw2s.labels.rows import RowKind, TrainingRow
@@ -97,8 +98,9 @@ def tokenize_row(
     *,
     chat: bool = False,
     normalize: Normalize = "tokens",
+    words: Words = "runs",
 ) -> TokenRow:
-    """`normalize` is for targets; classes and pairs count alike by the row."""
+    """`normalize` and `words` are for targets; classes and pairs count alike by the row."""
     prompt = encode_prompt(tokenizer, row["prompt"], chat=chat)
     if kind == "probabilities":
         tree, own = token_tree(prompt, []), row.get("by_teacher", [])
@@ -110,10 +112,11 @@ def tokenize_row(
     sequences = []
     for target in row["targets"]:
         ids, offsets = encode_target(tokenizer, target["text"])
-        words = word_of_piece(target["text"], offsets)
-        scores, teacher = target.get("word_logprobs", []), target.get("teacher")
+        pieces, scores = word_of_piece(target["text"], offsets), target.get("word_logprobs", [])
+        if words == "spaces":
+            pieces, scores = join_at_spaces(target["text"], pieces, scores)
         share = 1.0 if normalize == "tokens" else 1 / len(ids)
-        sequences.append(TokenSequence(ids, words, target["weights"], scores, teacher, share))
+        sequences.append(TokenSequence(ids, pieces, target["weights"], scores, target.get("teacher"), share))
     tree = token_tree(prompt, [s.ids for s in sequences])
     return TokenRow(id=row["id"], tree=tree, total=sum(s.total for s in sequences), sequences=sequences)
 

@@ -67,7 +67,8 @@ def train(job: Job, rank: int, workers: int, *, checkpoint: Path | None, report:
     """
     training = job.training
     tokenizer = load_tokenizer(job.model)
-    rows = read_rows(job.train_file, tokenizer, job.rows, chat=job.chat, normalize=training.normalize)
+    how = {"normalize": training.normalize, "words": getattr(job.loss, "words", "runs")}
+    rows = read_rows(job.train_file, tokenizer, job.rows, chat=job.chat, **how)
     validation = read_rows(job.validation_file, tokenizer, FORMS[job.form].row_kind, chat=job.chat)
     steps = steps_in_epoch(len(rows), training.batch_size)
     total_steps = training.epochs * steps

@@ -130,6 +130,15 @@ def test_where_sequences_count_alike_a_tokens_weight_is_its_share_of_them(tokeni
         assert len(batch.weight_IN[:, mine].unique(dim=1).T) == 1, "all tokens of a sequence alike"
 
 
+def test_words_between_spaces_take_all_their_runs_pieces_and_scores(tokenizer):
+    target = soft_target(TARGETS[0], [0.5, 0.25], 1.0)  # {"time": "nine am"}
+    (runs,), (spaces,) = (text_row(tokenizer, [target], words=words).sequences for words in ("runs", "spaces"))
+    assert spaces.ids == runs.ids and len(runs.word_logprobs[0]) == 8
+    assert sorted(set(spaces.words)) == [0, 1, 2, 3], "the end marker's is the last"
+    for joined, apart in zip(spaces.word_logprobs, runs.word_logprobs, strict=True):
+        assert joined == pytest.approx([sum(apart[:3]), sum(apart[3:5]), sum(apart[5:7]), apart[7]])
+
+
 def read_before(batch, n: int) -> list[int]:
     """The ids that the token which predicts target token n sees, itself last."""
     width = batch.rows.input_ids_RT.shape[1]
