@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from raw2s.losses import EvidenceOf
 from raw2s.losses.heads import TokenProb
 from raw2s.section import Section
 
@@ -67,6 +68,8 @@ class Loss:
     over_tokens: OverTokens | None
     over_classes: OverClasses | None
     over_pairs: OverPairs | None = None
+    evidence: Callable[[Any], EvidenceOf] | None = None
+    """Of a loss whose student says a Dirichlet: its section -> the evidence of logits. None: the student says a softmax."""
 
     def __post_init__(self) -> None:
         if not (self.over_tokens or self.over_classes or self.over_pairs):
