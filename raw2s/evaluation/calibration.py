@@ -20,15 +20,24 @@ LARGEST_LOG_TEMPERATURE = 5.0
 
 
 def negative_log_likelihood(probabilities_PK: Floats, labels_P: Labels) -> float:
-    """Mean of -log p(label), in nats; inf where a label had probability 0."""
+    """Mean of `log_losses`."""
+    return float(log_losses(probabilities_PK, labels_P).mean())
+
+
+def log_losses(probabilities_PK: Floats, labels_P: Labels) -> Floats:
+    """-log p(label) of every item, in nats: (P,); inf where a label had probability 0."""
     with np.errstate(divide="ignore"):
-        return float(-np.log(_of_labels(probabilities_PK, labels_P)).mean())
+        return -np.log(_of_labels(probabilities_PK, labels_P))
 
 
 def brier_score(probabilities_PK: Floats, labels_P: Labels) -> float:
-    """Mean over the items of the squared error summed over the classes, in [0, 2] (Brier, 1950)."""
-    square_P = (probabilities_PK**2).sum(axis=1)
-    return float((square_P - 2 * _of_labels(probabilities_PK, labels_P) + 1).mean())
+    """Mean of `squared_errors` (Brier, 1950)."""
+    return float(squared_errors(probabilities_PK, labels_P).mean())
+
+
+def squared_errors(probabilities_PK: Floats, labels_P: Labels) -> Floats:
+    """Squared error of every item, summed over the classes, in [0, 2]: (P,)."""
+    return (probabilities_PK**2).sum(axis=1) - 2 * _of_labels(probabilities_PK, labels_P) + 1
 
 
 def expected_calibration_error(probabilities_PK: Floats, labels_P: Labels, bins: int = BINS) -> float:

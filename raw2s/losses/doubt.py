@@ -2,7 +2,7 @@
 
 An evidential student says Dir(α), α = e + 1, S = Σ α, and its prediction is the mean α / S; any other's is softmax(z).
 
-    choice               -log max_k p_k
+    choice               -log p_k of the class or token that was chosen, the likeliest unless said otherwise
     entropy              H[p]
     vacuity              K / S                         Dirichlet only; in (0, 1]
     mutual_information   H[p] - E_Dir H[π]             Dirichlet only
@@ -21,6 +21,7 @@ from raw2s.losses.conventions import at_least_float32
 EvidenceOf = Callable[[Tensor], Tensor]
 """Logits (..., K) -> evidence e ≥ 0 (..., K), fp32 at least."""
 
+MEASURES = ("choice", "entropy", "vacuity", "mutual_information")
 _SERIES_FROM = 16.0
 """Above it digamma(x + 1) - log x cancels in fp32, and its series of three terms errs by 1e-10."""
 
@@ -33,11 +34,15 @@ def log_prediction(logits: Tensor, evidence: EvidenceOf | None) -> Tensor:
     return log_alpha - log_alpha.logsumexp(-1, keepdim=True)
 
 
-def doubts(logits: Tensor, evidence: EvidenceOf | None) -> dict[str, Tensor]:
-    """Every measure of logits (..., K) by its name: (...) each, larger where the student is less certain; entropies in nats."""
+def doubts(logits: Tensor, evidence: EvidenceOf | None, chosen: Tensor | None = None) -> dict[str, Tensor]:
+    """The measures of logits (..., K) by name, in the order of `MEASURES`: (...) each, larger where the student is less certain.
+
+    In nats, but for vacuity. `chosen` (...) are indices; None for the likeliest.
+    """
     log_p = log_prediction(logits, evidence)
     p = log_p.exp()
-    found = {"choice": -log_p.amax(-1), "entropy": -(p * log_p.clamp(min=torch.finfo(p.dtype).min)).sum(-1)}
+    choice = log_p.amax(-1) if chosen is None else log_p.gather(-1, chosen.unsqueeze(-1)).squeeze(-1)
+    found = {"choice": -choice, "entropy": -(p * log_p.clamp(min=torch.finfo(p.dtype).min)).sum(-1)}
     if evidence is None:
         return found
     alpha = 1 + evidence(logits)

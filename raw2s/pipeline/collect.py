@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from raw2s.config import RunConfig
 from raw2s.evaluation import (
     drawn_seeds,
+    drawn_utterances,
     gap_is_noise,
     gap_recovered_interval,
     interval,
@@ -24,9 +25,11 @@ from raw2s.methods.cross_entropy import AuxiliarySection
 from raw2s.pipeline.answer_stages import Given
 from raw2s.pipeline.artifacts import versions
 from raw2s.pipeline.comparisons import Compared, compare_students
+from raw2s.pipeline.doubt_figures import Resampled
 from raw2s.pipeline.execute import Done
 from raw2s.pipeline.seed_plan import PlannedStudent, SeedPlan
 from raw2s.pipeline.stage import Stage
+from raw2s.pipeline.student_doubts import StudentDoubts
 from raw2s.pipeline.testing_stages import Test
 from raw2s.pipeline.truth import truth_used
 from raw2s.results import Baseline, Ceiling, Interval, OnB, Results, StageRecord, Student, Teacher
@@ -150,7 +153,14 @@ class _Collector:
             confidence=planned.method.confidence,
             **self.scores(tests),
             **self.gap(planned, tests),
+            **self.doubts.of(index),
         )
+
+    @cached_property
+    def doubts(self) -> StudentDoubts:
+        draws_RU = drawn_utterances(len(next(iter(self.counts.values()))), resamples=self.config.evaluation.resamples)
+        resampled = Resampled(draws_RU=draws_RU, seeds_RS=self.seeds_drawn)
+        return StudentDoubts(task=self.task, plans=self.plans, folder=self.folder, counts=self.counts, resampled=resampled)
 
     def gap(self, planned: PlannedStudent, tests: Sequence[Test]) -> dict[str, Any]:
         """PGR (Eq. 13) over the tested teachers that the student learned from, and its distance to the best of these."""
