@@ -4,7 +4,7 @@ An evidential student says Dir(α), α = e + 1, S = Σ α, and its prediction is
 
     choice               -log p_k of the class or token that was chosen, the likeliest unless said otherwise
     entropy              H[p]
-    vacuity              K / S                         Dirichlet only; in (0, 1]
+    vacuity              K / S                         Dirichlet only; in (0, 1] for e ≥ 0
     mutual_information   H[p] - E_Dir H[π]             Dirichlet only
 
 Vacuity is the share of the prior in the evidence. It is no measure of what more data would teach (Shen et al., 2024, arXiv
@@ -19,7 +19,7 @@ from torch import Tensor
 from raw2s.losses.conventions import at_least_float32
 
 EvidenceOf = Callable[[Tensor], Tensor]
-"""Logits (..., K) -> evidence e ≥ 0 (..., K), fp32 at least."""
+"""Logits (..., K) -> evidence e (..., K), fp32 at least; above -1, and not below 0 for EDL."""
 
 MEASURES = ("choice", "entropy", "vacuity", "mutual_information")
 _SERIES_FROM = 16.0
@@ -52,6 +52,6 @@ def doubts(logits: Tensor, evidence: EvidenceOf | None, chosen: Tensor | None = 
 
 
 def _log_excess(x: Tensor) -> Tensor:
-    """digamma(x + 1) - log x for x ≥ 1; E_Dir H[π] is the mean of -log p less that of this."""
+    """digamma(x + 1) - log x for x > 0; E_Dir H[π] is the mean of -log p less that of this."""
     series = 1 / (2 * x) - 1 / (12 * x**2) + 1 / (120 * x**4)
     return torch.where(x < _SERIES_FROM, torch.digamma(x + 1) - x.log(), series)

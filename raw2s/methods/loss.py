@@ -21,7 +21,7 @@ class LossSection(Section):
     """What a loss may be told; goes whole from the config to the worker."""
 
     name: str
-    """Which loss: ce, edl, reverse_ce, or module:name of one outside the package."""
+    """Which loss: ce, edl, reverse_ce, reverse_kl, dirichlet, or module:name of one outside the package."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,7 +48,7 @@ class PairTargets:
 OverTokens = Callable[[nn.Module, torch.Tensor, TokenTargets, Any, Coefficients], Outcome]
 """(`FusedHead`, hidden_NH, targets, section, coefficients) -> outcome; run the head with `head(function, hidden_NH, ...)`."""
 OverClasses = Callable[[torch.Tensor, torch.Tensor, Any, Coefficients], Outcome]
-"""(logits_PK, target_PK, section, coefficients) -> outcome; the teachers' probabilities come already mixed."""
+"""(logits_PK, target_PK, section, coefficients) -> outcome; the teachers' probabilities come already mixed, a Dirichlet's as its counts."""
 OverPairs = Callable[[PairTargets, Any], Outcome]
 
 
