@@ -107,12 +107,15 @@ class ReliabilityBin(_Record):
 
 
 class Calibration(_Record):
-    """Of a classifier's probabilities, as they are and after temperature scaling."""
+    """Of a classifier's probabilities, as they are and after temperature scaling.
+
+    Of text, of the probability of its own answer against whether that is right: yes or no, as two classes; without a temperature.
+    """
 
     as_is: CalibrationError
     temperature: list[float]
     """Fitted on the validation examples, a seed each; above 1 the model was too sure."""
-    scaled: CalibrationError
+    scaled: CalibrationError | None
     reliability: list[ReliabilityBin]
     """As they are, all seeds together, by confidence."""
 
@@ -148,9 +151,9 @@ class Student(System):
     doubt: list[Doubt] = []
     """Where `evaluation.doubt` asks for it."""
     calibration: Calibration | None = None
-    """The same; classes only."""
+    """The same."""
     ensemble: Ensemble | None = None
-    """The same, of several seeds."""
+    """The same, of several seeds; classes only."""
 
     @property
     def settings(self) -> str:

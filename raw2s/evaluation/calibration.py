@@ -45,10 +45,14 @@ def expected_calibration_error(probabilities_PK: Floats, labels_P: Labels, bins:
 
     Of few items it is too large, even for a model that is calibrated: see `squared_calibration_error`.
     """
-    confidence_P, correct_P = first_choices(probabilities_PK, labels_P)
+    return gap_in_bins(*first_choices(probabilities_PK, labels_P), bins)
+
+
+def gap_in_bins(confidence_P: Floats, correct_P: NDArray[np.bool_], bins: int = BINS) -> float:
+    """`expected_calibration_error` of any confidence in an answer."""
     bin_P = np.clip(np.ceil(confidence_P * bins).astype(int) - 1, 0, bins - 1)
     gap_B = np.bincount(bin_P, weights=correct_P - confidence_P, minlength=bins)
-    return float(np.abs(gap_B).sum() / len(labels_P))
+    return float(np.abs(gap_B).sum() / len(correct_P))
 
 
 class Bin(NamedTuple):
@@ -77,6 +81,11 @@ def squared_calibration_error(bins: list[Bin]) -> float:
     return sum(one.answers * square for one, square in zip(bins, squares, strict=True)) / total
 
 
+def rms_calibration_error(confidence_P: Floats, correct_P: NDArray[np.bool_]) -> float:
+    """The root of `squared_calibration_error`, 0 where that is below it."""
+    return math.sqrt(max(0.0, squared_calibration_error(reliability(confidence_P, correct_P))))
+
+
 def first_choices(probabilities_PK: Floats, labels_P: Labels) -> tuple[Floats, NDArray[np.bool_]]:
     """The largest probability, and whether its class is the label: (P,) each."""
     return probabilities_PK.max(axis=1), probabilities_PK.argmax(axis=1) == labels_P
@@ -98,15 +107,14 @@ def fit_temperature(logits_PK: Floats, labels_P: Labels) -> float:
 def calibration_metrics(logits_PK: Floats, labels_P: Labels, temperature: float = 1.0) -> dict[str, float]:
     """NLL, Brier score and calibration error of softmax(logits / temperature).
 
-    `ece` is `expected_calibration_error`; `rms_ce` the root of `squared_calibration_error`, 0 where that is below it.
+    `ece` is `expected_calibration_error`, `rms_ce` `rms_calibration_error`.
     """
     probabilities_PK = softmax(logits_PK / temperature, axis=1)
-    bins = reliability(*first_choices(probabilities_PK, labels_P))
     return {
         "nll": negative_log_likelihood(probabilities_PK, labels_P),
         "brier": brier_score(probabilities_PK, labels_P),
         "ece": expected_calibration_error(probabilities_PK, labels_P),
-        "rms_ce": math.sqrt(max(0.0, squared_calibration_error(bins))),
+        "rms_ce": rms_calibration_error(*first_choices(probabilities_PK, labels_P)),
     }
 
 

@@ -1,7 +1,7 @@
 """From logits and measures of doubt to the records of results.json: of every student, and of an entry's students as an ensemble."""
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from typing import Any
@@ -12,11 +12,12 @@ from numpy.typing import NDArray
 from scipy.special import logsumexp, softmax
 
 from raw2s.evaluation.calibration import (
-    calibration_metrics,
     first_choices,
     fit_temperature,
+    gap_in_bins,
     log_losses,
     reliability,
+    rms_calibration_error,
     squared_errors,
 )
 from raw2s.evaluation.intervals import Samples, interval
@@ -29,6 +30,8 @@ Values = NDArray[np.float64]
 
 COVERAGES = np.arange(1, 21) / 20
 """Of the risk-coverage curve."""
+LEAST_CHANCE = 1e-12
+"""Of an answer that a text's tokens rule out or make certain: -log of it is what such a student loses, not infinity."""
 NAMES = {"choice": "probability"}
 """What results.json calls a measure, where `raw2s.losses.doubt` has another word."""
 
@@ -122,38 +125,68 @@ def _doubt_record(measure: str, seeds: Sequence[Doubtful], score: Any, resampled
     )
 
 
-def calibration_record(seeds: Sequence[Predicted], resampled: Resampled) -> Calibration:
-    """Of the students of all seeds; their temperatures are fitted on the validation examples."""
+@dataclass(frozen=True, kw_only=True)
+class Judged:
+    """One seed's probabilities of its U answers, against the truth."""
+
+    loss_U: Values
+    square_U: Values
+    confidence_U: Values
+    right_U: NDArray[np.bool_]
+
+
+def class_calibration(seeds: Sequence[Predicted], resampled: Resampled) -> Calibration:
+    """Of the classifiers of all seeds; their temperatures are fitted on the validation examples."""
     temperatures = [fit_temperature(own.log_p_PK, own.label_P) for own in seeds]
-    choices = [first_choices(np.exp(own.log_p_UK), own.label_U) for own in seeds]
-    confidence, right = (np.concatenate(parts) for parts in zip(*choices, strict=True))
-    bins = reliability(confidence, right)
+    as_is = [_judged(own, 1.0) for own in seeds]
+    scaled = [_judged(own, temperature) for own, temperature in zip(seeds, temperatures, strict=True)]
     return Calibration(
-        as_is=_calibration_error(seeds, [1.0] * len(seeds), resampled),
+        as_is=_calibration_error(as_is, resampled),
         temperature=temperatures,
-        scaled=_calibration_error(seeds, temperatures, resampled),
-        reliability=[ReliabilityBin(**one._asdict()) for one in bins],
+        scaled=_calibration_error(scaled, resampled),
+        reliability=_bins(as_is),
     )
 
 
-def _calibration_error(seeds: Sequence[Predicted], temperatures: Sequence[float], resampled: Resampled) -> CalibrationError:
-    scaled = list(zip(seeds, temperatures, strict=True))
-    metrics = [calibration_metrics(own.log_p_UK, own.label_U, temperature) for own, temperature in scaled]
+def text_calibration(seeds: Sequence[Doubtful], resampled: Resampled) -> Calibration:
+    """Of whole answers: the probability of its own answer, as a student's confidence that the answer is right."""
+    judged = []
+    for own in seeds:
+        confidence_U = np.clip(np.exp(-own.doubts["sequence_probability"]), LEAST_CHANCE, 1 - LEAST_CHANCE)
+        probabilities_U2, right_U = np.stack([1 - confidence_U, confidence_U], axis=1), ~own.error_U
+        labels_U = right_U.astype(np.int64)
+        loss_U, square_U = log_losses(probabilities_U2, labels_U), squared_errors(probabilities_U2, labels_U)
+        judged.append(Judged(loss_U=loss_U, square_U=square_U, confidence_U=confidence_U, right_U=right_U))
+    return Calibration(as_is=_calibration_error(judged, resampled), temperature=[], scaled=None, reliability=_bins(judged))
+
+
+def _judged(own: Predicted, temperature: float) -> Judged:
+    probabilities_UK = softmax(own.log_p_UK / temperature, axis=1)
+    confidence_U, right_U = first_choices(probabilities_UK, own.label_U)
+    loss_U, square_U = log_losses(probabilities_UK, own.label_U), squared_errors(probabilities_UK, own.label_U)
+    return Judged(loss_U=loss_U, square_U=square_U, confidence_U=confidence_U, right_U=right_U)
+
+
+def _calibration_error(seeds: Sequence[Judged], resampled: Resampled) -> CalibrationError:
     weights_RU = resampled.draws_RU / resampled.draws_RU.shape[1]
 
-    def ci95(per_item: Callable[[Values, NDArray[np.int64]], Values]) -> Interval:
-        sampled = [weights_RU @ per_item(softmax(own.log_p_UK / by, axis=1), own.label_U) for own, by in scaled]
-        return defined_interval(np.einsum("RS,SR->R", resampled.seeds_RS, sampled))
+    def ci95(values: Sequence[Values]) -> Interval:
+        return defined_interval(np.einsum("RS,SR->R", resampled.seeds_RS, [weights_RU @ own_U for own_U in values]))
 
-    means = {name: float(np.mean([own[name] for own in metrics])) for name in metrics[0]}
+    losses, squares = [own.loss_U for own in seeds], [own.square_U for own in seeds]
     return CalibrationError(
-        nll=_finite(means["nll"]),
-        nll_ci95=ci95(log_losses),
-        brier=means["brier"],
-        brier_ci95=ci95(squared_errors),
-        ece=means["ece"],
-        rms_ce=means["rms_ce"],
+        nll=_finite(float(np.mean(losses))),
+        nll_ci95=ci95(losses),
+        brier=float(np.mean(squares)),
+        brier_ci95=ci95(squares),
+        ece=float(np.mean([gap_in_bins(own.confidence_U, own.right_U) for own in seeds])),
+        rms_ce=float(np.mean([rms_calibration_error(own.confidence_U, own.right_U) for own in seeds])),
     )
+
+
+def _bins(seeds: Sequence[Judged]) -> list[ReliabilityBin]:
+    confidence, right = (np.concatenate(parts) for parts in zip(*((s.confidence_U, s.right_U) for s in seeds), strict=True))
+    return [ReliabilityBin(**one._asdict()) for one in reliability(confidence, right)]
 
 
 def defined_interval(samples: Samples) -> Interval:

@@ -12,7 +12,7 @@ from raw2s.pipeline.doubt_figures import (
     Doubtful,
     Predicted,
     Resampled,
-    calibration_record,
+    class_calibration,
     class_doubts,
     class_log_prediction,
     defined_interval,
@@ -20,6 +20,7 @@ from raw2s.pipeline.doubt_figures import (
     doubt_records,
     ensemble_of,
     errors,
+    text_calibration,
     text_doubts,
 )
 from raw2s.pipeline.doubt_stages import AnswerDoubts, ClassLogits
@@ -47,11 +48,12 @@ class StudentDoubts:
         if any(student.doubt is None for _, student in planned):
             return {}
         score, resampled = self.task.metric.score, self.resampled
-        records = doubt_records([self.doubtful(*own) for own in planned], score, resampled)
+        asked = [self.doubtful(*own) for own in planned]
+        records = doubt_records(asked, score, resampled)
         if self.task.form == "text":
-            return {"doubt": records}
+            return {"doubt": records, "calibration": text_calibration(asked, resampled)}
         members = [self.predicted(*own) for own in planned]
-        calibration = calibration_record(members, resampled)
+        calibration = class_calibration(members, resampled)
         ensemble = self.ensemble(members) if len(members) > 1 else None
         return {"doubt": records, "calibration": calibration, "ensemble": ensemble}
 
@@ -101,5 +103,5 @@ class StudentDoubts:
             score=float(metric.score(counts_UC.mean(axis=0))),
             ci95=defined_interval(metric.score(weights_RU @ counts_UC)),
             doubt=doubt_records([doubtful], metric.score, one),
-            calibration=calibration_record([predicted], one),
+            calibration=class_calibration([predicted], one),
         )

@@ -13,11 +13,12 @@ from raw2s.pipeline.doubt_figures import (
     Doubtful,
     Predicted,
     Resampled,
-    calibration_record,
+    class_calibration,
     disagreement,
     doubt_records,
     ensemble_of,
     errors,
+    text_calibration,
 )
 
 DOUBT = {"batch_size": 12, "resamples": 50, "doubt": True}
@@ -64,7 +65,8 @@ def test_answers_have_the_measures_of_their_tokens_and_cdpo_leaves_no_dirichlet(
         measures = {doubt.measure: doubt for doubt in student.doubt}
         assert measures.keys() == {"probability", "entropy", "sequence_probability", "teacher_disagreement"}
         assert measures["entropy"].auroc in (0.5, None)  # the fake's is the same for all
-        assert student.calibration is None
+        assert student.calibration.scaled is None
+        assert sum(one.answers for one in student.calibration.reliability) == results.test_examples
     losses = {stage.name.split("/")[1]: stage.loss for stage in stages if stage.kind == "doubt"}
     assert losses["student"].name == "edl"
     assert losses["cdpo"] is None
@@ -110,13 +112,13 @@ def test_an_ensemble_is_the_mean_of_its_members_and_disagrees_where_they_do():
     assert alone["mutual_information"] == pytest.approx(0, abs=1e-9)
     # Convexity: the mean's NLL is no more than the members' mean (Lakshminarayanan et al., 2017).
     draws = Resampled(draws_RU=drawn_utterances(300, resamples=20), seeds_RS=np.ones((20, 1)))
-    single = [calibration_record([m], draws).as_is.nll for m in members]
-    assert calibration_record([ensemble], draws).as_is.nll <= np.mean(single)
+    single = [class_calibration([m], draws).as_is.nll for m in members]
+    assert class_calibration([ensemble], draws).as_is.nll <= np.mean(single)
 
 
 def test_a_temperature_never_worsens_what_it_is_fitted_on_and_finds_the_oversure():
     draws = Resampled(draws_RU=drawn_utterances(300, resamples=20), seeds_RS=np.ones((20, 1)))
-    found = calibration_record([predicted(1)], draws)
+    found = class_calibration([predicted(1)], draws)
     assert found.scaled.nll <= found.as_is.nll + 1e-9
     assert found.temperature[0] > 1  # of the logits half is noise
     assert found.as_is.nll_ci95[0] < found.as_is.nll < found.as_is.nll_ci95[1]
@@ -136,3 +138,21 @@ def test_figures_are_means_over_the_seeds_and_paired_with_the_runs_resamples():
     assert both.auroc == pytest.approx(np.mean(alone))
     assert alone[1] == 1
     assert both.auroc_ci95[0] < both.auroc < both.auroc_ci95[1]
+
+
+def test_a_text_is_calibrated_where_answers_are_right_as_often_as_they_are_likely():
+    random = np.random.default_rng(0)
+    chance = random.uniform(0.1, 0.9, size=5000)
+    error = random.random(5000) > chance
+    one = Resampled(draws_RU=drawn_utterances(5000, resamples=20), seeds_RS=np.ones((20, 1)))
+    seeds = {
+        name: Doubtful(doubts={"sequence_probability": doubt}, error_U=error, counts_UC=1.0 - error[:, None])
+        for name, doubt in {"own": -np.log(chance), "sure": np.full(5000, 1e-30), "lost": np.full(5000, 1e4)}.items()
+    }
+    own, sure, lost = (text_calibration([seeds[name]], one).as_is for name in seeds)
+    assert own.rms_ce < 0.02
+    assert sure.ece == pytest.approx(error.mean())
+    assert lost.ece == pytest.approx(1 - error.mean())
+    assert own.brier < min(sure.brier, lost.brier)
+    assert own.nll == pytest.approx(-np.mean(np.where(error, np.log(1 - chance), np.log(chance))))
+    assert np.isfinite(lost.nll)

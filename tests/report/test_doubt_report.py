@@ -24,6 +24,7 @@ CALIBRATION = Calibration(
     scaled=error(0.6543),
     reliability=[ReliabilityBin(answers=10, confidence=0.2 * k, accuracy=0.15 * k) for k in range(1, 6)],
 )
+TEXT = CALIBRATION.model_copy(update={"temperature": [], "scaled": None})
 ENSEMBLE = Ensemble(
     members=3, score=0.9321, ci95=(0.9, 0.95), doubt=[record("mutual_information", 0.7111)], calibration=CALIBRATION
 )
@@ -48,11 +49,11 @@ def test_every_figure_stands_in_the_page(tmp_path):
     assert "within one vocabulary only" in page.text
 
 
-def test_texts_have_no_reliability_and_who_was_not_asked_no_section(tmp_path):
-    asked = student("bayesian", 0.7).model_copy(update={"doubt": [record("entropy", 0.6)]})
-    write_report(make_results([asked]), {}, [], tmp_path)
-    assert (tmp_path / "figures" / "risk.svg").is_file()
-    assert not (tmp_path / "figures" / "reliability.svg").exists()
+def test_texts_have_no_temperature_and_who_was_not_asked_no_section(tmp_path):
+    asked = student("bayesian", 0.7).model_copy(update={"doubt": [record("entropy", 0.6)], "calibration": TEXT})
+    page = Page(write_report(make_results([asked]), {}, [], tmp_path).read_text(encoding="utf-8"))
+    assert "0.765" in page.text
+    assert "temperature" not in page.text
     page = Page(write_report(make_results([student("naive", 0.6)]), {}, [], tmp_path / "plain").read_text(encoding="utf-8"))
     assert "AUROC" not in page.text
 
