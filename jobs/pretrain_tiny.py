@@ -7,8 +7,8 @@ Three weak bases (GPT-2, OPT, GPT-NeoX), each with a tokenizer of its own, read 
 sentences ("wake me up at [time : nine am]"). The strong base (Llama) reads all of it, longer, each sentence followed by
 what it holds in one of three forms, none of which is the task's own: it has seen more, as a large model has.
 
-`tiny-*` are the demo's. `small-*` are the testbed's (docs/testbed.md): three teachers of like strength, and a student that is far
-stronger than they are, as in the paper.
+`tiny-*` are the demo's. `small-*` are the testbed's (docs/testbed.md): five teachers of like strength (the paper has three), and a
+student that is far stronger than they are, as in the paper.
 """
 
 import argparse
@@ -30,9 +30,11 @@ from transformers import (
     GPT2Config,
     GPTNeoXConfig,
     LlamaConfig,
+    MistralConfig,
     OPTConfig,
     PretrainedConfig,
     PreTrainedTokenizerFast,
+    Qwen2Config,
 )
 
 from raw2s.models.source import TINY_FOLDER
@@ -73,6 +75,8 @@ def recipes() -> dict[str, Recipe]:
         "small-opt": Recipe(opt(2000, 128, 3), closed, True, (1, 3), *small),
         "small-gpt-neox": Recipe(gpt_neox(2000, 128, 3), endoftext, False, (2, 3), *small),
         "small-llama": Recipe(llama(), padded, True, (0, 1), "annotated", 64, 3e-3),
+        "small-qwen2": Recipe(gated(Qwen2Config, 2000, 128, 3), endoftext, False, (0, 4), "brackets", 64, 2e-3),
+        "small-mistral": Recipe(gated(MistralConfig, 1200, 160, 4), padded, True, (1, 3), *small),
     }
 
 
@@ -100,6 +104,13 @@ def llama() -> LlamaConfig:
     return LlamaConfig(
         vocab_size=2048, max_position_embeddings=256, hidden_size=192, intermediate_size=512,
         num_hidden_layers=4, num_attention_heads=6, tie_word_embeddings=True,
+    )  # fmt: skip
+
+
+def gated(kind: type[PretrainedConfig], vocabulary: int, width: int, layers: int) -> PretrainedConfig:
+    return kind(
+        vocab_size=vocabulary, max_position_embeddings=256, hidden_size=width, intermediate_size=8 * width // 3 // 16 * 16,
+        num_hidden_layers=layers, num_attention_heads=4, num_key_value_heads=4, tie_word_embeddings=True,
     )  # fmt: skip
 
 

@@ -26,9 +26,10 @@ def card_of(name: str) -> dict:
     return json.loads((TINY_FOLDER / name / "card.json").read_text())
 
 
-def test_both_fours_are_there_and_small():
-    assert [f"{size}-{family}" for size in ("small", "tiny") for family in ("gpt-neox", "gpt2", "llama", "opt")] == PRESENT
-    assert sum(file.stat().st_size for file in TINY_FOLDER.rglob("*.safetensors")) <= 20_000_000
+def test_both_fours_and_two_more_teachers_are_there_and_small():
+    fours = [f"{size}-{family}" for size in ("small", "tiny") for family in ("gpt-neox", "gpt2", "llama", "opt")]
+    assert sorted([*fours, "small-mistral", "small-qwen2"]) == PRESENT
+    assert sum(file.stat().st_size for file in TINY_FOLDER.rglob("*.safetensors")) <= 25_000_000
     assert not [file for file in TINY_FOLDER.rglob("*") if file.suffix in (".bin", ".pt", ".pth", ".pkl", ".py")]
 
 
