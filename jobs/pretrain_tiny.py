@@ -18,6 +18,7 @@ import math
 import random
 import re
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -107,7 +108,7 @@ def llama() -> LlamaConfig:
     )  # fmt: skip
 
 
-def gated(kind: type[PretrainedConfig], vocabulary: int, width: int, layers: int) -> PretrainedConfig:
+def gated(kind: Callable[..., PretrainedConfig], vocabulary: int, width: int, layers: int) -> PretrainedConfig:
     return kind(
         vocab_size=vocabulary, max_position_embeddings=256, hidden_size=width, intermediate_size=8 * width // 3 // 16 * 16,
         num_hidden_layers=layers, num_attention_heads=4, num_key_value_heads=4, tie_word_embeddings=True,

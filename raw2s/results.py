@@ -1,13 +1,14 @@
 """What a run found: the content of results.json, written and read by one class."""
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict
 
 from raw2s.form import FormName
 
 Interval = tuple[float | None, float | None]
+Verdict = Literal["as the paper", "the reverse", "cannot be told"]
 
 
 class _Record(BaseModel):
@@ -24,6 +25,8 @@ class System(_Record):
     score: float
     ci95: Interval
     per_seed: list[float]
+    standard_error: float | None = None
+    """Of the mean over the seeds, from their spread alone; None of one seed."""
     empty: float | None = None
     """Text: share of the answers that name nothing, unparsable ones counted in."""
     unparsable: float | None = None
@@ -51,6 +54,7 @@ class Teacher(_Record):
     score: float | None = None
     ci95: Interval = (None, None)
     per_seed: list[float] = []
+    standard_error: float | None = None
     empty: float | None = None
     unparsable: float | None = None
     gap_is_noise: bool = False
@@ -63,9 +67,76 @@ class Ceiling(System):
     """The student's model."""
 
 
+class Doubt(_Record):
+    """How well one measure of a student's doubt tells its errors; means over the seeds.
+
+    `measure`: probability (of its answer: the largest of classes; of text the mean log-probability of its tokens), entropy, vacuity
+    (K/S, of an evidential student) and mutual_information (of its Dirichlet, or between an ensemble's members), of text as means over
+    the tokens; sequence_probability (text: of the whole answer); teacher_disagreement (the share of pairs of tested teachers whose
+    answers differ). An answer is an error unless the metric counts it as it counts gold itself.
+    """
+
+    measure: str
+    auroc: float | None
+    """P(an error is more doubtful than a right answer); None where one seed has no errors, or nothing else."""
+    auroc_ci95: Interval
+    aurc: float
+    """Area under the risk-coverage curve: the lower the better; the share of errors for a measure that knows nothing."""
+    aurc_ci95: Interval
+    at_80: float
+    """The score of the most certain 80 % of the answers."""
+    at_80_ci95: Interval
+    risk: list[float]
+    """Share of errors in the most certain 5, 10, ..., 100 % of the answers."""
+
+
+class CalibrationError(_Record):
+    """Means over the seeds; NLL in nats, None where a right answer had probability 0."""
+
+    nll: float | None
+    nll_ci95: Interval
+    brier: float
+    """Squared error summed over the classes, in [0, 2]."""
+    brier_ci95: Interval
+    ece: float
+    """Expected calibration error, 15 bins of equal width (Guo et al., 2017); of few examples too large."""
+    rms_ce: float
+    """Root of the mean square over 15 bins of as many answers each, without what chance adds (Bröcker, 2012; Kumar et al., 2019)."""
+
+
+class ReliabilityBin(_Record):
+    answers: int
+    confidence: float
+    accuracy: float
+
+
+class Calibration(_Record):
+    """Of a classifier's probabilities, as they are and after temperature scaling.
+
+    Of text, of the probability of its own answer against whether that is right: yes or no, as two classes; without a temperature.
+    """
+
+    as_is: CalibrationError
+    temperature: list[float]
+    """Fitted on the validation examples, a seed each; above 1 the model was too sure."""
+    scaled: CalibrationError | None
+    reliability: list[ReliabilityBin]
+    """As they are, all seeds together, by confidence."""
+
+
+class Ensemble(_Record):
+    """The mean of the probabilities that one entry's students of all seeds predict."""
+
+    members: int
+    score: float
+    ci95: Interval
+    doubt: list[Doubt]
+    calibration: Calibration
+
+
 class Student(System):
     method: str
-    """`joint+edl+cdpo`: the method, another loss than its usual one, and cDPO."""
+    """`joint+edl+cdpo`: the method, another loss than its usual one, and the preference loss."""
     aux: bool
     confidence: bool
     pgr: float | None
@@ -81,6 +152,12 @@ class Student(System):
     over_best_ci95: Interval
     over_best_p: float | None = None
     """Of no difference to it, corrected as `Difference.p_holm`."""
+    doubt: list[Doubt] = []
+    """Where `evaluation.doubt` asks for it."""
+    calibration: Calibration | None = None
+    """The same."""
+    ensemble: Ensemble | None = None
+    """The same, of several seeds; classes only."""
 
     @property
     def settings(self) -> str:
@@ -106,6 +183,30 @@ class Difference(_Record):
     """Two-sided, of no difference."""
     p_holm: float
     """Corrected (Holm) for all pairs of students, and each with the best teacher that it learned from."""
+    sign_p: float
+    """Of the two-sided sign test on the examples' scores, of several seeds their means; of one seed's correctness McNemar's exact test.
+
+    It holds the test examples alone: another training seed may turn it, where `p` over several seeds holds these too."""
+    sign_p_holm: float
+    """Corrected (Holm) for all pairs of students."""
+
+
+class Claim(_Record):
+    """A statement of the paper, and what the run says of it."""
+
+    statement: str
+    """It holds where the effect has the sign of the paper's; of none in the paper, where it is above 0."""
+    paper: float | None
+    """The effect in the paper's tables, over the methods and settings that the run has; None where it gives no figure."""
+    effect: float
+    """In this run: a mean of differences between two students that differ in one thing."""
+    ci95: Interval
+    p: float
+    """Two-sided, of no effect."""
+    p_holm: float
+    """Corrected (Holm) for all claims of the run."""
+    verdict: Verdict
+    """By `p_holm`."""
 
 
 class Baseline(_Record):
@@ -143,8 +244,12 @@ class Results(_Record):
     students: list[Student]
     differences: list[Difference] = []
     """Of every two students."""
+    claims: list[Claim] = []
+    """Those of the paper that the students can answer."""
     visible: float | None = None
     """The smallest true difference to its best teacher that a run of this size finds in four of five, uncorrected; of the worst case."""
+    visible_between: float | None = None
+    """The same of two students; None where there is one."""
     environment: dict[str, str]
     stages: list[StageRecord]
     finished: str = ""

@@ -3,7 +3,7 @@
 from raw2s.config.own import OWN, merged, training_key
 from raw2s.config.reading import describe_keys, explain, load_config, parse_config, put_over, read_yaml
 from raw2s.config.sweep import OBJECTIVES, SweepConfig
-from raw2s.config.training import LoraConfig, TrainingConfig
+from raw2s.config.training import LoraConfig, Normalize, TrainingConfig
 from raw2s.config.tree import Decoding, LabelingConfig, RayConfig, RunConfig, StudentConfig, Tolerance
 
 __all__ = [
@@ -12,6 +12,7 @@ __all__ = [
     "Decoding",
     "LabelingConfig",
     "LoraConfig",
+    "Normalize",
     "RayConfig",
     "RunConfig",
     "StudentConfig",

@@ -22,6 +22,9 @@ TYPED_DEEPSPEED = {
 """DeepSpeed's settings that have a key of their own in `TrainingConfig`."""
 
 
+Normalize = Literal["tokens", "sequences"]
+
+
 class LoraConfig(Section):
     rank: Positive = 16
     """Rank of the update of every adapted matrix."""
@@ -83,6 +86,10 @@ class TrainingConfig(Workers):
     """Number format of the forward and backward pass; bf16 (zero_stage 1 or more) keeps fp32 master weights, see optimizer_states."""
     optimizer_states: Literal["fp32", "bf16"] = "fp32"
     """Master weights and moments; bf16: 12 bytes a parameter at the step for 22, but a step under 1/256 of its weight is lost."""
+    dropout: Literal["checkpoint", "none"] = "checkpoint"
+    """The model's own dropout while it trains: as its checkpoint says, or none; LoRA's has a key of its own."""
+    normalize: Normalize = "tokens"
+    """Text: what counts alike in a step's loss, every target token, or every target sequence by the mean over its tokens."""
     keep: Literal["best", "last"] = "last"
     """Which epoch's weights are kept: the best by `judge`, or the last."""
     judge: Literal["loss", "score"] = "loss"

@@ -3,6 +3,8 @@
 Words are the runs of letters, digits and underscores, and the runs of punctuation, of the target text, and after them the
 end-of-sequence marker as a word of its own. Punctuation stands apart because a word's doubt is shared by all its pieces: in
 `"nine`, doubt about the value would make the quotation mark doubtful too, and the student would unlearn to write JSON.
+With `join_at_spaces` words are all that stands between spaces, as in the paper: each is made of whole runs, so its score is the
+sum of theirs, and one table of scores serves both.
 Pieces map to words by character offsets, never by their strings: "banana" as ba|na|na has three pieces of one word.
 """
 
@@ -15,6 +17,7 @@ import torch
 from torch import Tensor
 
 Bridge = Literal["log", "eq8", "equal"]
+Words = Literal["runs", "spaces"]
 Offsets = Sequence[tuple[int, int]]
 """Character span of every piece, as `offset_mapping` of a fast tokenizer gives it, with special tokens dropped; for the
 end-of-sequence marker the last entry is (len(text), len(text))."""
@@ -54,6 +57,26 @@ def word_scores(text: str, offsets: Offsets, logprobs: Sequence[float] | Tensor)
     for word, logprob in zip(word_of_piece(text, offsets), logprobs, strict=True):
         scores[word] += float(logprob)
     return scores
+
+
+def join_at_spaces(
+    text: str, word_of_piece: Sequence[int], word_logprobs: Sequence[Sequence[float]]
+) -> tuple[list[int], list[list[float]]]:
+    """Pieces and scores (teachers, words + 1) of the words of `text`, to those of its white-space-delimited words.
+
+    The end marker stays a word of its own. Raises ValueError for scores of another number of words.
+    """
+    joined: list[int] = []
+    before = 0
+    for start, end in words(text):
+        joined.append((joined[-1] + (start != before)) if joined else 0)
+        before = end
+    joined.append(joined[-1] + 1 if joined else 0)
+    scores = [[0.0] * (joined[-1] + 1) for _ in word_logprobs]
+    for mine, given in zip(scores, word_logprobs, strict=True):
+        for word, logprob in zip(joined, given, strict=True):
+            mine[word] += logprob
+    return [joined[word] for word in word_of_piece], scores
 
 
 def spread_word_scores(word_logprob: Tensor, word_of_piece: Tensor, confidence: Tensor, *, bridge: Bridge = "log") -> Tensor:

@@ -13,6 +13,8 @@ from raw2s.evaluation.gap import gap_recovered
 
 Samples = NDArray[np.float64]
 """(resamples,): a system's score on each resampled test set."""
+ROUNDING = 1e-9
+"""Scores of an utterance that differ by less are the same: means over seeds in another order."""
 
 
 def paired_bootstrap(
@@ -37,10 +39,14 @@ def paired_bootstrap(
             "Score every system on the same test set."
         )
     (utterances,) = set(lengths.values())
-    # How often each utterance was drawn: one matrix product per system, where scipy.stats.bootstrap would copy all its values.
-    draws_RU = np.random.default_rng(seed).multinomial(utterances, np.full(utterances, 1 / utterances), size=resamples)
-    weights_RU = draws_RU / utterances
+    # One matrix product per system, where scipy.stats.bootstrap would copy all its values.
+    weights_RU = drawn_utterances(utterances, resamples=resamples, seed=seed) / utterances
     return {name: score(weights_RU @ values) for name, values in statistic_inputs.items()}
+
+
+def drawn_utterances(count: int, *, resamples: int = 1000, seed: int = 0) -> NDArray[np.int64]:
+    """(resamples, count): how often each utterance is in a resampled test set, the same that `paired_bootstrap` draws."""
+    return np.random.default_rng(seed).multinomial(count, np.full(count, 1 / count), size=resamples)
 
 
 def crossed_bootstrap(
@@ -114,10 +120,11 @@ def gap_is_noise(weak_samples: Samples | Sequence[Samples], strong_samples: Samp
 
 
 def sign_test(correct_a: ArrayLike, correct_b: ArrayLike) -> float:
-    """p-value of the one-sided binomial sign test that system a beats system b (the paper's p-test, section 6.1).
+    """Two-sided p-value of the binomial sign test that two systems are alike.
 
+    Half of it is the paper's one-sided p-test (section 6.1) that the better one is better; of correctness it is McNemar's exact test.
     Both are (utterances,): correctness, or any per-utterance score such as the F1 of the utterance. Utterances on which the
-    systems score the same decide nothing and are dropped; 1 when none is left.
+    systems score the same, to rounding, decide nothing and are dropped; 1 when none is left.
 
     Raises ValueError when the two do not hold the same utterances.
     """
@@ -126,5 +133,6 @@ def sign_test(correct_a: ArrayLike, correct_b: ArrayLike) -> float:
         raise ValueError(f"The systems' scores have shapes {a_U.shape} and {b_U.shape}. Score both on the same utterances.")
     from scipy.stats import binomtest  # most of a second, which a config has no use for  # noqa: PLC0415
 
-    wins, losses = int((a_U > b_U).sum()), int((a_U < b_U).sum())
-    return float(binomtest(wins, wins + losses, alternative="greater").pvalue) if wins + losses else 1.0
+    difference_U = a_U - b_U
+    wins, losses = int((difference_U > ROUNDING).sum()), int((difference_U < -ROUNDING).sum())
+    return float(binomtest(wins, wins + losses).pvalue) if wins + losses else 1.0

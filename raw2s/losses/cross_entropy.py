@@ -7,17 +7,22 @@ from torch import Tensor
 from raw2s.losses.conventions import Reduction, at_least_float32, checked_target, is_class, reduce_loss
 
 
-def cross_entropy(logits: Tensor, target: Tensor, *, reduction: Reduction = "mean") -> Tensor:
+def cross_entropy(logits: Tensor, target: Tensor, *, label_smoothing: float = 0.0, reduction: Reduction = "mean") -> Tensor:
     """CE(f(x), y) of Eq. 1-2 in nats.
 
     logits: (..., K). target: probabilities (..., K), or class indices (...); never differentiated. Computed in fp32 at least.
+    label_smoothing: ε of (1 - ε) y + ε/K in place of y (Szegedy et al. 2016, arXiv 1512.00567, section 7).
     Raises ValueError for a target that fits neither shape.
     """
     target = checked_target(target, logits)
     log_p = at_least_float32(logits).log_softmax(-1)
     if target.is_floating_point():
-        return reduce_loss(-(target * log_p).sum(-1), reduction)
-    return reduce_loss(-log_p.gather(-1, target.unsqueeze(-1)).squeeze(-1), reduction)
+        loss = -(target * log_p).sum(-1)
+    else:
+        loss = -log_p.gather(-1, target.unsqueeze(-1)).squeeze(-1)
+    if label_smoothing:
+        loss = (1 - label_smoothing) * loss - label_smoothing * log_p.mean(-1)
+    return reduce_loss(loss, reduction)
 
 
 @torch.no_grad()

@@ -1,12 +1,14 @@
 """Cross entropy with soft labels and the auxiliary confidence loss (Eq. 1, 2; sections 3.1, 4.2)."""
 
+from functools import partial
 from typing import Annotated, Any, Literal
 
 import torch
 from pydantic import Field, model_validator
 from torch import nn
 
-from raw2s.losses import cross_entropy, gamma_at, linear_cross_entropy, mix_with_own_prediction
+from raw2s.decoding.bridge import Bridge, Words
+from raw2s.losses import cross_entropy, gamma_at, linear_cross_entropy, linear_loss, mix_with_own_prediction
 from raw2s.methods.loss import Coefficients, Loss, LossSection, Outcome, TokenTargets
 from raw2s.section import Fraction
 
@@ -17,8 +19,10 @@ AUTHORS_WARMUP = 0.25
 class AuxiliarySection(LossSection):
     """What all losses share that mix the student's own prediction into the target (Eq. 1, 5)."""
 
-    bridge: Literal["log", "eq8", "equal"] = "log"
+    bridge: Bridge = "log"
     """Text: how a word's probability is shared among the student's pieces (Eq. 7, 8)."""
+    words: Words = "runs"
+    """Text: whose probability that is, a run of letters or of punctuation, or all that stands between spaces, as in the paper."""
     gamma_max: Fraction = 0.0
     """Largest weight of the auxiliary confidence loss (Eq. 1, 5); 0 turns it off."""
     gamma_schedule: Literal["linear", "authors"] = "linear"
@@ -47,6 +51,8 @@ class AuxiliarySection(LossSection):
 
 class CrossEntropySection(AuxiliarySection):
     name: str = "ce"
+    label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """epsilon: the target is (1 - epsilon) of itself and epsilon of all K classes, or pieces, alike; 0 turns it off."""
 
 
 def gamma(section: AuxiliarySection, step: int, total_steps: int) -> Coefficients:
@@ -58,6 +64,10 @@ def gamma(section: AuxiliarySection, step: int, total_steps: int) -> Coefficient
 def _over_tokens(
     head: nn.Module, hidden_NH: torch.Tensor, targets: TokenTargets, section: CrossEntropySection, at: Coefficients
 ) -> Outcome:
+    if section.label_smoothing:  # the closed form of the fused rows has none
+        function = partial(linear_loss, partial(cross_entropy, label_smoothing=section.label_smoothing, reduction="none"))
+        weighted = {"row_weight_N": targets.row_weight_N, "gamma": at["gamma"]}
+        return head(function, hidden_NH, targets.token_N, targets.token_prob, **weighted).loss, {}
     found = head(
         linear_cross_entropy,
         hidden_NH,
@@ -71,7 +81,8 @@ def _over_tokens(
 
 
 def _over_classes(logits_PK: torch.Tensor, target_PK: torch.Tensor, section: CrossEntropySection, at: Coefficients) -> Outcome:
-    return cross_entropy(logits_PK, mix_with_own_prediction(target_PK, logits_PK, at["gamma"]), reduction="sum"), {}
+    mixed_PK = mix_with_own_prediction(target_PK, logits_PK, at["gamma"])
+    return cross_entropy(logits_PK, mixed_PK, label_smoothing=section.label_smoothing, reduction="sum"), {}
 
 
 def _true(section: Any) -> bool:

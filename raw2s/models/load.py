@@ -40,6 +40,12 @@ def inference_dtype(precision: Precision, cuda: bool) -> torch.dtype:
     return torch.bfloat16 if precision == "bf16" or (precision == "auto" and cuda) else torch.float32
 
 
+def own_dropout(config: PretrainedConfig) -> dict[str, float]:
+    """All probabilities of dropping something in training, by their names in an architecture's config."""
+    numbers = {name: value for name, value in config.to_dict().items() if "drop" in name and type(value) in (int, float)}
+    return {name: float(value) for name, value in numbers.items()}
+
+
 def load_model(name: str, form: FormName, classes: tuple[str, ...] = (), dtype: torch.dtype = torch.float32) -> PreTrainedModel:
     """A causal language model, or the same trunk with a linear head over `classes` (section 5.1), in eval mode.
 
@@ -50,9 +56,18 @@ def load_model(name: str, form: FormName, classes: tuple[str, ...] = (), dtype: 
 
 
 def load_weights(
-    name: str, form: FormName, classes: tuple[str, ...], *, dtype: torch.dtype, device: torch.device | None = None
+    name: str,
+    form: FormName,
+    classes: tuple[str, ...],
+    *,
+    dtype: torch.dtype,
+    device: torch.device | None = None,
+    dropout: bool = True,
 ) -> tuple[PreTrainedModel, set[str]]:
-    """`load_model`, straight onto a device, with the names of the weights that the checkpoint lacks; tied ones are none."""
+    """`load_model`, straight onto a device, with the names of the weights that the checkpoint lacks; tied ones are none.
+
+    `dropout`: whether it is to have the checkpoint's own in training; without, it is in the model's config no more.
+    """
     where: dict[str, Any] = {} if device is None else {"device_map": {"": device}}
     options: dict[str, Any] = {
         "dtype": dtype,
@@ -60,6 +75,7 @@ def load_weights(
         "trust_remote_code": False,
         "output_loading_info": True,
         **where,
+        **({} if dropout else dict.fromkeys(own_dropout(load_model_config(name)), 0.0)),
     }
     loaded: Any
     if form == "text":

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from raw2s.config import RunConfig
 from raw2s.evaluation import (
     drawn_seeds,
+    drawn_utterances,
     gap_is_noise,
     gap_recovered_interval,
     interval,
@@ -23,13 +24,17 @@ from raw2s.evaluation import (
 from raw2s.methods.cross_entropy import AuxiliarySection
 from raw2s.pipeline.answer_stages import Given
 from raw2s.pipeline.artifacts import versions
-from raw2s.pipeline.comparisons import Compared, compare_students
+from raw2s.pipeline.claims import judge
+from raw2s.pipeline.comparisons import Compared, Resampled, compare_students
+from raw2s.pipeline.contrasts import contrasts
+from raw2s.pipeline.doubt_figures import Draws
 from raw2s.pipeline.execute import Done
 from raw2s.pipeline.seed_plan import PlannedStudent, SeedPlan
 from raw2s.pipeline.stage import Stage
+from raw2s.pipeline.student_doubts import StudentDoubts
 from raw2s.pipeline.testing_stages import Test
 from raw2s.pipeline.truth import truth_used
-from raw2s.results import Baseline, Ceiling, Interval, OnB, Results, StageRecord, Student, Teacher
+from raw2s.results import Baseline, Ceiling, Claim, Interval, OnB, Results, StageRecord, Student, Teacher
 from raw2s.tasks import task_of
 from raw2s.tasks.baseline import trivial_baseline
 
@@ -88,6 +93,7 @@ class _Collector:
             "score": float(np.mean(per_seed)),
             "ci95": _interval(self.sampled(tests)),
             "per_seed": per_seed,
+            "standard_error": float(np.std(per_seed, ddof=1) / math.sqrt(len(per_seed))) if len(per_seed) > 1 else None,
             **{name: float(np.mean([m[name] for m in metrics])) for name in shares},
         }
 
@@ -140,8 +146,7 @@ class _Collector:
         counted = {key: [m[key] for m in metrics] for key in ("items", "missing", "ids_not_in_b", "annotators")}
         return OnB(score=float(np.mean(per_seed)) if per_seed else None, ci95=ci95, per_seed=per_seed, **counted)
 
-    def student(self, index: int, planned: PlannedStudent) -> Student:
-        tests = [plan.students[index].test for plan in self.plans]
+    def student(self, index: int, planned: PlannedStudent, tests: Sequence[Test]) -> Student:
         loss = planned.method.loss
         return Student(
             title=planned.title,
@@ -150,7 +155,14 @@ class _Collector:
             confidence=planned.method.confidence,
             **self.scores(tests),
             **self.gap(planned, tests),
+            **self.doubts.of(index),
         )
+
+    @cached_property
+    def doubts(self) -> StudentDoubts:
+        draws_RU = drawn_utterances(len(next(iter(self.counts.values()))), resamples=self.config.evaluation.resamples)
+        resampled = Draws(draws_RU=draws_RU, seeds_RS=self.seeds_drawn)
+        return StudentDoubts(task=self.task, plans=self.plans, folder=self.folder, counts=self.counts, resampled=resampled)
 
     def gap(self, planned: PlannedStudent, tests: Sequence[Test]) -> dict[str, Any]:
         """PGR (Eq. 13) over the tested teachers that the student learned from, and its distance to the best of these."""
@@ -181,12 +193,29 @@ class _Collector:
             **over,
         }
 
+    @cached_property
+    def resampled(self) -> list[Resampled]:
+        """The students, in the order of the plan."""
+        return [self.resampled_student(index, planned) for index, planned in enumerate(self.plans[0].students)]
+
+    def resampled_student(self, index: int, planned: PlannedStudent) -> Resampled:
+        tests = [plan.students[index].test for plan in self.plans]
+        student = self.student(index, planned, tests)
+        return Resampled(
+            student=student,
+            samples=self.sampled(tests),
+            per_example=np.mean([self.task.metric.score(self.counts[test.name]) for test in tests], axis=0),
+            best=None if student.best_teacher is None else self.sampled(self.teacher_tests[student.best_teacher]),
+        )
+
+    @cached_property
     def compared(self) -> Compared:
-        planned = list(enumerate(self.plans[0].students))
-        students = [self.student(index, own) for index, own in planned]
-        samples = [self.sampled([plan.students[index].test for plan in self.plans]) for index, _ in planned]
-        best = [self.sampled(self.teacher_tests[s.best_teacher]) if s.best_teacher is not None else None for s in students]
-        return compare_students(students, samples, best)
+        return compare_students(self.resampled)
+
+    def claims(self) -> list[Claim]:
+        students = [own.student for own in self.resampled]
+        scores, samples = [student.score for student in students], [own.samples for own in self.resampled]
+        return judge(contrasts(students, self.task.form), scores, samples)
 
     def baseline(self) -> Baseline | None:
         plan = self.plans[0]
@@ -203,7 +232,6 @@ class _Collector:
             )
             for stage in stages
         ]
-        compared = self.compared()
         return Results(
             run=self.config.name,
             task=self.task.name,
@@ -218,9 +246,11 @@ class _Collector:
             teachers=self.teachers,
             ceiling=self.ceiling,
             baseline=self.baseline(),
-            students=compared.students,
-            differences=compared.differences,
-            visible=compared.visible,
+            students=self.compared.students,
+            differences=self.compared.differences,
+            claims=self.claims(),
+            visible=self.compared.visible,
+            visible_between=self.compared.visible_between,
             environment=environment(),
             stages=records,
             finished=finished,

@@ -4,9 +4,24 @@ import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
+from numpy.typing import NDArray
+
 from raw2s.evaluation.comparing import holm, p_of_difference, visible_difference
-from raw2s.evaluation.intervals import Samples, interval
+from raw2s.evaluation.intervals import Samples, interval, sign_test
 from raw2s.results import Difference, Student
+
+
+@dataclass(frozen=True, kw_only=True)
+class Resampled:
+    """A student and what its tests gave; all of a run on the same examples, resampled test sets and seeds."""
+
+    student: Student
+    samples: Samples
+    per_example: NDArray[np.float64]
+    """(examples,): the score of each alone, the mean over the seeds."""
+    best: Samples | None
+    """Of the best teacher that it learned from; None where none was tested."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -15,31 +30,43 @@ class Compared:
     """With `over_best_p`."""
     differences: list[Difference]
     visible: float | None
-    """None where no teacher was tested."""
+    """To the best teacher; None where no teacher was tested."""
+    visible_between: float | None
+    """Between two students; None of one."""
 
 
-def compare_students(students: Sequence[Student], samples: Sequence[Samples], best: Sequence[Samples | None]) -> Compared:
-    """`samples` are the students' scores on the same resampled test sets and seeds, `best` those of each one's best teacher."""
-    over_best = [own - teacher if teacher is not None else None for own, teacher in zip(samples, best, strict=True)]
-    pairs = list(itertools.combinations(range(len(students)), 2))
-    between = [samples[i] - samples[j] for i, j in pairs]
-    tested = [difference for difference in over_best if difference is not None]
-    p_values = [p_of_difference(difference) for difference in (*tested, *between)]
+def compare_students(students: Sequence[Resampled]) -> Compared:
+    """p-values of the bootstrap are corrected (Holm) in one table, those of the sign test in another."""
+    over_best = [own.samples - own.best if own.best is not None else None for own in students]
+    pairs = list(itertools.combinations(students, 2))
+    between = [one.samples - other.samples for one, other in pairs]
+    to_teachers = [difference for difference in over_best if difference is not None]
+    p_values = [p_of_difference(difference) for difference in (*to_teachers, *between)]
     corrected = holm(p_values)
-    of_best, of_pairs = iter(corrected[: len(tested)]), corrected[len(tested) :]
+    of_best, of_pairs = iter(corrected[: len(to_teachers)]), corrected[len(to_teachers) :]
+    sign_p = [sign_test(one.per_example, other.per_example) for one, other in pairs]
     differences = [
         Difference(
-            one=students[i].stage,
-            other=students[j].stage,
-            difference=students[i].score - students[j].score,
+            one=one.student.stage,
+            other=other.student.stage,
+            difference=one.student.score - other.student.score,
             ci95=interval(sampled),
             p=p,
             p_holm=p_holm,
+            sign_p=sign,
+            sign_p_holm=sign_holm,
         )
-        for (i, j), sampled, p, p_holm in zip(pairs, between, p_values[len(tested) :], of_pairs, strict=True)
+        for (one, other), sampled, p, p_holm, sign, sign_holm in zip(
+            pairs, between, p_values[len(to_teachers) :], of_pairs, sign_p, holm(sign_p), strict=True
+        )
     ]
     with_p = [
-        student if difference is None else student.model_copy(update={"over_best_p": next(of_best)})
-        for student, difference in zip(students, over_best, strict=True)
+        own.student if difference is None else own.student.model_copy(update={"over_best_p": next(of_best)})
+        for own, difference in zip(students, over_best, strict=True)
     ]
-    return Compared(students=with_p, differences=differences, visible=max(map(visible_difference, tested), default=None))
+    return Compared(
+        students=with_p,
+        differences=differences,
+        visible=max(map(visible_difference, to_teachers), default=None),
+        visible_between=max(map(visible_difference, between), default=None),
+    )

@@ -128,7 +128,8 @@ def _size(
 
 
 def _model(trainee: Trainee, training: TrainingConfig) -> PreTrainedModel:
-    return sized_model(trainee.model, trainee.classes, torch.bfloat16 if training.precision == "bf16" else torch.float32)
+    dtype = torch.bfloat16 if training.precision == "bf16" else torch.float32
+    return sized_model(trainee.model, trainee.classes, dtype, dropout=training.dropout == "checkpoint")
 
 
 def _over_blocks(model: PreTrainedModel, training: TrainingConfig) -> bool:

@@ -1,7 +1,10 @@
 """The outcome of a run in a few plain sentences, computed from its numbers."""
 
+from collections import Counter
+from typing import get_args
+
 from raw2s.report.systems import Shown, bounds, fraction, list_systems, listed, p_text, signed
-from raw2s.results import Results, Student
+from raw2s.results import Results, Student, Verdict
 
 SENTENCES = {
     "recovered": "{} recovered a measurable share of the mean gap to the teachers.",
@@ -18,7 +21,6 @@ AGAINST_BEST = {
     "below": "Below the best teacher that it learned from: {}.",
 }
 """By `against_best`: who does not beat the best labeller has gained nothing by the others, whatever the mean gap says."""
-
 
 REAL = 0.05
 """Corrected p-values below it call a difference real."""
@@ -81,7 +83,7 @@ def outcome(results: Results) -> str:
     for key, sentence in AGAINST_BEST.items():
         if near := [_over_best(s, student) for s, student in shown if against_best(student) == key]:
             sentences.append(sentence.format(listed(near, "; ")))
-    return " ".join([*sentences, *_between(results)])
+    return " ".join([*sentences, *_between(results), *_claims(results)])
 
 
 def _over_best(shown: Shown, student: Student) -> str:
@@ -98,12 +100,20 @@ def _between(results: Results) -> list[str]:
         sentences.append(f"The difference between the two students is {'' if real else 'not '}{corrected}")
     elif count:
         sentences.append(f"Of {count} differences between students {real or 'none'} {'is' if real == 1 else 'are'} {corrected}")
-    if results.visible is not None:
+    seen = [] if results.visible is None else [f"of {fraction(results.visible)} to a best teacher"]
+    seen += [] if results.visible_between is None else [f"of {fraction(results.visible_between)} between two students"]
+    if seen:
         seeds = f"{len(results.seeds)} seed{'s' * (len(results.seeds) > 1)}"
-        sentences.append(
-            f"{results.test_examples:,} test examples and {seeds} can see a difference of {fraction(results.visible)}."
-        )
+        sentences.append(f"{results.test_examples:,} test examples and {seeds} can see a difference {listed(seen)}.")
     return sentences
+
+
+def _claims(results: Results) -> list[str]:
+    if not results.claims:
+        return []
+    counts = Counter(claim.verdict for claim in results.claims)
+    counted = listed([f"{counts[verdict]} {verdict}" for verdict in get_args(Verdict)])
+    return [f"Claims of the paper that this run can test: {len(results.claims)}, of them {counted} (each in the report)."]
 
 
 def _with_pgr(shown: Shown, student: Student) -> str:

@@ -22,6 +22,7 @@ class Shown:
     stage: str = ""
     ci95: Interval = (None, None)
     per_seed: tuple[float, ...] = ()
+    standard_error: float | None = None
     empty: float | None = None
     unparsable: float | None = None
     student: Student | None = None
@@ -53,6 +54,7 @@ def _tested(role: Literal["teacher", "ceiling", "student"], system: System | Tea
         stage=system.stage,
         ci95=system.ci95,
         per_seed=tuple(system.per_seed),
+        standard_error=system.standard_error,
         empty=system.empty,
         unparsable=system.unparsable,
     )
@@ -72,6 +74,12 @@ def stage_title(stage: str, systems: list[Shown]) -> str:
 
 def fraction(value: float | None) -> str:
     return "undefined" if value is None else f"{value:z.3f}"
+
+
+def score_text(shown: Shown) -> str:
+    """The score, of several seeds with the standard error over them."""
+    error = shown.standard_error
+    return fraction(shown.score) + ("" if error is None else f" ± {fraction(error)}")
 
 
 def signed(value: float | None) -> str:
@@ -122,14 +130,16 @@ def notes(results: Results) -> list[str]:
     seeds = results.seeds
     over = f"Intervals in brackets: 95 %, bootstrap over the {results.test_examples:,} test examples"
     lines.append(
-        f"{over} and the seeds {listed([str(s) for s in seeds])}, paired in both; of few seeds it is too narrow."
+        f"{over} and the seeds {listed([str(s) for s in seeds])}, paired in both; of few seeds it is too narrow. "
+        "±: the standard error over the seeds."
         if len(seeds) > 1
-        else f"{over}, paired, of one seed ({seeds[0]}); the spread from training again with other seeds comes on top."
+        else f"{over}, paired, of one seed ({seeds[0]}): they and p hold the test examples alone, and training again with another seed moves "
+        "the scores on top of that."
     )
-    if results.visible is not None:
+    if results.visible is not None or results.differences:
         lines.append(
             "p: of no difference, two-sided, from the same bootstrap, corrected (Holm) for all differences of this run. To see a "
-            "difference: to find it in four of five runs of this size."
+            "difference: to find it, uncorrected, in four of five runs of this size."
         )
     if results.baseline is not None:
         lines.append(

@@ -6,7 +6,7 @@ from rich.table import Table
 from rich.text import Text
 
 from raw2s.report.outcome import outcome
-from raw2s.report.systems import Shown, bounds, fraction, list_systems, notes, pgr_text
+from raw2s.report.systems import Shown, bounds, list_systems, notes, pgr_text, score_text
 from raw2s.results import Results
 
 
@@ -35,7 +35,7 @@ def plain_table() -> Table:
 def _cells(system: Shown, noise: bool, answers: bool) -> list[str]:
     student = system.student
     interval = "" if system.role == "baseline" else f"\n{bounds(system.ci95)}"
-    cells = [system.name, "", "", f"{fraction(system.score)}{interval}", ""]
+    cells = [system.name, "", "", f"{score_text(system)}{interval}", ""]
     if student is not None:
         pgr = [pgr_text(student.pgr, noise), *([bounds(student.pgr_ci95)] if student.pgr is not None else [])]
         cells[1:3] = ["yes" if student.aux else "no", "yes" if student.confidence else "no"]

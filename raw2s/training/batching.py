@@ -13,7 +13,9 @@ from typing import Any
 import torch
 from transformers import PreTrainedTokenizerBase
 
+from raw2s.config import Normalize
 from raw2s.decoding import word_of_piece
+from raw2s.decoding.bridge import Words, join_at_spaces
 from raw2s.decoding.packing import Layout, PackedRows, TokenTree, pack_rows, separate_texts, token_tree
 from raw2s.decoding.tokens import encode_prompt, encode_target, pad_id
 from raw2s.labels.rows import RowKind, TrainingRow
@@ -21,18 +23,27 @@ from raw2s.labels.rows import RowKind, TrainingRow
 
 @dataclass(frozen=True)
 class TokenSequence:
-    """One target sequence in the student's pieces; `words` is the word of each piece, `word_logprobs` (teachers, words)."""
+    """One target sequence in the student's pieces; `words` is the word of each piece, `word_logprobs` (teachers, words).
+
+    A token's weight is its teacher's times `token_share`: 1, or one over the sequence's length where sequences count alike.
+    """
 
     ids: list[int]
     words: list[int] = field(default_factory=list)
     weights: list[float] = field(default_factory=lambda: [1.0])
     word_logprobs: list[list[float]] = field(default_factory=list)
     teacher: int | None = None
+    token_share: float = 1.0
+
+    @property
+    def total(self) -> float:
+        """The weights of its tokens, summed."""
+        return len(self.ids) * self.token_share * sum(self.weights)
 
 
 @dataclass(frozen=True, kw_only=True)
 class TokenRow:
-    """A tokenised row; `total` is what it adds to the step's divisor: weighted target tokens, or 1.
+    """A tokenised row; `total` is what it adds to the step's divisor: weighted target tokens or sequences, or 1.
 
     `reference` is a pair's log P of chosen and rejected before training, once the loop has it.
     """
@@ -47,6 +58,8 @@ class TokenRow:
     """Of a pair, as its teachers score it."""
     by_teacher: Sequence[Sequence[float] | None] = ()
     """Each teacher's own class probabilities, where its weight is learned."""
+    strength: float | None = None
+    """The sum of a Dirichlet's counts, where the target is one."""
 
     @property
     def length(self) -> int:
@@ -74,17 +87,28 @@ class Batch:
     teacher_N: torch.Tensor | None = None
     by_teacher_PIK: torch.Tensor | None = None
     """0 throughout where a teacher has no label."""
+    strength_P: torch.Tensor | None = None
 
     def to(self, device: torch.device) -> "Batch":
         moved: dict[str, Any] = {name: None if part is None else part.to(device) for name, part in vars(self).items()}
         return Batch(**moved)
 
 
-def tokenize_row(row: TrainingRow, tokenizer: PreTrainedTokenizerBase, kind: RowKind, *, chat: bool = False) -> TokenRow:
+def tokenize_row(
+    row: TrainingRow,
+    tokenizer: PreTrainedTokenizerBase,
+    kind: RowKind,
+    *,
+    chat: bool = False,
+    normalize: Normalize = "tokens",
+    words: Words = "runs",
+) -> TokenRow:
+    """`normalize` and `words` are for targets; classes and pairs count alike by the row."""
     prompt = encode_prompt(tokenizer, row["prompt"], chat=chat)
     if kind == "probabilities":
         tree, own = token_tree(prompt, []), row.get("by_teacher", [])
-        return TokenRow(id=row["id"], tree=tree, total=1.0, probabilities=row["probabilities"], by_teacher=own)
+        probabilities, strength = row["probabilities"], row.get("strength")
+        return TokenRow(id=row["id"], tree=tree, total=1.0, probabilities=probabilities, by_teacher=own, strength=strength)
     if kind == "pair":
         pair = [TokenSequence(encode_target(tokenizer, row[side])[0]) for side in ("chosen", "rejected")]
         tree = token_tree(prompt, [s.ids for s in pair])
@@ -92,12 +116,13 @@ def tokenize_row(row: TrainingRow, tokenizer: PreTrainedTokenizerBase, kind: Row
     sequences = []
     for target in row["targets"]:
         ids, offsets = encode_target(tokenizer, target["text"])
-        words = word_of_piece(target["text"], offsets)
-        scores, teacher = target.get("word_logprobs", []), target.get("teacher")
-        sequences.append(TokenSequence(ids, words, target["weights"], word_logprobs=scores, teacher=teacher))
+        pieces, scores = word_of_piece(target["text"], offsets), target.get("word_logprobs", [])
+        if words == "spaces":
+            pieces, scores = join_at_spaces(target["text"], pieces, scores)
+        share = 1.0 if normalize == "tokens" else 1 / len(ids)
+        sequences.append(TokenSequence(ids, pieces, target["weights"], scores, target.get("teacher"), share))
     tree = token_tree(prompt, [s.ids for s in sequences])
-    total = sum(len(s.ids) * sum(s.weights) for s in sequences)
-    return TokenRow(id=row["id"], tree=tree, total=total, sequences=sequences)
+    return TokenRow(id=row["id"], tree=tree, total=sum(s.total for s in sequences), sequences=sequences)
 
 
 def steps_in_epoch(n_rows: int, batch_size: int) -> int:
@@ -149,7 +174,7 @@ def collate(rows: Sequence[TokenRow], tokenizer: PreTrainedTokenizerBase, hidden
         token += s.ids
         word += [w + len(logprob[0]) for w in s.words]
         for i in range(teachers):
-            weight[i] += [s.weights[i] if i < len(s.weights) else 0.0] * len(s.ids)
+            weight[i] += [s.weights[i] * s.token_share if i < len(s.weights) else 0.0] * len(s.ids)
             if soft:
                 logprob[i] += s.word_logprobs[i] if i < len(s.word_logprobs) else [0.0] * len(s.word_logprobs[0])
     return Batch(
@@ -165,6 +190,7 @@ def collate(rows: Sequence[TokenRow], tokenizer: PreTrainedTokenizerBase, hidden
         margin_P=torch.tensor([r.margin for r in rows]),
         teacher_N=_teachers(flat),
         by_teacher_PIK=_own_probabilities(rows),
+        strength_P=None if rows[0].strength is None else torch.tensor([r.strength for r in rows]),
     )
 
 

@@ -1,5 +1,6 @@
 """The trained model as a folder that anybody can load."""
 
+from copy import deepcopy
 from dataclasses import replace
 from pathlib import Path
 
@@ -7,6 +8,7 @@ import deepspeed
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from raw2s.methods import loss_of
+from raw2s.models.load import load_model_config, own_dropout
 from raw2s.training.job import Job
 from raw2s.training.shards import ADAPTER, adapter_weights, merged_weights, write_weights
 
@@ -24,10 +26,12 @@ def export_model(
     if job.training.lora is not None:
         _export_adapter(engine, folder / "adapter", rank)
     if rank == 0:
-        model.config.raw2s = {"task": job.task, "stage": job.name, "loss": job.loss.model_dump(mode="json")}
-        model.config.architectures = [type(model).__name__]
-        model.config.dtype = str(model.dtype).removeprefix("torch.")
-        model.config.save_pretrained(folder)
+        config = deepcopy(model.config)
+        config.raw2s = {"task": job.task, "stage": job.name, "loss": job.loss.model_dump(mode="json")}
+        config.architectures = [type(model).__name__]
+        config.dtype = str(model.dtype).removeprefix("torch.")
+        config.update(own_dropout(load_model_config(job.model)))  # training without it is no change of the model
+        config.save_pretrained(folder)
         if model.can_generate():
             model.generation_config.save_pretrained(folder)
         tokenizer.save_pretrained(folder)

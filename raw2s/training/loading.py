@@ -35,7 +35,8 @@ def load_trainable(job: Job, workers: int) -> PreTrainedModel:
     dtype = torch.bfloat16 if training.precision == "bf16" else torch.float32
     with _partitioned(training, workers):
         device = None if training.zero_stage == 3 else _device()
-        model, missing = load_weights(job.model, job.form, job.classes, dtype=dtype, device=device)
+        dropout = training.dropout == "checkpoint"
+        model, missing = load_weights(job.model, job.form, job.classes, dtype=dtype, device=device, dropout=dropout)
         if training.zero_stage == 3:
             # It also notes how names of old checkpoints are read, and would write those names.
             model.__dict__["_weight_conversions"] = get_model_conversion_mapping(model, add_legacy=False)

@@ -67,7 +67,8 @@ def train(job: Job, rank: int, workers: int, *, checkpoint: Path | None, report:
     """
     training = job.training
     tokenizer = load_tokenizer(job.model)
-    rows = read_rows(job.train_file, tokenizer, job.rows, chat=job.chat)
+    how = {"normalize": training.normalize, "words": getattr(job.loss, "words", "runs")}
+    rows = read_rows(job.train_file, tokenizer, job.rows, chat=job.chat, **how)
     validation = read_rows(job.validation_file, tokenizer, FORMS[job.form].row_kind, chat=job.chat)
     steps = steps_in_epoch(len(rows), training.batch_size)
     total_steps = training.epochs * steps
@@ -118,9 +119,10 @@ def train(job: Job, rank: int, workers: int, *, checkpoint: Path | None, report:
     engine.destroy()
 
 
-def read_rows(file: str, tokenizer: PreTrainedTokenizerBase, kind: RowKind, *, chat: bool = False) -> list[TokenRow]:
+def read_rows(file: str, tokenizer: PreTrainedTokenizerBase, kind: RowKind, **how: Any) -> list[TokenRow]:
+    """`how`: the options of `tokenize_row`."""
     with Path(file).open(encoding="utf-8") as lines:
-        return [tokenize_row(json.loads(line), tokenizer, kind, chat=chat) for line in lines]
+        return [tokenize_row(json.loads(line), tokenizer, kind, **how) for line in lines]
 
 
 def _plan(run: Run, epoch: int) -> list[tuple[list[int], list[list[int]]]]:

@@ -8,7 +8,7 @@ from raw2s.training.batching import TokenRow
 from raw2s.training.progress import WEIGHT
 
 LOSS, TOTAL = "teacher_loss/", "teacher_total/"
-"""Before a teacher's name: its loss, and what that is a sum over, tokens by weight or rows."""
+"""Before a teacher's name: its loss, and what that is a sum over, the weights of tokens or rows."""
 
 
 def weigh_rows(rows: list[TokenRow], chosen: Sequence[int], weights: Sequence[float]) -> None:
@@ -55,4 +55,4 @@ def _weighed(row: TokenRow, weights: Sequence[float]) -> TokenRow:
         dataclasses.replace(sequence, weights=[weight / sum(own_weights)])
         for sequence, weight in zip(row.sequences, own_weights, strict=True)
     ]
-    return dataclasses.replace(row, sequences=sequences, total=sum(len(s.ids) * s.weights[0] for s in sequences))
+    return dataclasses.replace(row, sequences=sequences, total=sum(s.total for s in sequences))

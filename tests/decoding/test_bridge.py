@@ -1,5 +1,6 @@
 import math
 import os
+import re
 from itertools import pairwise, product
 from pathlib import Path
 from typing import get_args
@@ -12,7 +13,7 @@ from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processor
 from transformers import PreTrainedTokenizerFast
 
 from raw2s.decoding import spread_word_scores, word_of_piece, word_scores
-from raw2s.decoding.bridge import Bridge, words
+from raw2s.decoding.bridge import Bridge, join_at_spaces, words
 from raw2s.decoding.tokens import encode_target
 from raw2s.tasks.slurp import load_slurp
 from raw2s.tasks.slurp_slots import slot_target
@@ -253,3 +254,22 @@ def test_real_tokenizers_keep_every_words_probability() -> None:
             spread = spread_word_scores(scores[teacher], pieces[student], confidence)
             kept = torch.zeros_like(scores[teacher]).scatter_add(-1, pieces[student], spread).exp()
             torch.testing.assert_close(kept, scores[teacher].exp(), rtol=1e-6, atol=0.0)
+
+
+@given(st.text('ab1_é"{:}, \n', max_size=30), st.lists(st.integers(0, 30), max_size=12), st.booleans())
+def test_scores_between_spaces_follow_from_those_of_runs(text, cuts, marker):
+    """However pieces are cut: a piece is the word's that holds its first non-space character, or of the next, or the last."""
+    bounds = sorted({0, len(text), *(cut for cut in cuts if cut < len(text))})
+    offsets = [*pairwise(bounds), *[(len(text), len(text))] * marker]
+    logprobs = [-(2.0**k) for k in range(len(offsets))]  # sums of powers of two tell their terms
+    spans = [match.span() for match in re.finditer(r"\S+", text)]
+    expected_words, expected = [], [0.0] * (len(spans) + 1)
+    for (start, end), logprob in zip(offsets, logprobs, strict=True):
+        first = start + len(text[start:end]) - len(text[start:end].lstrip())
+        after = [word for word, (_, stop) in enumerate(spans) if stop > first]
+        word = len(spans) if start == len(text) else (after[0] if after else max(len(spans) - 1, 0))
+        expected_words.append(word)
+        expected[word] += logprob
+    got, scores = join_at_spaces(text, word_of_piece(text, offsets), [word_scores(text, offsets, logprobs)] * 2)
+    assert got == expected_words
+    assert scores == [expected, expected]

@@ -20,13 +20,18 @@ def test_systems_that_are_alike_have_no_p_below_one_and_undefined_samples_speak_
     assert p_of_difference(np.ones(99)) == pytest.approx(0.02)  # never 0: 2 (1 + 0) / (1 + 99)
 
 
+def test_beyond_what_the_samples_can_count_p_is_that_of_the_z_test_and_survives_a_correction():
+    samples = np.random.default_rng(0).normal(6.0, 1.0, 1000)
+    assert p_of_difference(samples) == p_of_difference(-samples) == pytest.approx(2 * norm.sf(samples.mean() / samples.std()))
+    assert holm([p_of_difference(samples)] * 300)[0] < 0.001
+    assert p_of_difference(np.append(samples, -1.0)) == pytest.approx(4 / 1002)  # one beyond is counted
+
+
 def test_where_there_is_no_difference_five_in_a_hundred_are_below_005():
     rng = np.random.default_rng(7)
-    found = []
-    for _ in range(400):
-        right = rng.random((2, 150)) < 0.6
-        samples = paired_bootstrap(dict(zip("ab", right.astype(float), strict=True)), lambda mean: mean, resamples=400, seed=3)
-        found.append(p_of_difference(samples["a"] - samples["b"]) < 0.05)
+    right = (rng.random((400, 2, 150)) < 0.6).astype(float)
+    samples = paired_bootstrap({(run, s): right[run, s] for run in range(400) for s in (0, 1)}, lambda mean: mean, seed=3)
+    found = [p_of_difference(samples[run, 0] - samples[run, 1]) < 0.05 for run in range(400)]
     assert np.mean(found) == pytest.approx(0.05, abs=0.03)
 
 
@@ -46,12 +51,12 @@ def test_holm_is_between_no_correction_and_bonferronis_and_keeps_the_order(p_val
 
 
 def test_a_difference_of_the_visible_size_is_found_in_four_of_five():
-    rng, size, found, visible = np.random.default_rng(1), 400, [], []
+    rng, size = np.random.default_rng(1), 400
     share = 0.6 + 2.8 * np.sqrt(2 * 0.6 * 0.4 / size)
-    for _ in range(300):
-        a, b = (rng.random(size) < share).astype(float), (rng.random(size) < 0.6).astype(float)
-        samples = paired_bootstrap({"a": a, "b": b}, lambda mean: mean, resamples=400, seed=5)
-        found.append(p_of_difference(samples["a"] - samples["b"]) < 0.05)
-        visible.append(visible_difference(samples["a"] - samples["b"]))
+    right = (rng.random((300, 2, size)) < np.array([[share], [0.6]])).astype(float)
+    samples = paired_bootstrap({(run, s): right[run, s] for run in range(300) for s in (0, 1)}, lambda mean: mean, seed=5)
+    differences = [samples[run, 0] - samples[run, 1] for run in range(300)]
+    found = [p_of_difference(difference) < 0.05 for difference in differences]
+    visible = [visible_difference(difference) for difference in differences]
     assert np.mean(found) == pytest.approx(0.8, abs=0.08)
     assert np.mean(visible) == pytest.approx(share - 0.6, rel=0.06)

@@ -151,10 +151,23 @@ def test_gap_is_noise():
 
 
 @given(wins=st.integers(0, 60), losses=st.integers(0, 60), ties=st.integers(0, 20))
-def test_sign_test_is_the_binomial_tail(wins, losses, ties):
+def test_sign_test_is_both_tails_of_the_binomial_which_of_correctness_is_mcnemars_exact_test(wins, losses, ties):
     a = np.repeat([1, 0, 1], [wins, losses, ties])
     b = np.repeat([0, 1, 1], [wins, losses, ties])
-    assert sign_test(a, b) == pytest.approx(binom.sf(wins - 1, wins + losses, 0.5))
+    # McNemar (1947) as statsmodels.stats.contingency_tables.mcnemar(exact=True) has it: of the discordant, twice the smaller tail.
+    assert sign_test(a, b) == pytest.approx(min(1.0, 2 * binom.cdf(min(wins, losses), wins + losses, 0.5)))
+    assert sign_test(a, b) == sign_test(b, a)
+
+
+def test_half_of_it_is_the_papers_one_sided_test():
+    a, b = np.repeat([1, 0], [15, 5]), np.repeat([0, 1], [15, 5])
+    assert sign_test(a, b) / 2 == pytest.approx(binom.sf(14, 20, 0.5))  # 15 wins or more of 20
+
+
+def test_means_over_seeds_in_another_order_are_a_tie():
+    a, b = np.array([0.1, 0.2, 0.3]), np.array([0.3, 0.2, 0.1])
+    assert a.sum() != b.sum()
+    assert sign_test([a.mean()], [b.mean()]) == 1.0
 
 
 def test_sign_test_reads_only_the_sign():

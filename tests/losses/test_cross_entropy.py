@@ -33,14 +33,16 @@ def test_soft_label_oracle(oracle: dict[str, list[dict[str, Any]]]) -> None:
         assert (logits.grad - grad).abs().max() < 1e-8 * grad.abs().max()
 
 
+@pytest.mark.parametrize("label_smoothing", [0.0, 0.1, 0.9])
 @pytest.mark.parametrize("reduction", ["mean", "sum", "none"])
-def test_cross_entropy_equals_torch(reduction: Any) -> None:
+def test_cross_entropy_equals_torch(reduction: Any, label_smoothing: float) -> None:
     logits, token, _ = draw(6, 5, seed=0)
     target = torch.rand(6, 5, dtype=torch.float64).softmax(-1)
     for y in (token, target):
-        expected = F.cross_entropy(logits, y, reduction=reduction)
-        torch.testing.assert_close(cross_entropy(logits, y, reduction=reduction), expected)
-        shaped = cross_entropy(logits.view(2, 3, 5), y.view(2, 3, *y.shape[1:]), reduction=reduction)
+        how = {"reduction": reduction, "label_smoothing": label_smoothing}
+        expected = F.cross_entropy(logits, y, **how)
+        torch.testing.assert_close(cross_entropy(logits, y, **how), expected)
+        shaped = cross_entropy(logits.view(2, 3, 5), y.view(2, 3, *y.shape[1:]), **how)
         torch.testing.assert_close(shaped.flatten(), expected.flatten())
 
 

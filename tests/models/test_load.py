@@ -2,10 +2,20 @@ import copy
 
 import pytest
 import torch
-from transformers import AutoModelForCausalLM, GPT2Config, GPTNeoXConfig
+from transformers import AutoModelForCausalLM, BloomConfig, GPT2Config, GPTNeoXConfig, LlamaConfig, OPTConfig, Qwen2Config
 from transformers.activations import NewGELUActivation
 
-from raw2s.models.load import fuse_gelu, inference_dtype, load_model
+from raw2s.models.load import fuse_gelu, inference_dtype, load_model, load_weights, own_dropout
+
+SIZE = {"vocab_size": 50, "hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "pad_token_id": 0}
+DROPPING = {
+    "gpt2": GPT2Config(**SIZE, attn_pdrop=0.5, embd_pdrop=0.5, resid_pdrop=0.5),
+    "opt": OPTConfig(**SIZE, ffn_dim=32, word_embed_proj_dim=16, dropout=0.5, attention_dropout=0.5, layerdrop=0.5),
+    "gpt_neox": GPTNeoXConfig(**SIZE, intermediate_size=32, attention_dropout=0.5, hidden_dropout=0.5),
+    "llama": LlamaConfig(**SIZE, intermediate_size=32, attention_dropout=0.5),
+    "qwen2": Qwen2Config(**SIZE, intermediate_size=32, num_key_value_heads=1, attention_dropout=0.5),
+    "bloom": BloomConfig(**SIZE, attention_dropout=0.5, hidden_dropout=0.5),
+}
 
 
 def test_the_fused_gelu_is_the_same_function():
@@ -47,3 +57,20 @@ def test_auto_is_half_on_a_gpu_only(precision, cuda, dtype):
 def test_an_unknown_form_is_refused():
     with pytest.raises(ValueError, match="form 'generation' is none of text and classes"):
         load_model("tiny-gpt2", "generation")
+
+
+@pytest.mark.parametrize("attention", ["eager", "sdpa"])
+@pytest.mark.parametrize("form", ["text", "classes"])
+@pytest.mark.parametrize("family", DROPPING)
+def test_without_dropout_a_model_trains_as_it_is_tested(tmp_path, family, form, attention):
+    AutoModelForCausalLM.from_config(DROPPING[family]).save_pretrained(tmp_path)
+    ids_BT = torch.arange(1, 25).view(2, 12)
+    same = []
+    for dropout in (True, False):
+        torch.manual_seed(0)
+        model, _ = load_weights(str(tmp_path), form, ("a", "b"), dtype=torch.float32, dropout=dropout)
+        model.set_attn_implementation(attention)
+        tested, trained = (model.train(mode)(ids_BT).logits for mode in (False, True))
+        same.append(torch.allclose(tested, trained, atol=1e-6))
+        assert any(own_dropout(model.config).values()) == dropout
+    assert same == [False, True]

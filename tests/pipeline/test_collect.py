@@ -4,6 +4,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from scipy.stats import sem
 
 from raw2s.config import parse_config
 from raw2s.evaluation import crossed_bootstrap, paired_bootstrap, performance_gap_recovered
@@ -57,6 +58,39 @@ def test_a_student_of_several_is_measured_by_their_mean_and_against_the_best(wei
     assert found["pgr"] > 0 > found["over_best"]  # a mean gap recovered, and yet below the best teacher
     assert found["best_teacher"] == "gpt2"
     assert found["over_best_ci95"][1] < 0.05
+
+
+def test_the_standard_error_is_over_the_seeds_and_none_of_one():
+    right = [70, 40, 55]
+    tests = [a_test(f"student@{seed}") for seed in range(3)]
+    config = parse_config(
+        {"teachers": [{"name": "opt", "model": "tiny-opt"}], "student": {"model": "tiny-llama"}, "seeds": [0, 1, 2]}
+    )
+    done = {test.name: SimpleNamespace(artifact=SimpleNamespace(metrics={})) for test in tests}
+    collector = _Collector(config=config, plans=tests, done=done)
+    collector.__dict__["task"] = SimpleNamespace(metric=ACCURACY, form="classes")
+    counts = [(np.arange(100) < share).astype(float)[:, None] for share in right]
+    collector.__dict__["counts"] = {test.name: own for test, own in zip(tests, counts, strict=True)}
+    assert collector.scores(tests)["standard_error"] == pytest.approx(sem(np.divide(right, 100)))
+    collector.__dict__["seeds_drawn"] = np.ones((config.evaluation.resamples, 1))
+    assert collector.scores(tests[:1])["standard_error"] is None
+
+
+def test_a_runs_students_answer_the_papers_claims_on_their_own_samples():
+    config = parse_config({"teachers": [{"name": "opt", "model": "tiny-opt"}], "student": {"model": "tiny-llama"}})
+    collector = _Collector(config=config, plans=[], done={})
+    collector.__dict__["task"] = SimpleNamespace(form="classes")
+    scores = {"bayesian": 0.70, "raven": 0.99, "naive": 0.75}
+    rng = np.random.default_rng(0)
+    collector.__dict__["resampled"] = [
+        SimpleNamespace(
+            student=SimpleNamespace(method=method, aux=False, confidence=True, score=score), samples=rng.normal(score, 0.01, 999)
+        )
+        for method, score in scores.items()
+    ]
+    (claim,) = collector.claims()
+    assert (claim.statement, claim.verdict) == ("Bayesian multi-weak beats naive multi-weak", "the reverse")
+    assert (claim.effect, claim.paper) == (pytest.approx(-0.05), pytest.approx(0.822 - 0.818))
 
 
 def test_over_several_seeds_intervals_hold_the_seeds_too():

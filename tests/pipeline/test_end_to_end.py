@@ -55,6 +55,8 @@ def test_leaves_results_report_and_mlflow_runs(finished):
     results = Results.read(storage / "tiny")
     assert [teacher.name for teacher in results.tested] == ["gpt2", "opt"]
     assert [student.method for student in results.students] == ["bayesian", "bayesian+cdpo"]
+    (claim,) = results.claims
+    assert claim.statement.startswith("Preference training (cDPO) adds")
     assert [student.stage for student in results.students] == ["student/0-bayesian", "cdpo/0"]
     assert all(0 <= system.score <= 1 for system in [*results.tested, results.ceiling, *results.students, results.baseline])
     assert {"split", "teacher/gpt2", "beams/opt", "label", "student/0-bayesian", "pairs/0", "cdpo/0"} <= {

@@ -229,6 +229,7 @@ def test_preference_follows_its_own_student():
     plan = plan_of()
     first, second = plan.students[-2:]
     assert (first.name, second.name) == ("bayesian", "bayesian+cdpo")
+    assert plan_of(preference={"loss": "cw_cdpo"}).students[-1].name == "bayesian+cw_cdpo"
     preferred = second.stage
     assert (preferred.pairs.kind, preferred.kind) == ("pairs", "cdpo")
     assert preferred.student is preferred.pairs.student.model is first.stage

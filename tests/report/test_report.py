@@ -17,7 +17,7 @@ from raw2s.report import closing_table, write_report
 from raw2s.report.figures import edl_figure, score_figure, to_svg, training_figure
 from raw2s.report.outcome import outcome
 from raw2s.report.systems import list_systems, notes, stage_title
-from raw2s.results import Baseline, Ceiling, Difference, OnB, Results, StageRecord, Student, Teacher
+from raw2s.results import Baseline, Ceiling, Claim, Difference, OnB, Results, StageRecord, Student, Teacher
 from raw2s.tasks.slurp import CREDIT
 
 TEACHERS = {"gpt2": 0.326, "opt": 0.357, "gpt-neox": 0.425}
@@ -40,6 +40,7 @@ def scored(score, **extra):
         "score": score,
         "ci95": (score - 0.02, score + 0.02),
         "per_seed": [score - 0.01, score + 0.01],
+        "standard_error": 0.0104,
         **extra,
     }
 
@@ -175,15 +176,22 @@ def test_the_table_fits_80_columns_with_every_number_whole(value, gap, ci95, noi
     assert "…" not in text
     assert "\x1b" not in text
     low, high = ci95
-    for number in (f"{value:.3f}", f"{gap:z.3f}" + (" *" if noise else ""), f"[{low:z.3f}, {high:z.3f}]", "43.1%", "1.2%"):
+    for number in (
+        f"{value:.3f} ± 0.010",
+        f"{gap:z.3f}" + (" *" if noise else ""),
+        f"[{low:z.3f}, {high:z.3f}]",
+        "43.1%",
+        "1.2%",
+    ):
         assert number in text
 
 
 def test_a_log_has_each_teacher_the_ceiling_and_what_the_intervals_are():
     text = " ".join(printed(make_results(STUDENTS)).split())
     for name, value in TEACHERS.items():
-        assert re.search(rf"teacher {name} {value:.3f}", text)
+        assert re.search(rf"teacher {name} {value:.3f} ± 0.010", text)
     assert "bootstrap over the 1,234 test examples and the seeds 1 and 2, paired in both" in text
+    assert "±: the standard error over the seeds" in text
     assert "NOISE" not in text
     assert "*" not in text
 
@@ -265,19 +273,64 @@ def test_a_student_below_its_best_teacher_is_said_to_be_whatever_its_pgr(score, 
 
 def test_how_many_differences_are_real_and_what_can_be_seen_is_said(tmp_path):
     def difference(one, other, p_holm):
-        return Difference(one=one, other=other, difference=0.0088, ci95=(-0.01, 0.03), p=p_holm / 2, p_holm=p_holm)
+        return Difference(
+            one=one,
+            other=other,
+            difference=0.0088,
+            ci95=(-0.01, 0.03),
+            p=p_holm / 2,
+            p_holm=p_holm,
+            sign_p=p_holm / 3,
+            sign_p_holm=0.271,
+        )
 
     several = [difference("student/1-bayesian", "cdpo/1", 0.0004), difference("student/1-bayesian", "student/2-bayesian", 0.06)]
-    results = make_results(STUDENTS, differences=several, visible=0.0213)
+    results = make_results(STUDENTS, differences=several, visible=0.0213, visible_between=0.0187)
     assert "Of 2 differences between students 1 is real at p < 0.05 after Holm's correction." in outcome(results)
-    assert "1,234 test examples and 2 seeds can see a difference of 0.021." in outcome(results)
+    seen = "1,234 test examples and 2 seeds can see a difference of 0.021 to a best teacher and of 0.019 between two students."
+    assert seen in outcome(results)
     page = Page(write_report(results, {}, [], tmp_path).read_text(encoding="utf-8"))
     assert page.open == []
     assert "Differences between students (2)" in page.text
-    assert all(text in page.text for text in ("+0.009", "< 0.001", "0.060"))
+    assert all(text in page.text for text in ("+0.009", "< 0.001", "0.060", "0.020", "0.271", "±"))
     none = outcome(make_results(STUDENTS, differences=several[1:], visible=None))
     assert "The difference between the two students is not real at p < 0.05" in none
     assert "can see" not in none
+
+
+def test_the_papers_claims_are_a_section_of_the_report_and_a_line_of_the_table(tmp_path):
+    def claim(verdict, paper=0.0163):
+        statement = f"Bayesian multi-weak beats naive multi-weak ({verdict})"
+        return Claim(statement=statement, paper=paper, effect=-0.0123, ci95=(-0.02, 0.01), p=0.02, p_holm=0.0321, verdict=verdict)
+
+    claims = [claim("the reverse"), claim("cannot be told", paper=None), claim("cannot be told")]
+    results = make_results(STUDENTS, claims=claims)
+    said = "Claims of the paper that this run can test: 3, of them 0 as the paper, 1 the reverse and 2 cannot be told"
+    assert said in " ".join(printed(results).split())
+    page = Page(write_report(results, {}, [], tmp_path).read_text(encoding="utf-8"))
+    assert page.open == []
+    assert "What the paper claims, and what this run says" in page.text
+    for part in (
+        claims[0].statement,
+        "+0.016",
+        "no figure",
+        "-0.012",
+        "[-0.020, 0.010]",
+        "0.032",
+        "the reverse",
+        "cannot be told",
+    ):
+        assert part in page.text
+    without = Page(write_report(make_results(STUDENTS), {}, [], tmp_path).read_text(encoding="utf-8"))
+    assert "claim" not in without.text
+    assert "claims" not in printed(make_results(STUDENTS))
+
+
+def test_of_one_seed_there_is_no_standard_error_and_the_spread_over_seeds_is_said_to_be_missing():
+    alone = student("naive", 0.4).model_copy(update={"per_seed": [0.4], "standard_error": None})
+    text = " ".join(printed(make_results([alone], teachers=[GIVEN], ceiling=None, seeds=[7])).split())
+    assert "±" not in text
+    assert "of one seed (7): they and p hold the test examples alone, and training again with another seed moves" in text
 
 
 def test_answers_that_cannot_be_parsed_are_warned_of():

@@ -78,8 +78,8 @@ def test_seeds_shuffle_and_none_keeps_the_order():
     assert ordered != one != two != ordered
 
 
-def text_row(tokenizer, targets: list[dict], prompt: str = PROMPTS[0]):
-    return tokenize_row({"id": 0, "prompt": prompt, "targets": targets}, tokenizer, "targets")
+def text_row(tokenizer, targets: list[dict], prompt: str = PROMPTS[0], **how):
+    return tokenize_row({"id": 0, "prompt": prompt, "targets": targets}, tokenizer, "targets", **how)
 
 
 def soft_target(text: str, weights: list[float], start: float) -> dict:
@@ -115,6 +115,28 @@ def test_a_rows_total_is_its_weighted_target_tokens(tokenizer, soft_rows):
     ]
     batch = collate(soft_rows, tokenizer, HIDDEN)
     assert batch.weight_IN.sum().item() == pytest.approx(sum(row.total for row in soft_rows))
+
+
+def test_where_sequences_count_alike_a_tokens_weight_is_its_share_of_them(tokenizer, soft_rows):
+    rows = [
+        text_row(tokenizer, [soft_target(TARGETS[0], [0.5], 1.0), soft_target(TARGETS[2], [0.25], 9.0)], normalize="sequences"),
+        text_row(tokenizer, [soft_target(TARGETS[1], [0.5, 0.25], 20.0)], PROMPTS[1], normalize="sequences"),
+    ]
+    assert [row.total for row in rows] == pytest.approx([0.75, 0.75])
+    batch = collate(rows, tokenizer, HIDDEN)
+    weight_IS = batch.weight_IN.new_zeros(2, 3).index_add(1, batch.sequence_N, batch.weight_IN)
+    torch.testing.assert_close(weight_IS, torch.tensor([[0.5, 0.25, 0.5], [0.0, 0.0, 0.25]]))
+    for mine in (batch.sequence_N == s for s in range(3)):
+        assert len(batch.weight_IN[:, mine].unique(dim=1).T) == 1, "all tokens of a sequence alike"
+
+
+def test_words_between_spaces_take_all_their_runs_pieces_and_scores(tokenizer):
+    target = soft_target(TARGETS[0], [0.5, 0.25], 1.0)  # {"time": "nine am"}
+    (runs,), (spaces,) = (text_row(tokenizer, [target], words=words).sequences for words in ("runs", "spaces"))
+    assert spaces.ids == runs.ids and len(runs.word_logprobs[0]) == 8
+    assert sorted(set(spaces.words)) == [0, 1, 2, 3], "the end marker's is the last"
+    for joined, apart in zip(spaces.word_logprobs, runs.word_logprobs, strict=True):
+        assert joined == pytest.approx([sum(apart[:3]), sum(apart[3:5]), sum(apart[5:7]), apart[7]])
 
 
 def read_before(batch, n: int) -> list[int]:

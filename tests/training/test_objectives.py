@@ -20,7 +20,7 @@ from raw2s.training.objectives import objective_of
 N, V, W = 6, 18, 4  # target tokens, vocabulary, words
 WORD_N = torch.tensor([0, 0, 1, 2, 2, 3])
 WEIGHTS = torch.tensor([0.6, 0.3], dtype=torch.float64)
-CE, EDL = CrossEntropySection(), EvidentialSection()
+CE, SMOOTHED, EDL = CrossEntropySection(), CrossEntropySection(label_smoothing=0.2), EvidentialSection()
 EVIDENCE = ["exp", "softplus", "relu"]
 
 
@@ -94,7 +94,7 @@ def one_hot(index_N, classes: int = V) -> torch.Tensor:
 
 @pytest.mark.parametrize("gamma", [0.0, 0.3])
 @pytest.mark.parametrize("bridge", ["log", "eq8", "equal"])
-@pytest.mark.parametrize("settings", [CE, EDL], ids=["ce", "edl"])
+@pytest.mark.parametrize("settings", [CE, SMOOTHED, EDL], ids=["ce", "smoothed", "edl"])
 def test_teachers_of_one_sequence_in_one_row_lose_what_they_lose_apart(
     logits_NV, token_N, word_logprob_IW, settings, bridge, gamma
 ):
@@ -127,6 +127,15 @@ def test_cross_entropy_of_hard_labels(logits_NV, token_N):
     probability_NV = logits_NV.exp() / logits_NV.exp().sum(dim=1, keepdim=True)
     torch.testing.assert_close(loss, -probability_NV[range(N), token_N].log().sum())
     assert logged == {}
+
+
+def test_smoothed_labels_are_torchs_of_tokens_and_of_classes(logits_NV, token_N):
+    """The two ways to a loss: of tokens through the output head."""
+    expected = F.cross_entropy(logits_NV, token_N, label_smoothing=SMOOTHED.label_smoothing, reduction="sum")
+    classes = batch_of(token_N, ones(), probabilities_PK=one_hot(token_N))
+    for loss, _ in (token_loss(logits_NV, batch_of(token_N, ones()), SMOOTHED), class_loss(logits_NV, classes, SMOOTHED)):
+        torch.testing.assert_close(loss, expected)
+        torch.testing.assert_close(gradient(loss, logits_NV), torch.autograd.grad(expected, logits_NV, retain_graph=True)[0])
 
 
 @pytest.mark.parametrize("evidence", EVIDENCE)
@@ -180,7 +189,7 @@ def test_a_teacher_without_weight_has_no_say(logits_NV, token_N, word_logprob_IW
         )
 
 
-@pytest.mark.parametrize("settings", [CE, EDL], ids=["ce", "edl"])
+@pytest.mark.parametrize("settings", [CE, SMOOTHED, EDL], ids=["ce", "smoothed", "edl"])
 @pytest.mark.parametrize("kl", [0.0, 0.1])
 def test_gamma_mixes_in_the_loss_on_the_students_own_prediction(logits_NV, token_N, word_logprob_IW, settings, kl):
     taught = batch_of(token_N, ones(), word_logprob_IW=word_logprob_IW[:1])
@@ -208,7 +217,7 @@ def class_batch(probabilities_PK) -> Batch:
     return batch_of(torch.zeros(0), torch.zeros(0), torch.zeros(0), probabilities_PK=probabilities_PK)
 
 
-@pytest.mark.parametrize("settings", [CE, EDL], ids=["ce", "edl"])
+@pytest.mark.parametrize("settings", [CE, SMOOTHED, EDL], ids=["ce", "smoothed", "edl"])
 @pytest.mark.parametrize("kl", [0.0, 0.1])
 def test_classes_of_several_teachers_lose_their_weighted_sum(logits_NV, settings, kl):
     teachers = torch.rand(2, N, V, generator=torch.Generator().manual_seed(8), dtype=torch.float64)
@@ -219,7 +228,7 @@ def test_classes_of_several_teachers_lose_their_weighted_sum(logits_NV, settings
     torch.testing.assert_close(mixed, 0.75 * one + 0.25 * other)
 
 
-@pytest.mark.parametrize("settings", [CE, EDL], ids=["ce", "edl"])
+@pytest.mark.parametrize("settings", [CE, SMOOTHED, EDL], ids=["ce", "smoothed", "edl"])
 def test_gamma_mixes_in_the_students_own_class(logits_NV, token_N, settings):
     taught, own = class_batch(one_hot(token_N)), class_batch(one_hot(logits_NV.argmax(dim=1)))
     teachers, student = (class_loss(logits_NV, batch, settings, gamma=0.0, kl=0.1)[0] for batch in (taught, own))
@@ -227,7 +236,7 @@ def test_gamma_mixes_in_the_students_own_class(logits_NV, token_N, settings):
     torch.testing.assert_close(mixed, 0.7 * teachers + 0.3 * student)
 
 
-@pytest.mark.parametrize("settings", [CE, EDL], ids=["ce", "edl"])
+@pytest.mark.parametrize("settings", [CE, SMOOTHED, EDL], ids=["ce", "smoothed", "edl"])
 def test_a_class_loses_what_a_token_does(logits_NV, token_N, settings):
     coefficients = {"gamma": 0.1, "kl": 0.1}
     as_class, logged = class_loss(logits_NV, class_batch(one_hot(token_N)), settings, **coefficients)

@@ -94,6 +94,7 @@ def cases(rows, with_dropout, tmp_path_factory) -> dict[str, Case]:
         f"{loss} zero{stage}": of(f"{loss} zero{stage}", loss, zero_stage=stage, workers=2) for loss in LOSSES for stage in STAGES
     }
     two["optimizer offloaded"] = of("optimizer offloaded", "ce", zero_stage=1, workers=2, offload="optimizer")
+    two["sequences"] = of("sequences", "edl", zero_stage=2, workers=2, normalize="sequences")
     two["all offloaded"] = of("all offloaded", "edl", zero_stage=3, workers=2, offload="all")
     two["small buckets"] = of(
         "small buckets", "ce", zero_stage=2, workers=2, deepspeed={"zero_optimization": {"reduce_bucket_size": 999}}
@@ -115,6 +116,7 @@ def cases(rows, with_dropout, tmp_path_factory) -> dict[str, Case]:
     train_without_ray(list(two.values()), workers=2)
 
     one = {f"{loss} alone": of(f"{loss} alone", loss, zero_stage=0) for loss in LOSSES}
+    one["sequences alone"] = of("sequences alone", "edl", zero_stage=0, normalize="sequences", micro_batch_size=4)
     one["recomputed"] = of("recomputed", "edl", zero_stage=0, activation_checkpointing=True)
     for stage in STAGES:
         one[f"fewer zero{stage}"] = resumable("fewer", stage, workers=1, checkpoint=two[f"steady zero{stage}"].step(2))
@@ -141,6 +143,12 @@ def test_stages_on_two_workers_are_one_worker(cases, loss):
         assert made.curve("gradient_norm") == pytest.approx(alone.curve("gradient_norm"), rel=1e-4), f"ZeRO {stage}"
         for name, weight in made.weights().items():
             torch.testing.assert_close(weight, alone.weights()[name], atol=1e-4, rtol=0, msg=f"ZeRO {stage}, {name}")
+
+
+def test_sequences_count_alike_however_they_fall_on_workers_and_micro_batches(cases):
+    alone = cases["sequences alone"].curve()
+    assert cases["sequences"].curve() == pytest.approx(alone, abs=1e-5)
+    assert abs(alone[0] - cases["edl alone"].curve()[0]) > 0.01, "they are not of one length"
 
 
 def test_learned_weights_rest_and_move_alike_at_every_stage(cases):
