@@ -3,13 +3,14 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from raw2s.methods import MethodSection
+from raw2s.methods import MethodSection, method_of
 from raw2s.pipeline.answer_stages import Given
 from raw2s.pipeline.data_stages import Examples
 from raw2s.pipeline.labeling_stages import Label
 from raw2s.pipeline.stage import Stage, inputs_first
 from raw2s.pipeline.testing_stages import Test
 from raw2s.pipeline.training_stages import TrainPreference, TrainStudent
+from raw2s.results import Weighting
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,6 +31,15 @@ class PlannedStudent:
     def before_preference(self) -> TrainStudent:
         """The student that learned from labels: what cDPO starts from, or the row's own."""
         return self.stage.student if isinstance(self.stage, TrainPreference) else self.stage
+
+    @property
+    def weighting(self) -> Weighting:
+        weights = self.before_preference.weights
+        if method_of(self.method).learned is not None:
+            return "learned"
+        if weights == "devel":
+            return "devel"
+        return "equal" if len({weight for weight in weights.values() if weight > 0}) == 1 else "given"
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -7,8 +7,10 @@ from raw2s.report.figures import History, draw_all
 from raw2s.report.outcome import outcome
 from raw2s.report.rendering import write_page
 from raw2s.report.systems import (
+    BY_TEACHERS,
     Shown,
     bounds,
+    fraction,
     list_systems,
     notes,
     p_text,
@@ -36,7 +38,9 @@ def write_report(results: Results, histories: dict[str, History], examples: list
         outcome=outcome(results),
         notes=notes(results),
         examples=[_example(example, systems) for example in examples],
+        by_teachers=BY_TEACHERS,
         bounds=bounds,
+        fraction=fraction,
         score_text=score_text,
         pgr_text=pgr_text,
         signed=signed,
