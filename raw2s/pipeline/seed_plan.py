@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from raw2s.methods import MethodSection, method_of
-from raw2s.pipeline.answer_stages import Given
+from raw2s.pipeline.answer_stages import Answers, Given
 from raw2s.pipeline.data_stages import Examples
 from raw2s.pipeline.labeling_stages import Label
 from raw2s.pipeline.stage import Stage, inputs_first
@@ -50,6 +50,8 @@ class SeedPlan:
     testset: Examples
     validation: Examples
     label: Label
+    devel: Mapping[str, Answers]
+    """What the teachers that are models say of the validation examples; no part of a run unless something is fitted to it."""
     teachers: Mapping[str, Test]
     """The tests of the teachers that are models, by name."""
     given: Mapping[str, Given]
