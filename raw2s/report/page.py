@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any
 
+from raw2s.report.doubt import NOTES, draw_doubt, list_doubted
 from raw2s.report.figures import History, draw_all
 from raw2s.report.outcome import outcome
 from raw2s.report.rendering import write_page
@@ -28,7 +29,8 @@ def write_report(results: Results, histories: dict[str, History], examples: list
     `histories` are the training curves by stage name; `examples` test examples as {"prompt", "gold", "outputs": {stage name: text}}.
     """
     systems = list_systems(results)
-    drawings = draw_all(results, {stage_title(stage, systems): history for stage, history in histories.items()})
+    titled = {stage_title(stage, systems): history for stage, history in histories.items()}
+    drawings = [*draw_all(results, titled), *draw_doubt(results)]
     return write_page(
         "report/page.html.j2",
         folder,
@@ -37,6 +39,8 @@ def write_report(results: Results, histories: dict[str, History], examples: list
         systems=systems,
         outcome=outcome(results),
         notes=notes(results),
+        doubted=list_doubted(results),
+        doubt_notes=NOTES,
         examples=[_example(example, systems) for example in examples],
         by_teachers=BY_TEACHERS,
         bounds=bounds,
