@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from faked_runs import fake_models, run_here
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -101,3 +102,15 @@ def test_weights_that_differ_are_given():
     weights = [[1, 1], [2, 1], [1, 0]]
     config = parse_config(tree | {"methods": [{"method": "naive", "weights": {"loss": own}} for own in weights]})
     assert [student.weighting for student in plan_stages(config, 1).students] == ["equal", "given", "equal"]
+
+
+def test_a_run_with_several_numbers_of_teachers_answers_and_lists_them(tmp_path, monkeypatch):
+    fake_models(monkeypatch)
+    methods = [{"method": "bayesian", "weights": {"loss": weights}} for weights in ([1, 0], [0, 1], [1, 1])]
+    results, _, _ = run_here(tmp_path, methods=methods)
+    assert [(s.teachers, s.stages) for s in results.by_teachers] == [
+        (1, ["student/0-bayesian", "student/1-bayesian"]),
+        (2, ["student/2-bayesian"]),
+    ]
+    (claim,) = results.claims
+    assert claim.statement == "2 teachers beat 1 (Bayesian multi-weak (EDL) with soft labels)"
