@@ -1,4 +1,4 @@
-"""The command line, `raw2s run|label|plan|sweep|report|labels|tasks|methods|teachers`, and the jobs that call it."""
+"""The command line, `raw2s run|label|check|plan|sweep|report|labels|tasks|methods|teachers`, and the jobs that call it."""
 
 import argparse
 import sys
@@ -66,6 +66,15 @@ def label_command(config: RunConfig) -> None:
 
     quiet_transformers()
     run_labels(config)
+
+
+def check_command(config: RunConfig) -> None:
+    """Say what the teachers promise of an ensemble, before a student trains."""
+    from raw2s.models.load import quiet_transformers  # noqa: PLC0415
+    from raw2s.pipeline.check import run_check  # noqa: PLC0415
+
+    quiet_transformers()
+    run_check(config)
 
 
 def export_command(folder: Path, form: Format, out: Path | None) -> None:
@@ -148,6 +157,7 @@ def _parser() -> argparse.ArgumentParser:
     for name, text in (
         ("run", "run a config's pipeline"),
         ("label", "run a config's pipeline up to the teachers' label table"),
+        ("check", "ask before training whether several teachers should help: how good they are on devel, and how alike"),
         ("plan", "list its stages, which are finished, and what each takes: memory, work, disk, GPU-hours"),
         ("sweep", "search with Ray Tune"),
     ):
@@ -186,6 +196,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         ),
         "sweep": lambda: sweep_command(arguments.config, arguments.set),
         "label": lambda: label_command(load_config(arguments.config, arguments.set)),
+        "check": lambda: check_command(load_config(arguments.config, arguments.set)),
         "report": lambda: report_command(arguments.run),
         "labels": lambda: export_command(arguments.folder, arguments.format, arguments.to),
         **{name: partial(list_command, name) for name in LISTED},

@@ -9,6 +9,8 @@ from raw2s.form import FormName
 
 Interval = tuple[float | None, float | None]
 Verdict = Literal["as the paper", "the reverse", "cannot be told"]
+Weighting = Literal["equal", "given", "devel", "learned"]
+"""Of the teachers that a student learned from: all alike, as the config says, fitted on devel, learned while it trained."""
 
 
 class _Record(BaseModel):
@@ -145,6 +147,7 @@ class Student(System):
     pgr_by_teacher: dict[str, float | None]
     learned_from: list[str]
     """The tested teachers whose labels it learned, over which `pgr` is the mean: of a single teacher's student, that teacher."""
+    weighting: Weighting = "equal"
     best_teacher: str | None
     """The one of `learned_from` with the highest score."""
     over_best: float | None
@@ -209,6 +212,26 @@ class Claim(_Record):
     """By `p_holm`."""
 
 
+class SomeTeachers(_Record):
+    """The students of one method that learned from equally many of the run's teachers, as their mean."""
+
+    method: str
+    """As `Student.label` has it."""
+    weighting: Weighting
+    teachers: int
+    stages: list[str]
+    """Of the students, as `Student.stage`."""
+    score: float
+    ci95: Interval
+    """Over test examples and seeds, not over which teachers they were."""
+    pgr: float | None
+    """The mean of the students' own; None where one has none."""
+
+    @property
+    def label(self) -> str:
+        return self.method + {"devel": ", weights fitted on devel", "given": ", given weights"}.get(self.weighting, "")
+
+
 class Baseline(_Record):
     """The constant answer that scores best on the validation examples, and what it scores on the test set."""
 
@@ -246,6 +269,8 @@ class Results(_Record):
     """Of every two students."""
     claims: list[Claim] = []
     """Those of the paper that the students can answer."""
+    by_teachers: list[SomeTeachers] = []
+    """Of a run whose students learned from several numbers of teachers; the smallest first, method by method."""
     visible: float | None = None
     """The smallest true difference to its best teacher that a run of this size finds in four of five, uncorrected; of the worst case."""
     visible_between: float | None = None

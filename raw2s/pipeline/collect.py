@@ -29,12 +29,13 @@ from raw2s.pipeline.comparisons import Compared, Resampled, compare_students
 from raw2s.pipeline.contrasts import contrasts
 from raw2s.pipeline.doubt_figures import Draws
 from raw2s.pipeline.execute import Done
+from raw2s.pipeline.more_teachers import more_teachers, some_teachers
 from raw2s.pipeline.seed_plan import PlannedStudent, SeedPlan
 from raw2s.pipeline.stage import Stage
 from raw2s.pipeline.student_doubts import StudentDoubts
 from raw2s.pipeline.testing_stages import Test
 from raw2s.pipeline.truth import truth_used
-from raw2s.results import Baseline, Ceiling, Claim, Interval, OnB, Results, StageRecord, Student, Teacher
+from raw2s.results import Baseline, Ceiling, Claim, Interval, OnB, Results, SomeTeachers, StageRecord, Student, Teacher
 from raw2s.tasks import task_of
 from raw2s.tasks.baseline import trivial_baseline
 
@@ -153,6 +154,7 @@ class _Collector:
             method=planned.name,
             aux=isinstance(loss, AuxiliarySection) and loss.gamma_max > 0,
             confidence=planned.method.confidence,
+            weighting=planned.weighting,
             **self.scores(tests),
             **self.gap(planned, tests),
             **self.doubts.of(index),
@@ -215,7 +217,18 @@ class _Collector:
     def claims(self) -> list[Claim]:
         students = [own.student for own in self.resampled]
         scores, samples = [student.score for student in students], [own.samples for own in self.resampled]
-        return judge(contrasts(students, self.task.form), scores, samples)
+        asked = contrasts(students, self.task.form) + (more_teachers(students) if self.all_tested else [])
+        return judge(asked, scores, samples)
+
+    @property
+    def all_tested(self) -> bool:
+        """Whether `learned_from` names every teacher that a student learned from."""
+        return len(self.config.models) == len(self.config.teachers)
+
+    def by_teachers(self) -> list[SomeTeachers]:
+        if not self.all_tested:
+            return []
+        return some_teachers([own.student for own in self.resampled], [own.samples for own in self.resampled])
 
     def baseline(self) -> Baseline | None:
         plan = self.plans[0]
@@ -249,6 +262,7 @@ class _Collector:
             students=self.compared.students,
             differences=self.compared.differences,
             claims=self.claims(),
+            by_teachers=self.by_teachers(),
             visible=self.compared.visible,
             visible_between=self.compared.visible_between,
             environment=environment(),

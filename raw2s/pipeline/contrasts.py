@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from raw2s.form import FormName
-from raw2s.report.paper_tables import PAPER, Cell, cell_of
+from raw2s.report.paper_tables import PAPER, Cell, places
 from raw2s.results import Student
 
 Weights = NDArray[np.float64]
@@ -53,9 +53,9 @@ def contrasts(students: Sequence[Student], form: FormName) -> list[Contrast]:
     between two students that differ in one thing; students that share a place in the tables count as their mean.
     """
     printed = PAPER[form].cells
-    places = [cell_of(student) for student in students]
-    shared = {_any_teacher(cell) for cell in printed} & {_any_teacher(cell) for cell in places if cell is not None}
-    own = [cell if cell is not None and _any_teacher(cell) in shared else None for cell in places]
+    cells = places(students)
+    shared = {_any_teacher(cell) for cell in printed} & {_any_teacher(cell) for cell in cells if cell is not None}
+    own = [cell if cell is not None and _any_teacher(cell) in shared else None for cell in cells]
     theirs = [cell if _any_teacher(cell) in shared else None for cell in printed]
     figures = [figures.score for figures in printed.values()]
     of_paper = _weighed(theirs, figures)

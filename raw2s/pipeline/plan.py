@@ -216,6 +216,13 @@ class _Planner:
         return {name: answered for name, answered in self.label.answers.items() if isinstance(answered, Given)}
 
     @cached_property
+    def devel(self) -> dict[str, Answers]:
+        return {
+            teacher.name: self.answers(teacher, f"devel/{teacher.name}", self.validation, "validation")
+            for teacher in self.config.models
+        }
+
+    @cached_property
     def fitted(self) -> FitOnDevel:
         if self.task.form == "text":
             return FitTexts(
@@ -229,10 +236,7 @@ class _Planner:
         return FitClasses(
             name=self.named("fit"),
             validation=self.validation,
-            answers={
-                teacher.name: self.answers(teacher, f"devel/{teacher.name}", self.validation, "validation")
-                for teacher in self.config.models
-            },
+            answers=self.devel,
             task=self.task,
             calibrate=self.config.labeling.calibrate,
         )
@@ -320,6 +324,7 @@ class _Planner:
             testset=self.testset,
             validation=self.validation,
             label=self.label,
+            devel=self.devel,
             teachers={
                 teacher.name: self.test(
                     f"teacher/{teacher.name}",

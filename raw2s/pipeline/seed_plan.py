@@ -4,14 +4,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from raw2s.losses import EvidenceOf
-from raw2s.methods import LossSection, MethodSection, loss_of
-from raw2s.pipeline.answer_stages import Given
+from raw2s.methods import LossSection, MethodSection, loss_of, method_of
+from raw2s.pipeline.answer_stages import Answers, Given
 from raw2s.pipeline.data_stages import Examples
 from raw2s.pipeline.doubt_stages import AnswerDoubts, ClassLogits
 from raw2s.pipeline.labeling_stages import Label
 from raw2s.pipeline.stage import Stage, inputs_first
 from raw2s.pipeline.testing_stages import Test
 from raw2s.pipeline.training_stages import TrainPreference, TrainStudent
+from raw2s.results import Weighting
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,6 +49,15 @@ class PlannedStudent:
         """The student that learned from labels: what cDPO starts from, or the row's own."""
         return self.stage.student if isinstance(self.stage, TrainPreference) else self.stage
 
+    @property
+    def weighting(self) -> Weighting:
+        weights = self.before_preference.weights
+        if method_of(self.method).learned is not None:
+            return "learned"
+        if weights == "devel":
+            return "devel"
+        return "equal" if len({weight for weight in weights.values() if weight > 0}) == 1 else "given"
+
 
 @dataclass(frozen=True, kw_only=True)
 class SeedPlan:
@@ -57,6 +67,8 @@ class SeedPlan:
     testset: Examples
     validation: Examples
     label: Label
+    devel: Mapping[str, Answers]
+    """What the teachers that are models say of the validation examples; no part of a run unless something is fitted to it."""
     teachers: Mapping[str, Test]
     """The tests of the teachers that are models, by name."""
     given: Mapping[str, Given]

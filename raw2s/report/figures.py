@@ -28,6 +28,7 @@ STYLE: Any = {
     "grid.color": GREY, "grid.alpha": 0.25, "lines.linewidth": 1.3, "svg.fonttype": "none", "svg.hashsalt": "raw2s",
 }  # fmt: skip
 """Text stays text in the SVG, for readers and search; the same data gives the same file."""
+SERIES = [(BLUE, "o"), (VERMILION, "s"), (GREEN, "D"), (INK, "^"), (GREY, "v")]
 ROLES = {"baseline": ("x", GREY), "teacher": ("s", VERMILION), "ceiling": ("D", INK), "student": ("o", BLUE)}
 
 
@@ -58,6 +59,16 @@ def draw_all(results: Results, histories: dict[str, History]) -> list[Drawing]:
             figure=score_figure(results),
         )
     ]
+    if results.by_teachers:
+        drawings.append(
+            Drawing(
+                name="teachers",
+                section="Teachers",
+                label="Score of the students against the number of teachers; the table above holds the means",
+                caption="Each dot is a student; lines join the means of a method's students, with their 95 % interval.",
+                figure=teachers_figure(results),
+            )
+        )
     if histories:
         drawings.append(
             Drawing(
@@ -115,6 +126,33 @@ def score_figure(results: Results) -> Figure:
         axes.tick_params(axis="y", length=0)
         seeds = "; ticks: single seeds" if len(results.seeds) > 1 else ""
         axes.set_xlabel(f"{results.metric_title} on {results.test_examples:,} test examples (bar: 95 % interval{seeds})")
+    return figure
+
+
+def teachers_figure(results: Results) -> Figure:
+    """Every student's score at the number of its teachers, and the means of a method's students joined by a line."""
+    scores = {student.stage: student.score for student in results.students}
+    methods = list(dict.fromkeys(some.label for some in results.by_teachers))
+    beside: dict[int, list[str]] = {}
+    for some in results.by_teachers:
+        beside.setdefault(some.teachers, []).append(some.label)
+    with mpl.rc_context(STYLE):
+        figure = Figure(figsize=(WIDTH, 3.6 + 0.2 * len(methods)), layout="constrained")
+        axes = figure.subplots()
+        for place, method in enumerate(methods):
+            own = [some for some in results.by_teachers if some.label == method]
+            color, marker = SERIES[place % len(SERIES)]
+            at = [some.teachers + 0.08 * beside[some.teachers].index(method) for some in own]
+            for x, some in zip(at, own, strict=True):
+                dots = [scores[stage] for stage in some.stages] if len(some.stages) > 1 else []
+                axes.plot([x - 0.05] * len(dots), dots, marker, color=color, markersize=4, alpha=0.45, markeredgewidth=0)
+                ends = [end for end in some.ci95 if end is not None]
+                axes.plot([x] * len(ends), ends, color=color, linewidth=2, solid_capstyle="butt")
+            axes.plot(at, [some.score for some in own], f"{marker}-", color=color, markersize=7, label=method)
+        axes.set_xticks(sorted({some.teachers for some in results.by_teachers}))
+        axes.set_xlabel("teachers that a student learned from")
+        axes.set_ylabel(results.metric_title)
+        figure.legend(loc="outside upper left")
     return figure
 
 

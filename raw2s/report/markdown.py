@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from raw2s.report.outcome import outcome
 from raw2s.report.paper_layout import laid_out
-from raw2s.report.systems import bounds, fraction, notes, p_text, signed
+from raw2s.report.systems import BY_TEACHERS, bounds, fraction, list_systems, notes, p_text, signed
 from raw2s.results import Results
 
 
@@ -49,17 +49,25 @@ def run_section(results: Results) -> str:
         ]  # fmt: skip
         columns = ["claim", "paper", "here", "95 % interval", "p, corrected", "verdict"]
         lines += ["### What the paper claims", "", *_table(columns, rows), ""]
+    if results.by_teachers:
+        rows = [
+            [s.label, str(s.teachers), str(len(s.stages)), fraction(s.score), bounds(s.ci95), fraction(s.pgr)]
+            for s in results.by_teachers
+        ]
+        columns = ["method", "teachers", "students", results.metric_title, "95 % interval", "PGR"]
+        lines += ["### By the number of teachers", "", *_table(columns, rows), "", BY_TEACHERS, ""]
     if results.students:
         rows = [
             [
-                s.label,
+                shown.label,
                 fraction(s.score),
                 signed(s.over_best),
                 bounds(s.over_best_ci95),
                 p_text(s.over_best_p),
                 s.best_teacher or "",
             ]
-            for s in results.students
+            for shown in list_systems(results)
+            if (s := shown.student) is not None
         ]
         columns = ["student", results.metric_title, "over its best teacher", "95 % interval", "p, corrected", "best teacher"]
         lines += ["### Against the best teacher", "", *_table(columns, rows), ""]

@@ -8,6 +8,7 @@ from raw2s.report.figures import History, draw_all
 from raw2s.report.outcome import outcome
 from raw2s.report.rendering import write_page
 from raw2s.report.systems import (
+    BY_TEACHERS,
     Shown,
     bounds,
     fraction,
@@ -41,6 +42,7 @@ def write_report(results: Results, histories: dict[str, History], examples: list
         doubted=list_doubted(results),
         doubt_notes=NOTES,
         examples=[_example(example, systems) for example in examples],
+        by_teachers=BY_TEACHERS,
         bounds=bounds,
         fraction=fraction,
         score_text=score_text,

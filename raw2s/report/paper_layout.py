@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, replace
 
-from raw2s.report.paper_tables import PAPER, Cell, PaperTables, cell_of
+from raw2s.report.paper_tables import PAPER, Cell, PaperTables, places
 from raw2s.report.systems import fraction, list_systems, pgr_text, score_text
 from raw2s.results import Results
 
@@ -25,8 +25,7 @@ def laid_out(results: Results) -> list[LaidOut]:
     """
     paper = PAPER[results.form]
     printed = {replace(cell, teacher=None) for cell in paper.cells}
-    places = [cell_of(student) for student in results.students]
-    if not any(place is not None and replace(place, teacher=None) in printed for place in places):
+    if not any(place is not None and replace(place, teacher=None) in printed for place in places(results.students)):
         return []
     tables = [_models(results, paper, "Table 1" if results.form == "classes" else "Table 3")]
     if results.form == "classes":
@@ -51,7 +50,8 @@ def _models(results: Results, paper: PaperTables, title: str) -> LaidOut:
 
 
 def _students(results: Results, paper: PaperTables, title: str, confidence: bool) -> LaidOut:
-    systems = {cell: s for s in reversed(list_systems(results)) if s.student and (cell := cell_of(s.student))}
+    shown = [system for system in list_systems(results) if system.student]
+    systems = {cell: own for cell, own in reversed(list(zip(places(results.students), shown, strict=True))) if cell}
     teachers = [teacher.name for teacher in results.tested]
     theirs = dict(zip(teachers, paper.teachers, strict=False)) if len(teachers) == len(paper.teachers) else {}
     rows = []

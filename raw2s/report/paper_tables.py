@@ -1,5 +1,6 @@
 """The paper's own figures: Tables 1-5 of Bayesian WeakS-to-Strong (Cui et al., sections 6.1 and 6.2)."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from raw2s.form import FormName
@@ -45,6 +46,18 @@ def cell_of(student: Student) -> Cell | None:
     if method not in ("single", "naive", "joint", "bayesian") or then not in ("", "cdpo"):
         return None
     return Cell(method=method, teacher=teacher or None, confidence=student.confidence, aux=student.aux, cdpo=bool(then))
+
+
+def places(students: Sequence[Student]) -> list[Cell | None]:
+    """Where each student of a run stands; the paper's multi-weak ones learn from all teachers, with weights that are given."""
+    every = max((len(student.learned_from) for student in students), default=0)
+    cells = [cell_of(student) for student in students]
+    return [
+        None
+        if cell is not None and cell.teacher is None and (student.weighting == "devel" or len(student.learned_from) < every)
+        else cell
+        for cell, student in zip(cells, students, strict=True)
+    ]
 
 
 def _rows(confidence: bool, printed: dict[str, tuple[tuple[float, float], tuple[float, float]]]) -> dict[Cell, Figures]:

@@ -2,12 +2,19 @@
 
 from collections import Counter
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Literal
 
 from raw2s.results import Baseline, Interval, Results, Student, System, Teacher
 
 UNPARSABLE = 0.2
 """Share of unparsable answers above which the notes say so."""
+
+BY_TEACHERS = (
+    "Means over the students that learned from so many of the teachers. Intervals hold test examples and seeds, not which teachers they "
+    "were; the PGR is over the teachers that a student learned from. The claims have the step from each number to the next."
+)
+"""Under the table of `Results.by_teachers`."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,8 +42,10 @@ def list_systems(results: Results) -> list[Shown]:
     systems += [_tested("teacher", teacher, teacher.title) for teacher in results.tested]
     systems += [] if results.ceiling is None else [_tested("ceiling", results.ceiling, results.ceiling.title)]
     students = [replace(_tested("student", s, s.label), student=s) for s in results.students]
-    alike = Counter(student.label for student in students)
-    return systems + [_numbered(student) if alike[student.label] > 1 else student for student in students]
+    for apart in (partial(_of_teachers, of=len(results.tested)), _numbered):
+        alike = Counter(student.label for student in students)
+        students = [apart(student) if alike[student.label] > 1 else student for student in students]
+    return systems + students
 
 
 def _baseline(baseline: Baseline) -> Shown:
@@ -60,9 +69,20 @@ def _tested(role: Literal["teacher", "ceiling", "student"], system: System | Tea
     )
 
 
+def _of_teachers(shown: Shown, of: int) -> Shown:
+    """Named apart from its like by its teachers, where it has not all of them, and by how they are weighted."""
+    assert shown.student is not None
+    own = shown.student.learned_from
+    who = f" of {listed(own)}" if 0 < len(own) < of else ""
+    return _renamed(shown, shown.name + who + (", weights fitted on devel" if shown.student.weighting == "devel" else ""))
+
+
 def _numbered(shown: Shown) -> Shown:
     """Named apart from its like by the number in its stage's name."""
-    name = f"{shown.name} ({shown.stage.partition('-')[0]})"
+    return _renamed(shown, f"{shown.name} ({shown.stage.partition('-')[0]})")
+
+
+def _renamed(shown: Shown, name: str) -> Shown:
     return replace(shown, name=name, label=f"{name} with {shown.student.settings}" if shown.student else name)
 
 

@@ -133,6 +133,26 @@ def test_a_teacher_of_weight_zero_has_no_say(merge):
         assert target["word_logprobs"] == [next(c for c in TABLE if c["text"] == text)["words"][1]]
 
 
+@pytest.mark.parametrize("per_teacher", [False, True])
+@pytest.mark.parametrize("merge", [True, False])
+def test_a_subset_of_the_teachers_gives_the_rows_of_these_teachers_alone(merge, per_teacher):
+    """Whether the others of weight zero stand before or after, agree or have texts of their own."""
+    other = [[-5.0] * 4, [-6.0] * 4]
+    first = [
+        {**c, "rank": [rank, *c["rank"], -1], "words": [other[0], *c["words"], other[1]], "tokens": [9, *c["tokens"], 9]}
+        for c, rank in zip(TABLE, [0, -1, 1, 1, 0], strict=True)
+    ]
+    extra = candidate(9, "polka", [-1, -1, -1, 0], [other[0][:2]] * 4, prompt=3)
+    table = [candidate(0, "ten", [-1, -1, -1, 0], [other[0][:2]] * 4), *first, extra]
+    among = text_rows(labeled(table, weights=[0, 0.75, 0.25, 0], merge=merge), confidence=True, per_teacher=per_teacher)
+    alone = text_rows(labeled(merge=merge), confidence=True, per_teacher=per_teacher)
+    for row in among:
+        for target in row["targets"]:
+            if per_teacher:
+                target["teacher"] -= 1  # its place among all four
+    assert among == alone
+
+
 # Prompt 7 again with a third teacher that is a file of labels; it has nothing for prompt 3.
 WITH_FILE = [
     {**c, "rank": [*c["rank"], rank], "words": [*c["words"], None], "tokens": [*c["tokens"], None]}
@@ -174,6 +194,13 @@ def test_classes_are_mixed_over_the_teachers_that_have_a_label(weights, present,
     (expected,) = classes_of(among, weights=[weights[i] for i in kept], confidence=confidence)
     assert row["probabilities"] == pytest.approx(expected["probabilities"])
     assert sum(row["probabilities"]) == pytest.approx(1)
+
+
+@given(st.lists(st.floats(-9, 9), min_size=3, max_size=3))
+def test_classes_of_a_subset_of_the_teachers_know_nothing_of_the_others(said):
+    logits = [[0.0, 1.0, 2.0], [2.0, 0.0, -math.inf]]
+    (among,) = classes_of([{"id": 3, "logits": [said, *logits]}], weights=[0.0, 0.75, 0.25])
+    assert among == classes_of([{"id": 3, "logits": logits}])[0]
 
 
 def test_temperatures_divide_the_logits_of_their_teacher():

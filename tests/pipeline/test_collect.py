@@ -84,7 +84,10 @@ def test_a_runs_students_answer_the_papers_claims_on_their_own_samples():
     rng = np.random.default_rng(0)
     collector.__dict__["resampled"] = [
         SimpleNamespace(
-            student=SimpleNamespace(method=method, aux=False, confidence=True, score=score), samples=rng.normal(score, 0.01, 999)
+            student=SimpleNamespace(
+                method=method, label=method, aux=False, confidence=True, score=score, learned_from=["opt"], weighting="equal"
+            ),
+            samples=rng.normal(score, 0.01, 999),
         )
         for method, score in scores.items()
     ]

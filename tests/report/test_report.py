@@ -14,10 +14,11 @@ from hypothesis import strategies as st
 from rich.console import Console
 
 from raw2s.report import closing_table, write_report
-from raw2s.report.figures import edl_figure, score_figure, to_svg, training_figure
+from raw2s.report.figures import edl_figure, score_figure, teachers_figure, to_svg, training_figure
+from raw2s.report.markdown import run_section
 from raw2s.report.outcome import outcome
 from raw2s.report.systems import list_systems, notes, stage_title
-from raw2s.results import Baseline, Ceiling, Claim, Difference, OnB, Results, StageRecord, Student, Teacher
+from raw2s.results import Baseline, Ceiling, Claim, Difference, OnB, Results, SomeTeachers, StageRecord, Student, Teacher
 from raw2s.tasks.slurp import CREDIT
 
 TEACHERS = {"gpt2": 0.326, "opt": 0.357, "gpt-neox": 0.425}
@@ -324,6 +325,50 @@ def test_the_papers_claims_are_a_section_of_the_report_and_a_line_of_the_table(t
     without = Page(write_report(make_results(STUDENTS), {}, [], tmp_path).read_text(encoding="utf-8"))
     assert "claim" not in without.text
     assert "claims" not in printed(make_results(STUDENTS))
+
+
+def test_students_of_fewer_teachers_are_told_apart_by_these_and_stand_by_their_number(tmp_path):
+    some = [
+        student("bayesian", score, stage=f"student/{i}").model_copy(update={"learned_from": own, "weighting": weighting})
+        for i, (own, score, weighting) in enumerate(
+            [
+                (["opt"], 0.41, "equal"),
+                (["gpt2"], 0.42, "equal"),
+                (list(TEACHERS), 0.44, "equal"),
+                (list(TEACHERS), 0.45, "devel"),
+            ]
+        )
+    ]
+    title, settings = "Bayesian multi-weak (EDL)", "with soft labels"
+    numbers = [
+        SomeTeachers(
+            method=f"{title} {settings}",
+            weighting=weighting,
+            teachers=number,
+            stages=stages,
+            score=score,
+            ci95=(0.4, 0.46),
+            pgr=0.2,
+        )
+        for number, stages, score, weighting in [
+            (1, ["student/0", "student/1"], 0.415, "equal"),
+            (3, ["student/2"], 0.44, "equal"),
+            (3, ["student/3"], 0.45, "devel"),
+        ]
+    ]
+    results = make_results(some, by_teachers=numbers)
+    assert [s.name for s in list_systems(results) if s.role == "student"] == [
+        f"{title} of opt", f"{title} of gpt2", title, f"{title}, weights fitted on devel",
+    ]  # fmt: skip
+    rows = [line for line in run_section(results).splitlines() if line.startswith(f"| {title} {settings}")]
+    assert f"| {title} {settings} | 1 | 2 | 0.415 | [0.400, 0.460] | 0.200 |" in rows
+    assert f"| {title} {settings}, weights fitted on devel | 3 | 1 | 0.450 | [0.400, 0.460] | 0.200 |" in rows
+    page = write_report(results, {}, [], tmp_path).read_text(encoding="utf-8")
+    assert "By the number of teachers" in page
+    axes = teachers_figure(results).axes[0]
+    heights = [y for line in axes.get_lines() for y in line.get_ydata()]
+    assert {0.41, 0.42, 0.415, 0.44, 0.45} <= set(heights)
+    assert [label.get_text() for label in axes.get_xticklabels()] == ["1", "3"]
 
 
 def test_of_one_seed_there_is_no_standard_error_and_the_spread_over_seeds_is_said_to_be_missing():
