@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+from raw2s.report.doubt import list_doubted
 from raw2s.report.outcome import outcome
 from raw2s.report.paper_layout import laid_out
 from raw2s.report.systems import BY_TEACHERS, bounds, fraction, list_systems, notes, p_text, signed
@@ -41,37 +42,71 @@ def run_section(results: Results) -> str:
         "",
     ]
     for table in laid_out(results):
-        lines += [f"### {table.title}", "", *_table(table.columns, table.rows), ""]
-    if results.claims:
-        rows = [
-            [c.statement, "no figure" if c.paper is None else signed(c.paper), signed(c.effect), bounds(c.ci95), p_text(c.p_holm), c.verdict]
-            for c in results.claims
-        ]  # fmt: skip
-        columns = ["claim", "paper", "here", "95 % interval", "p, corrected", "verdict"]
-        lines += ["### What the paper claims", "", *_table(columns, rows), ""]
-    if results.by_teachers:
-        rows = [
-            [s.label, str(s.teachers), str(len(s.stages)), fraction(s.score), bounds(s.ci95), fraction(s.pgr)]
-            for s in results.by_teachers
-        ]
-        columns = ["method", "teachers", "students", results.metric_title, "95 % interval", "PGR"]
-        lines += ["### By the number of teachers", "", *_table(columns, rows), "", BY_TEACHERS, ""]
-    if results.students:
-        rows = [
-            [
-                shown.label,
-                fraction(s.score),
-                signed(s.over_best),
-                bounds(s.over_best_ci95),
-                p_text(s.over_best_p),
-                s.best_teacher or "",
-            ]
-            for shown in list_systems(results)
-            if (s := shown.student) is not None
-        ]
-        columns = ["student", results.metric_title, "over its best teacher", "95 % interval", "p, corrected", "best teacher"]
-        lines += ["### Against the best teacher", "", *_table(columns, rows), ""]
+        lines += _section(table.title, table.columns, table.rows)
+    lines += [*_claims(results), *_by_teachers(results), *_against_best(results), *_doubt(results), *_calibration(results)]
     return "\n".join([*lines, *(f"- {note}" for note in notes(results))])
+
+
+def _claims(results: Results) -> list[str]:
+    rows = [
+        [c.statement, "no figure" if c.paper is None else signed(c.paper), signed(c.effect), bounds(c.ci95), p_text(c.p_holm), c.verdict]
+        for c in results.claims
+    ]  # fmt: skip
+    columns = ["claim", "paper", "here", "95 % interval", "p, corrected", "verdict"]
+    return _section("What the paper claims", columns, rows)
+
+
+def _by_teachers(results: Results) -> list[str]:
+    rows = [
+        [s.label, str(s.teachers), str(len(s.stages)), fraction(s.score), bounds(s.ci95), fraction(s.pgr)]
+        for s in results.by_teachers
+    ]
+    columns = ["method", "teachers", "students", results.metric_title, "95 % interval", "PGR"]
+    return _section("By the number of teachers", columns, rows) + ([BY_TEACHERS, ""] if rows else [])
+
+
+def _against_best(results: Results) -> list[str]:
+    rows = [
+        [own.label, fraction(s.score), signed(s.over_best), bounds(s.over_best_ci95), p_text(s.over_best_p), s.best_teacher or ""]
+        for own in list_systems(results)
+        if (s := own.student) is not None
+    ]
+    columns = ["student", results.metric_title, "over its best teacher", "95 % interval", "p, corrected", "best teacher"]
+    return _section("Against the best teacher", columns, rows)
+
+
+def _doubt(results: Results) -> list[str]:
+    rows = [
+        [
+            own.label,
+            d.measure.replace("_", " "),
+            f"{fraction(d.auroc)} {bounds(d.auroc_ci95)}",
+            f"{fraction(d.aurc)} {bounds(d.aurc_ci95)}",
+            f"{fraction(d.at_80)} {bounds(d.at_80_ci95)}",
+            fraction(own.score),
+        ]
+        for own in list_doubted(results)
+        for d in own.doubt
+    ]
+    metric = results.metric_title
+    columns = ["student", "measure", "AUROC of error", "AURC", f"{metric} of the surest 80 %", f"{metric} of all"]
+    return _section("How well doubt tells errors", columns, rows)
+
+
+def _calibration(results: Results) -> list[str]:
+    rows = [
+        [own.label, name, fraction(e.nll), fraction(e.brier), fraction(e.ece), fraction(e.rms_ce)]
+        for own in list_doubted(results)
+        if own.calibration is not None
+        for name, e in (("as it is", own.calibration.as_is), ("after a temperature", own.calibration.scaled))
+        if e is not None
+    ]
+    return _section("Calibration", ["student", "probabilities", "NLL", "Brier", "ECE", "rms, debiased"], rows)
+
+
+def _section(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    """Nothing without a row."""
+    return [f"### {title}", "", *_table(columns, rows), ""] if rows else []
 
 
 def _table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:

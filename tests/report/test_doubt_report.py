@@ -4,6 +4,7 @@ from html_page import Page
 from test_report import make_results, student
 
 from raw2s.report import write_report
+from raw2s.report.markdown import run_section
 from raw2s.results import Calibration, CalibrationError, Doubt, Ensemble, ReliabilityBin, Results
 
 FIGURES = {"auroc_ci95": (0.6, 0.8), "aurc": 0.2119, "aurc_ci95": (0.1, 0.3), "at_80": 0.8123, "at_80_ci95": (0.7, 0.9)}
@@ -61,3 +62,13 @@ def test_texts_have_no_temperature_and_who_was_not_asked_no_section(tmp_path):
 def test_results_with_doubt_are_read_as_they_were_written(tmp_path):
     results().write(tmp_path)
     assert Results.read(tmp_path) == results()
+
+
+def test_a_pages_section_has_every_measure_and_both_calibrations():
+    section = run_section(results())
+    title = "Bayesian multi-weak (EDL) with soft labels"
+    assert f"| {title} | vacuity | 0.654 [0.600, 0.800] | 0.212 [0.100, 0.300] | 0.812 [0.700, 0.900] | 0.700 |" in section
+    assert f"| {title} | entropy | undefined [0.600, 0.800] | 0.212" in section
+    assert f"| {title}, ensemble of 3 | mutual information | 0.711" in section
+    assert f"| {title} | after a temperature | 0.654 | 0.300 | 0.111 | 0.099 |" in section
+    assert "Calibration" not in run_section(make_results([student("naive", 0.6)]))
