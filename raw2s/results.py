@@ -75,6 +75,9 @@ class Student(System):
     pgr: float | None
     """None where undefined: no ceiling, no tested teacher, or a teacher at least as good as the ceiling."""
     pgr_ci95: Interval
+    """Over the test examples, and of several seeds over the seeds too."""
+    pgr_ci95_examples: Interval = (None, None)
+    """Over the test examples alone, each seed at its equal weight: these trainings as they are. Of one seed it is `pgr_ci95`."""
     pgr_by_teacher: dict[str, float | None]
     learned_from: list[str]
     """The tested teachers whose labels it learned, over which `pgr` is the mean: of a single teacher's student, that teacher."""

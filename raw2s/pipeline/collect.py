@@ -79,6 +79,10 @@ class _Collector:
         """Means over the seeds as drawn."""
         return np.einsum("RS,SR->R", self.seeds_drawn, [self.samples[test.name] for test in tests])
 
+    def sampled_examples(self, tests: Sequence[Test]) -> Samples:
+        """Means over the seeds as they are."""
+        return np.mean([self.samples[test.name] for test in tests], axis=0)
+
     def scores(self, tests: Sequence[Test]) -> dict[str, Any]:
         """What a `System` holds, from its test of every seed."""
         per_seed = [float(self.task.metric.score(self.counts[test.name].mean(axis=0))) for test in tests]
@@ -172,12 +176,16 @@ class _Collector:
         if self.ceiling is None:
             return {**nothing, **over}
         strong = self.ceiling.score
-        ci95 = gap_recovered_interval(
-            samples, [self.sampled(self.teacher_tests[name]) for name in names], self.sampled(self.ceiling_tests)
+        ci95, ci95_examples = (
+            gap_recovered_interval(
+                sampled(tests), [sampled(self.teacher_tests[name]) for name in names], sampled(self.ceiling_tests)
+            )
+            for sampled in (self.sampled, self.sampled_examples)
         )
         return {
             "pgr": _defined(performance_gap_recovered(score, [scores[name] for name in names], strong)),
             "pgr_ci95": (_defined(ci95[0]), _defined(ci95[1])),
+            "pgr_ci95_examples": (_defined(ci95_examples[0]), _defined(ci95_examples[1])),
             "pgr_by_teacher": {name: _defined(performance_gap_recovered(score, weak, strong)) for name, weak in scores.items()},
             "learned_from": names,
             **over,

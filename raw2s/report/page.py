@@ -3,7 +3,8 @@
 from pathlib import Path
 from typing import Any
 
-from raw2s.report.figures import History, draw_all
+from raw2s.report.drawings import draw_all
+from raw2s.report.figures import History
 from raw2s.report.outcome import outcome
 from raw2s.report.rendering import write_page
 from raw2s.report.systems import (
