@@ -139,6 +139,19 @@ class Claim(_Record):
     """By `p_holm`."""
 
 
+class Agreement(_Record):
+    """Of a tested model and a teacher on the test set: shares of the examples, means over the seeds."""
+
+    stage: str
+    """The one that the model came out of, without the seed; it may be the teacher itself."""
+    teacher: str
+    """The teacher's stage."""
+    same: float
+    """Both give the same answer, as the task reads it."""
+    both_wrong: float
+    """Neither gives gold."""
+
+
 class Baseline(_Record):
     """The constant answer that scores best on the validation examples, and what it scores on the test set."""
 
@@ -162,6 +175,8 @@ class Results(_Record):
     metric: str
     metric_title: str
     credit: str
+    licences: list[str] = []
+    """Of the models, a line each: the name, and the licence where its card says one."""
     notes: list[str] = []
     """What a reader should know of the data, a line each."""
     truth: list[str] = []
@@ -176,6 +191,8 @@ class Results(_Record):
     """Of every two students."""
     claims: list[Claim] = []
     """Those of the paper that the students can answer."""
+    agreements: list[Agreement] = []
+    """Of every tested model with every tested teacher."""
     visible: float | None = None
     """The smallest true difference to its best teacher that a run of this size finds in four of five, uncorrected; of the worst case."""
     visible_between: float | None = None

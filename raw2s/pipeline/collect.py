@@ -1,7 +1,6 @@
 """From the test stages to `Results`: scores, PGR, and the intervals beside them."""
 
 import math
-import platform
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -21,17 +20,19 @@ from raw2s.evaluation import (
     performance_gap_recovered,
 )
 from raw2s.methods.cross_entropy import AuxiliarySection
+from raw2s.models.source import licence_of
 from raw2s.pipeline.answer_stages import Given
-from raw2s.pipeline.artifacts import versions
+from raw2s.pipeline.answered import agreements, answered
 from raw2s.pipeline.claims import judge
 from raw2s.pipeline.comparisons import Compared, Resampled, compare_students
 from raw2s.pipeline.contrasts import contrasts
+from raw2s.pipeline.environment import environment
 from raw2s.pipeline.execute import Done
 from raw2s.pipeline.seed_plan import PlannedStudent, SeedPlan
 from raw2s.pipeline.stage import Stage
 from raw2s.pipeline.testing_stages import Test
 from raw2s.pipeline.truth import truth_used
-from raw2s.results import Baseline, Ceiling, Claim, Interval, OnB, Results, StageRecord, Student, Teacher
+from raw2s.results import Agreement, Baseline, Ceiling, Claim, Interval, OnB, Results, StageRecord, Student, Teacher
 from raw2s.tasks import task_of
 from raw2s.tasks.baseline import trivial_baseline
 
@@ -220,6 +221,14 @@ class _Collector:
         found = trivial_baseline(self.task, plan.validation.drawn.parts["validation"], plan.testset.drawn.parts["test"])
         return Baseline(answer=found.answer, score=found.score)
 
+    def agreements(self) -> list[Agreement]:
+        teachers = [tests[0].labeler.model.name.partition("@")[0] for tests in self.teacher_tests.values()]
+        return agreements([answered(plan, self.folder) for plan in self.plans], teachers)
+
+    def licences(self) -> list[str]:
+        models = [teacher.model for teacher in self.config.models]
+        return [licence_of(model) for model in dict.fromkeys([*models, self.config.student.model])]
+
     def results(self, stages: Sequence[Stage], finished: str, command: str) -> Results:
         records = [
             StageRecord(
@@ -237,6 +246,7 @@ class _Collector:
             metric=self.task.metric.name,
             metric_title=self.task.metric.title,
             credit=self.task.credit,
+            licences=self.licences(),
             notes=list(self.task.notes),
             truth=truth_used(self.config, self.plans[0]),
             seeds=self.config.seeds,
@@ -247,6 +257,7 @@ class _Collector:
             students=self.compared.students,
             differences=self.compared.differences,
             claims=self.claims(),
+            agreements=self.agreements(),
             visible=self.compared.visible,
             visible_between=self.compared.visible_between,
             environment=environment(),
@@ -254,22 +265,6 @@ class _Collector:
             finished=finished,
             command=command,
         )
-
-
-def environment() -> dict[str, str]:
-    """The machine and the versions behind the numbers."""
-    return {
-        "python": platform.python_version(),
-        "machine": f"{platform.system()} {platform.machine()}, {_cpu_name()}",
-        **versions(),
-    }
-
-
-def _cpu_name() -> str:
-    info = Path("/proc/cpuinfo")
-    lines = info.read_text().splitlines() if info.is_file() else []
-    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
-    return f"{len(names)} x {names[0]}" if names else platform.processor()
 
 
 def _defined(value: float) -> float | None:

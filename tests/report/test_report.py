@@ -1,5 +1,6 @@
 """The report on synthetic results: wording, escaping, self-containment, and a table that fits a log."""
 
+import html
 import io
 import json
 import math
@@ -15,6 +16,7 @@ from hypothesis import strategies as st
 from rich.console import Console
 
 from raw2s.report import closing_table, write_report
+from raw2s.report.examples import ExampleGroup, ShownAnswer, ShownExample
 from raw2s.report.figures import to_svg
 from raw2s.report.outcome import outcome
 from raw2s.report.score_figures import pgr_figure, score_figure
@@ -115,7 +117,21 @@ HISTORIES = {f"teacher/gpt2@{seed}": curve() for seed in (1, 2)} | {
     f"student/1-bayesian@{seed}": curve(edl=True) for seed in (1, 2)
 }
 EXAMPLES = [
-    {"prompt": NASTY, "gold": '{"time": "9"}', "outputs": {"teacher/opt@1": '{"time": "9"}', "ceiling@1": NASTY, "cdpo/1@1": ""}},
+    ExampleGroup(
+        title=f"The teachers differ {NASTY}",
+        count=17,
+        examples=[
+            ShownExample(
+                prompt=NASTY,
+                gold='{"time": "9"}',
+                answers=[
+                    ShownAnswer(stage="teacher/opt", text='{"time": "9"}', right=True),
+                    ShownAnswer(stage="ceiling", text=NASTY, right=False),
+                    ShownAnswer(stage="cdpo/1", text="", right=False),
+                ],
+            )
+        ],
+    ),
 ]
 ON_B = OnB(
     score=0.4567,
@@ -364,13 +380,16 @@ def test_the_page_loads_nothing(report, page):
 def test_utterances_and_answers_are_escaped(report, page):
     assert "script" not in page.tags
     assert "b" not in page.tags
-    assert page.text.count(NASTY) == 2  # the prompt, and the ceiling's answer
+    assert page.text.count(NASTY) == 2  # the rule, and the prompt; of the ceiling's answer the words that gold has not are marked
+    answer = re.search(r"ceiling.*?<code>(.*?)</code>", report.read_text(encoding="utf-8").split(">gold</th>")[1], re.DOTALL)[1]
+    without_gold = re.sub(r"<del>.*?</del>|</?mark>", "", answer)
+    assert html.unescape(without_gold) == NASTY
     assert "name='<demo>'" in page.text
 
 
 def test_wrong_answers_are_told_in_words(report, page):
     cells = re.findall(r"<td class=\"(right|wrong)\">(.*?)</td>", report.read_text(encoding="utf-8"))
-    assert cells == [("right", "✓ same"), ("wrong", "✗ differs"), ("wrong", "✗ differs")]
+    assert cells == [("right", "✓ right"), ("wrong", "✗ wrong"), ("wrong", "✗ wrong")]
     assert "no text" in page.text
 
 
@@ -440,7 +459,7 @@ def test_label_files_alone_give_a_report_without_a_pgr(tmp_path):
     assert "so there is no PGR" in outcome(results)
     assert max(map(len, printed(results).splitlines())) <= 80
     assert "undefined" in printed(results)
-    page = Page(write_report(results, {}, EXAMPLES, tmp_path).read_text(encoding="utf-8"))
+    page = Page(write_report(results, {}, [], tmp_path).read_text(encoding="utf-8"))
     assert page.open == []
     assert "PGR over each teacher" not in page.text
 
