@@ -7,9 +7,8 @@ import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator, NullLocator, StrMethodFormatter
+from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator, StrMethodFormatter
 from numpy.typing import NDArray
-from scipy.ndimage import median_filter
 
 from raw2s.report.figures import BLUE, GREEN, NARROW, NARROW_STYLE, STYLE, VERMILION, WIDTH, History
 
@@ -32,7 +31,7 @@ def training_figure(histories: dict[str, History]) -> Figure:
                 _curve(axes, history, "loss", BLUE, "-", "train", smooth=True)
                 _curve(axes, history, "validation_loss", VERMILION, "o--", "validation (ground truth)")
             _make_logarithmic(axes)
-            axes.set_title(textwrap.fill(model, 28), loc="left", parse_math=False)
+            axes.set_title(textwrap.fill(model, 26), loc="left", parse_math=False)
         for axes in panels[len(models) :]:
             axes.remove()
         figure.supxlabel("optimizer step")
@@ -84,8 +83,10 @@ def by_model(histories: dict[str, History]) -> dict[str, list[History]]:
 
 
 def smoothed(values: NDArray[np.float64]) -> NDArray[np.float64]:
-    """The running median of (points,) over a twentieth of them, centred, the ends repeated; of fewer than 40 points as they are."""
-    return np.asarray(median_filter(values, size=len(values) // SMOOTHED | 1, mode="nearest")) if len(values) else values
+    """The running median of (points,) over a twentieth of them, centred, the ends mirrored; of fewer than 40 points as they are."""
+    from scipy.ndimage import median_filter  # only a report needs it  # noqa: PLC0415
+
+    return np.asarray(median_filter(values, size=len(values) // SMOOTHED | 1, mode="reflect")) if len(values) else values
 
 
 def _shares(history: History) -> History:
@@ -130,7 +131,6 @@ def _make_logarithmic(axes: Axes) -> None:
     if not drawn.size or drawn.min() <= 0:
         return
     axes.set_yscale("log")
-    if drawn.max() < 20 * drawn.min():
-        axes.yaxis.set_major_locator(MaxNLocator(4))
-        axes.yaxis.set_minor_locator(NullLocator())
+    axes.yaxis.set_major_locator(MaxNLocator(3) if drawn.max() < 4 * drawn.min() else LogLocator(subs=(1, 2, 5), numticks=12))
+    axes.yaxis.set_minor_locator(NullLocator())
     axes.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
