@@ -50,6 +50,8 @@ def _task(name: str, found: Mapping[str, Any]) -> Iterator[str]:
         against = "" if is_reference else f"{row['difference']:+.3f} {_interval(row['difference_ci95'], '+.3f')}"
         yield f"| {WEIGHTS[row['weights']]} | {values} | {mean} | {score} | {against} |"
     yield ""
+    yield from _told(found["settings"])
+    yield ""
     if isinstance(found["importance"], str):  # why it cannot be told
         yield found["importance"]
         yield ""
@@ -59,6 +61,16 @@ def _task(name: str, found: Mapping[str, Any]) -> Iterator[str]:
         for key, share in found["importance"].items():
             yield f"| `{key}` | {share:.2f} |"
         yield ""
+
+
+def _told(rows: list[dict[str, Any]]) -> Iterator[str]:
+    """Which ways to weigh differ from uniform by more than noise, of those with the sweep's other values."""
+    ways = [row for row in rows if row["values"] == "swept" and row["weights"] != "uniform"]
+    above = [WEIGHTS[row["weights"]] for row in ways if row["difference_ci95"][0] > 0]
+    below = [WEIGHTS[row["weights"]] for row in ways if row["difference_ci95"][1] < 0]
+    level = [WEIGHTS[row["weights"]] for row in ways if row["difference_ci95"][0] <= 0 <= row["difference_ci95"][1]]
+    sides = (("Above", above), ("Below", below), ("Not to be told from", level))
+    yield " ".join(f"{side} uniform weights: {', '.join(names)}." for side, names in sides if names)
 
 
 def _interval(ci95: list[float], form: str) -> str:

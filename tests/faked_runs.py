@@ -11,6 +11,7 @@ from raw2s.config import parse_config
 from raw2s.decoding.bridge import words
 from raw2s.labeling.cross_scores import Scores
 from raw2s.labeling.units import Answered
+from raw2s.labels.table import DOUBTS
 from raw2s.pipeline.artifacts import Artifact, ArtifactStore
 from raw2s.pipeline.collect import collect_results
 from raw2s.pipeline.execute import Done, build
@@ -46,9 +47,17 @@ def cross_score(asked, candidates, **_):
     return {pool.name: Scores(of, empty) for pool, _ in asked}
 
 
+def doubts_of(pool, prompts, answers, **_):
+    """Stands for the actors that forward a model's own answers: one token of likelihood, which grows with the id."""
+    rows = [{"id": i, "choice": [1 / (1 + i)], "entropy": [0.5], "vacuity": None, "mutual_information": None} for i in prompts]
+    assert all(isinstance(answers[i], str) for i in prompts)
+    return Answered(pa.Table.from_pylist(rows, schema=DOUBTS).drop_columns(["reason"]), {}, 1.0)
+
+
 def fake_models(monkeypatch: pytest.MonkeyPatch) -> None:
     """No stage trains or asks a model."""
     monkeypatch.setattr("raw2s.labeling.answers.answers_of", answers_of)
+    monkeypatch.setattr("raw2s.labeling.doubts.doubts_of", doubts_of)
     monkeypatch.setattr("raw2s.labeling.cross_scores.cross_score", cross_score)
     monkeypatch.setattr("raw2s.training.fit.fit", lambda job, out, parts, **_: {"final_loss": 0.0})
 

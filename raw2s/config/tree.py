@@ -80,6 +80,8 @@ class EvaluationConfig(Section):
     """Number format of the models that are tested; auto: bf16 on GPUs, fp32 on CPUs."""
     resamples: Positive = 1000
     """Bootstrap resamples of the test utterances behind every interval."""
+    doubt: bool = False
+    """Ask every student how certain it is, and say how well that tells its errors: one more forward pass over the test examples."""
 
 
 class RayConfig(Section):

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import islice
+from typing import Any
 
 import numpy as np
 import torch
@@ -25,6 +26,10 @@ MIN_HEAD_COLUMNS = 256
 """Fewer columns of the vocabulary at a time make the product slow."""
 BATCH_TOKENS = {"cpu": 2048, "cuda": 16384}
 """Tokens of a forward pass unless the caller says: what keeps the device busy, and on a CPU stays near its caches."""
+
+
+TokenFigures = Callable[[PreTrainedModel, PackedRows, Tensor, Tensor], Tensor]
+"""(model, rows, predictor_N, token_N) -> figures of N tokens, each under the logits at its flat index in the rows: (N,) or (N, M)."""
 
 
 @dataclass(frozen=True)
@@ -49,11 +54,7 @@ def target_logprobs(
     The ids are `encode_prompt`'s and `encode_target`'s; the rest is `continuation_logprobs`. The caller calls `model.eval()`.
     Raises ValueError when a prompt with a target exceeds the model's positions.
     """
-    ids = [encode_prompt(tokenizer, prompt, chat=chat) for prompt in prompts]
-    encoded = [[encode_target(tokenizer, text) for text in texts] for texts in targets]
-    for prompt, prompt_ids, texts in zip(prompts, ids, encoded, strict=True):
-        longest = max((len(target_ids) for target_ids, _ in texts), default=0)
-        check_context(model.config, len(prompt_ids) + longest, f"prompt {prompt[:60]!r} with its target")
+    ids, encoded = encode_checked(model, tokenizer, prompts, targets, chat=chat)
     logprobs = continuation_logprobs(
         model, ids, [[target_ids for target_ids, _ in texts] for texts in encoded],
         padding=pad_id(tokenizer), max_tokens_per_batch=max_tokens_per_batch,
@@ -64,7 +65,23 @@ def target_logprobs(
     ]
 
 
-@torch.inference_mode()
+def encode_checked(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    prompts: Sequence[str],
+    targets: Sequence[Sequence[str]],
+    *,
+    chat: bool,
+) -> tuple[list[list[int]], list[list[tuple[list[int], list[tuple[int, int]]]]]]:
+    """The prompts' ids, and each one's targets' ids and offsets. Raises ValueError where they exceed the model's positions."""
+    ids = [encode_prompt(tokenizer, prompt, chat=chat) for prompt in prompts]
+    encoded = [[encode_target(tokenizer, text) for text in texts] for texts in targets]
+    for prompt, prompt_ids, texts in zip(prompts, ids, encoded, strict=True):
+        longest = max((len(target_ids) for target_ids, _ in texts), default=0)
+        check_context(model.config, len(prompt_ids) + longest, f"prompt {prompt[:60]!r} with its target")
+    return ids, encoded
+
+
 def continuation_logprobs(
     model: PreTrainedModel,
     prompts: Sequence[list[int]],
@@ -75,10 +92,29 @@ def continuation_logprobs(
 ) -> list[list[list[float]]]:
     """Natural log-probability of every token of each prompt's continuations: per prompt and continuation a list as long as it.
 
+    As `continuation_figures`, with a block of the logits at a time and the softmax in fp32.
+    """
+    return continuation_figures(
+        _token_logprobs, model, prompts, continuations, padding=padding, max_tokens_per_batch=max_tokens_per_batch
+    )
+
+
+@torch.inference_mode()
+def continuation_figures(
+    of_tokens: TokenFigures,
+    model: PreTrainedModel,
+    prompts: Sequence[list[int]],
+    continuations: Sequence[Sequence[list[int]]],
+    *,
+    padding: int,
+    max_tokens_per_batch: int | None = None,
+) -> list[list[list[Any]]]:
+    """What `of_tokens` says of every token of each prompt's continuations: per prompt and continuation a list as long as it.
+
     A prompt is forwarded once for all its continuations, and so is a prefix that some of them share; where the model is not
     `packable`, once for each. Batches hold at most `max_tokens_per_batch` tokens (default `BATCH_TOKENS`) and a little padding of
     id `padding`, or one prompt. The vocabulary head runs once for each token that
-    predicts; a block of its logits is held at a time, the softmax in fp32.
+    predicts.
     Raises ValueError for a model that bends its logits after the head, and for a recurrent one.
     """
     require_plain_head(model.config)
@@ -97,13 +133,13 @@ def continuation_logprobs(
         texts = [(p, c) for p, part in (parts[i] for i in batch) for c in part]
         tokens = [token for p, c in texts for token in continuations[p][c]]
         predictor_N, token_N = (torch.tensor(ids, device=model.device) for ids in (predictors, tokens))
-        scored.append((texts, _token_logprobs(model, rows, predictor_N, token_N)))
-    logprobs: list[list[list[float]]] = [[[] for _ in texts] for texts in continuations]
-    for texts, logprob_N in scored:  # once all are under way: a device waits for no batch to be packed
-        values = iter(logprob_N.tolist())
+        scored.append((texts, of_tokens(model, rows, predictor_N, token_N)))
+    figures: list[list[list[Any]]] = [[[] for _ in texts] for texts in continuations]
+    for texts, of_N in scored:  # once all are under way: a device waits for no batch to be packed
+        values = iter(of_N.tolist())
         for p, c in texts:
-            logprobs[p][c] = list(islice(values, len(continuations[p][c])))
-    return logprobs
+            figures[p][c] = list(islice(values, len(continuations[p][c])))
+    return figures
 
 
 def _token_logprobs(model: PreTrainedModel, rows: PackedRows, predictor_N: Tensor, token_N: Tensor) -> Tensor:

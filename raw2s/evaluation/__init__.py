@@ -4,6 +4,7 @@ from raw2s.evaluation.gap import performance_gap_recovered
 from raw2s.evaluation.intervals import (
     crossed_bootstrap,
     drawn_seeds,
+    drawn_utterances,
     gap_is_noise,
     gap_recovered_interval,
     interval,
@@ -17,6 +18,7 @@ __all__ = [
     "SluF1",
     "crossed_bootstrap",
     "drawn_seeds",
+    "drawn_utterances",
     "f1_of_counts",
     "gap_is_noise",
     "gap_recovered_interval",

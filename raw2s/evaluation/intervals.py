@@ -39,10 +39,14 @@ def paired_bootstrap(
             "Score every system on the same test set."
         )
     (utterances,) = set(lengths.values())
-    # How often each utterance was drawn: one matrix product per system, where scipy.stats.bootstrap would copy all its values.
-    draws_RU = np.random.default_rng(seed).multinomial(utterances, np.full(utterances, 1 / utterances), size=resamples)
-    weights_RU = draws_RU / utterances
+    # One matrix product per system, where scipy.stats.bootstrap would copy all its values.
+    weights_RU = drawn_utterances(utterances, resamples=resamples, seed=seed) / utterances
     return {name: score(weights_RU @ values) for name, values in statistic_inputs.items()}
+
+
+def drawn_utterances(count: int, *, resamples: int = 1000, seed: int = 0) -> NDArray[np.int64]:
+    """(resamples, count): how often each utterance is in a resampled test set, the same that `paired_bootstrap` draws."""
+    return np.random.default_rng(seed).multinomial(count, np.full(count, 1 / count), size=resamples)
 
 
 def crossed_bootstrap(

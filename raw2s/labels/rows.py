@@ -31,6 +31,8 @@ class TrainingRow(TypedDict):
     probabilities: NotRequired[list[float]]
     by_teacher: NotRequired[list[list[float] | None]]
     """Where weights are learned: every teacher's own probabilities; None where it has no label."""
+    strength: NotRequired[float]
+    """Of a target that is a Dirichlet: the sum of its counts, of which the probabilities are the shares."""
     chosen: NotRequired[str]
     rejected: NotRequired[str]
     ref_chosen: NotRequired[float]

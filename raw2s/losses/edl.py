@@ -41,7 +41,7 @@ def edl_loss(
     Arguments and errors as in `edl_terms`; `kl_weight` includes the annealing (`kl_annealing_at`).
     """
     if kl_weight == 0:
-        nll = _nll(_evidence(logits, evidence, logit_clamp), checked_target(target, logits))
+        nll = _nll(evidence_of(logits, evidence, logit_clamp), checked_target(target, logits))
         return reduce_loss(nll, reduction)
     nll, kl = edl_terms(logits, target, evidence=evidence, form=form, logit_clamp=logit_clamp, kl_clamp=kl_clamp)
     return reduce_loss(nll + kl_weight * kl, reduction)
@@ -65,12 +65,13 @@ def edl_terms(
     Raises ValueError for an unknown evidence or form and for a target that fits neither shape.
     """
     target = checked_target(target, logits)
-    e = _evidence(logits, evidence, logit_clamp)
+    e = evidence_of(logits, evidence, logit_clamp)
     kl = _kl(e, target, form)
     return _nll(e, target), kl if kl_clamp is None else kl.clamp(max=kl_clamp)
 
 
-def _evidence(logits: Tensor, evidence: Evidence, logit_clamp: float | None) -> Tensor:
+def evidence_of(logits: Tensor, evidence: Evidence, logit_clamp: float | None) -> Tensor:
+    """e ≥ 0 of logits (..., K), fp32 at least; arguments as in `edl_terms`. Raises ValueError for an unknown evidence."""
     z = at_least_float32(logits)
     match evidence:
         case "exp":

@@ -19,6 +19,7 @@ from raw2s.methods.method import (
     method_of,
     title_of,
 )
+from raw2s.methods.moments import MOMENTS
 from raw2s.methods.naive import NAIVE
 from raw2s.methods.raven import RAVEN
 from raw2s.methods.single import SINGLE
@@ -40,7 +41,15 @@ __all__ = [
 ]
 
 METHODS.update(
-    single=SINGLE, naive=NAIVE, joint=JOINT, bayesian=BAYESIAN, raven=RAVEN, majority=MAJORITY, dawid_skene=DAWID_SKENE, mace=MACE
+    single=SINGLE,
+    naive=NAIVE,
+    joint=JOINT,
+    bayesian=BAYESIAN,
+    raven=RAVEN,
+    moments=MOMENTS,
+    majority=MAJORITY,
+    dawid_skene=DAWID_SKENE,
+    mace=MACE,
 )
 
 AnyMethod = Annotated[MethodSection, Chosen("method", METHODS, Method, default="bayesian")]

@@ -1,12 +1,13 @@
 """Evidential deep learning over tokens or classes, with soft labels and the auxiliary loss (Eq. 3-5, App. B)."""
 
+from functools import partial
 from typing import Annotated, Literal
 
 import torch
 from pydantic import Field
 from torch import nn
 
-from raw2s.losses import edl_terms, kl_annealing_at, linear_edl_loss, mix_with_own_prediction
+from raw2s.losses import edl_terms, evidence_of, kl_annealing_at, linear_edl_loss, mix_with_own_prediction
 from raw2s.methods.cross_entropy import AuxiliarySection, gamma
 from raw2s.methods.loss import Coefficients, Loss, Outcome, TokenTargets
 from raw2s.section import Rate
@@ -80,4 +81,5 @@ EVIDENTIAL = Loss(
     linear=lambda section: section.form == "expected",
     over_tokens=_over_tokens,
     over_classes=_over_classes,
+    evidence=lambda section: partial(evidence_of, evidence=section.evidence, logit_clamp=section.logit_clamp),
 )

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from raw2s.losses import EvidenceOf
 from raw2s.losses.heads import TokenProb
 from raw2s.section import Section
 
@@ -20,7 +21,7 @@ class LossSection(Section):
     """What a loss may be told; goes whole from the config to the worker."""
 
     name: str
-    """Which loss: ce, edl, reverse_ce, or module:name of one outside the package."""
+    """Which loss: ce, edl, reverse_ce, reverse_kl, dirichlet, or module:name of one outside the package."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,7 +48,7 @@ class PairTargets:
 OverTokens = Callable[[nn.Module, torch.Tensor, TokenTargets, Any, Coefficients], Outcome]
 """(`FusedHead`, hidden_NH, targets, section, coefficients) -> outcome; run the head with `head(function, hidden_NH, ...)`."""
 OverClasses = Callable[[torch.Tensor, torch.Tensor, Any, Coefficients], Outcome]
-"""(logits_PK, target_PK, section, coefficients) -> outcome; the teachers' probabilities come already mixed."""
+"""(logits_PK, target_PK, section, coefficients) -> outcome; the teachers' probabilities come already mixed, a Dirichlet's as its counts."""
 OverPairs = Callable[[PairTargets, Any], Outcome]
 
 
@@ -67,6 +68,8 @@ class Loss:
     over_tokens: OverTokens | None
     over_classes: OverClasses | None
     over_pairs: OverPairs | None = None
+    evidence: Callable[[Any], EvidenceOf] | None = None
+    """Of a loss whose student says a Dirichlet: its section -> the evidence of logits. None: the student says a softmax."""
 
     def __post_init__(self) -> None:
         if not (self.over_tokens or self.over_classes or self.over_pairs):

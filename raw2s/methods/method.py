@@ -12,6 +12,7 @@ from raw2s.labels.rows import TrainingRow
 from raw2s.labels.targets import Labeled, class_rows, text_rows
 from raw2s.methods.cross_entropy import CROSS_ENTROPY
 from raw2s.methods.cw_preference import CW_CDPO
+from raw2s.methods.dirichlet import DIRICHLET
 from raw2s.methods.evidential import EVIDENTIAL
 from raw2s.methods.learned import LearnedWeights
 from raw2s.methods.loss import Loss, LossSection
@@ -19,7 +20,13 @@ from raw2s.methods.preference import CDPO
 from raw2s.methods.reverse import REVERSE_CE, REVERSE_KL
 from raw2s.section import Placement
 
-LOSSES: dict[str, Loss] = {"ce": CROSS_ENTROPY, "edl": EVIDENTIAL, "reverse_ce": REVERSE_CE, "reverse_kl": REVERSE_KL}
+LOSSES: dict[str, Loss] = {
+    "ce": CROSS_ENTROPY,
+    "edl": EVIDENTIAL,
+    "reverse_ce": REVERSE_CE,
+    "reverse_kl": REVERSE_KL,
+    "dirichlet": DIRICHLET,
+}
 PREFERENCE_LOSSES: dict[str, Loss] = {"cdpo": CDPO, "cw_cdpo": CW_CDPO}
 
 Weights = dict[str, float] | Literal["devel"]
@@ -41,9 +48,9 @@ class MethodSection(OwnValues):
     """What every method may be told; a method's own section adds its knobs."""
 
     method: str = "bayesian"
-    """Whose labels are learned, and how: single, naive, joint, bayesian, raven, majority, dawid_skene, mace, or module:name."""
+    """Whose labels are learned, and how: single, naive, joint, bayesian, raven, moments, majority, dawid_skene, mace, or module:name."""
     loss: Annotated[LossSection, Chosen("name", LOSSES, Loss)]
-    """The loss and its knobs; by default the method's own: EDL for bayesian, cross entropy for the others."""
+    """The loss and its knobs; by default the method's own: EDL for bayesian, dirichlet for moments, cross entropy for the others."""
     confidence: bool = True
     """Soft labels from the teachers' confidence (section 4.2; class probabilities in classification); otherwise hard labels."""
     cdpo: bool = False

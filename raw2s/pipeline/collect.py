@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from raw2s.config import RunConfig
 from raw2s.evaluation import (
     drawn_seeds,
+    drawn_utterances,
     gap_is_noise,
     gap_recovered_interval,
     interval,
@@ -26,10 +27,12 @@ from raw2s.pipeline.answered import agreements, answered
 from raw2s.pipeline.claims import judge
 from raw2s.pipeline.comparisons import Compared, Resampled, compare_students
 from raw2s.pipeline.contrasts import contrasts
+from raw2s.pipeline.doubt_figures import Draws
 from raw2s.pipeline.environment import environment
 from raw2s.pipeline.execute import Done
 from raw2s.pipeline.seed_plan import PlannedStudent, SeedPlan
 from raw2s.pipeline.stage import Stage
+from raw2s.pipeline.student_doubts import StudentDoubts
 from raw2s.pipeline.testing_stages import Test
 from raw2s.pipeline.truth import truth_used
 from raw2s.results import Agreement, Baseline, Ceiling, Claim, Interval, OnB, Results, StageRecord, Student, Teacher
@@ -148,7 +151,7 @@ class _Collector:
         counted = {key: [m[key] for m in metrics] for key in ("items", "missing", "ids_not_in_b", "annotators")}
         return OnB(score=float(np.mean(per_seed)) if per_seed else None, ci95=ci95, per_seed=per_seed, **counted)
 
-    def student(self, planned: PlannedStudent, tests: Sequence[Test]) -> Student:
+    def student(self, index: int, planned: PlannedStudent, tests: Sequence[Test]) -> Student:
         loss = planned.method.loss
         return Student(
             title=planned.title,
@@ -157,7 +160,14 @@ class _Collector:
             confidence=planned.method.confidence,
             **self.scores(tests),
             **self.gap(planned, tests),
+            **self.doubts.of(index),
         )
+
+    @cached_property
+    def doubts(self) -> StudentDoubts:
+        draws_RU = drawn_utterances(len(next(iter(self.counts.values()))), resamples=self.config.evaluation.resamples)
+        resampled = Draws(draws_RU=draws_RU, seeds_RS=self.seeds_drawn)
+        return StudentDoubts(task=self.task, plans=self.plans, folder=self.folder, counts=self.counts, resampled=resampled)
 
     def gap(self, planned: PlannedStudent, tests: Sequence[Test]) -> dict[str, Any]:
         """PGR (Eq. 13) over the tested teachers that the student learned from, and its distance to the best of these."""
@@ -199,7 +209,7 @@ class _Collector:
 
     def resampled_student(self, index: int, planned: PlannedStudent) -> Resampled:
         tests = [plan.students[index].test for plan in self.plans]
-        student = self.student(planned, tests)
+        student = self.student(index, planned, tests)
         return Resampled(
             student=student,
             samples=self.sampled(tests),

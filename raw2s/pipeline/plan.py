@@ -10,7 +10,7 @@ teachers without a model. Between `label` and a student of classes may stand `co
 (temperatures and weights), made from the teachers' answers on the validation examples (`devel/*`) or their scores of the true texts.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Literal
 
@@ -21,6 +21,7 @@ from raw2s.models.source import model_fingerprint
 from raw2s.pipeline.answer_stages import Answered, Answers, Convert, Given, Labeler
 from raw2s.pipeline.combining_stages import Combine
 from raw2s.pipeline.data_stages import Drawn, Examples
+from raw2s.pipeline.doubt_stages import AnswerDoubts, ClassLogits
 from raw2s.pipeline.fitting_stages import FitClasses, FitOnDevel, FitTexts
 from raw2s.pipeline.labeling_stages import Label
 from raw2s.pipeline.model import AsItIs, Model
@@ -107,6 +108,30 @@ class _Planner:
             task=self.task,
             metric=self.task.metric.name,
             decoding=self.decoding(evaluation.beams, evaluation.batch_size),
+        )
+
+    def doubt(self, student: PlannedStudent) -> ClassLogits | AnswerDoubts | None:
+        """How certain a student is, beside its test."""
+        if not self.config.evaluation.doubt:
+            return None
+        test, labeler = student.test, student.test.labeler
+        name = test.name.replace("test/", "doubt/", 1)
+        if self.task.form == "classes":
+            return ClassLogits(
+                name=name,
+                testset=self.testset,
+                validation=self.validation,
+                labeler=labeler,
+                task=self.task,
+                decoding=test.decoding,
+            )
+        return AnswerDoubts(
+            name=name,
+            testset=self.testset,
+            test=test,
+            labeler=labeler,
+            loss=student.dirichlet,
+            decoding=Decoding(batch_size=test.decoding.batch_size),
         )
 
     def trained(self, name: str, half: Literal["teacher", "student"], training: TrainingConfig, pretrained: str) -> Model:
@@ -284,7 +309,8 @@ class _Planner:
                 rows.append((f"{label_of(method)}+{preferred.loss.name}", f"{title_of(method)}, then {then}", preferred))
             for name, title, stage in rows:
                 test = self.test(stage.name.partition("@")[0], self.decoded(stage, precision))
-                students.append(PlannedStudent(entry=index, method=method, name=name, title=title, stage=stage, test=test))
+                planned = PlannedStudent(entry=index, method=method, name=name, title=title, stage=stage, test=test)
+                students.append(replace(planned, doubt=self.doubt(planned)))
         training = self.config.ceiling_training or self.config.student_training
         model = self.trained("ceiling", "student", training, self.config.student.model)
         ceiling = self.test("ceiling", self.decoded(model, precision))

@@ -6,6 +6,8 @@ from typing import Literal
 from raw2s.config import RunConfig, StudentConfig, TrainingConfig, training_key
 from raw2s.errors import ConfigError
 from raw2s.methods import METHODS, MethodSection, loss_of, method_of
+from raw2s.methods.dirichlet import DirichletSection
+from raw2s.methods.moments import MomentsSection
 from raw2s.methods.single import SingleSection
 from raw2s.tasks import Task
 from raw2s.teachers import ModelSection
@@ -80,6 +82,10 @@ def _check_method(key: str, config: RunConfig, task: Task, method: MethodSection
     loss = loss_of(method.loss)
     if (loss.over_tokens if task.form == "text" else loss.over_classes) is None:
         raise ConfigError(f"{key}.loss: {method.loss.name} has no formula over {task.form}; choose another loss")
+    if isinstance(method, MomentsSection) != isinstance(method.loss, DirichletSection):
+        raise ConfigError(
+            f"{key}.loss: method moments makes a Dirichlet's counts, and loss dirichlet learns nothing else; give both, or neither"
+        )
     if isinstance(method, SingleSection) and method.teacher not in names:
         raise ConfigError(f"{key}.teacher: no teacher is called {method.teacher!r}; name one of {', '.join(names)}")
     if method.cdpo and task.form == "classes":

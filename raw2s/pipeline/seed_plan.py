@@ -3,9 +3,11 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from raw2s.methods import MethodSection
+from raw2s.losses import EvidenceOf
+from raw2s.methods import LossSection, MethodSection, loss_of
 from raw2s.pipeline.answer_stages import Given
 from raw2s.pipeline.data_stages import Examples
+from raw2s.pipeline.doubt_stages import AnswerDoubts, ClassLogits
 from raw2s.pipeline.labeling_stages import Label
 from raw2s.pipeline.stage import Stage, inputs_first
 from raw2s.pipeline.testing_stages import Test
@@ -25,6 +27,21 @@ class PlannedStudent:
     """As tables write it."""
     stage: TrainStudent | TrainPreference
     test: Test
+    doubt: ClassLogits | AnswerDoubts | None = None
+    """Where `evaluation.doubt` asks for it."""
+
+    @property
+    def dirichlet(self) -> LossSection | None:
+        """The loss that says how its logits are read as a Dirichlet; None where they are a softmax's, as after cDPO."""
+        learned = isinstance(self.stage, TrainStudent) and loss_of(self.method.loss).evidence is not None
+        return self.method.loss if learned else None
+
+    @property
+    def evidence(self) -> EvidenceOf | None:
+        """What `dirichlet` makes of logits."""
+        loss = self.dirichlet
+        evidence = None if loss is None else loss_of(loss).evidence
+        return None if evidence is None else evidence(loss)
 
     @property
     def before_preference(self) -> TrainStudent:
@@ -58,4 +75,5 @@ class SeedPlan:
     def in_order(self) -> list[Stage]:
         """Every stage once, inputs first."""
         models = [test.labeler.model for test in self.teachers.values()]
-        return inputs_first([*models, self.label, *self.tests])
+        doubts = [student.doubt for student in self.students if student.doubt is not None]
+        return inputs_first([*models, self.label, *self.tests, *doubts])

@@ -10,6 +10,7 @@ from raw2s.config import Decoding, RunConfig, training_key
 from raw2s.labels.rows import RowKind
 from raw2s.pipeline.answer_stages import Answers, Labeler
 from raw2s.pipeline.decoding_sizes import Asked, answering_size, scoring_size
+from raw2s.pipeline.doubt_stages import AnswerDoubts, ClassLogits
 from raw2s.pipeline.fitting_stages import FitTexts
 from raw2s.pipeline.labeling_stages import Label
 from raw2s.pipeline.model import AsItIs, Model
@@ -53,6 +54,12 @@ def _stage_sizes(
         case Test():
             b = stage.examples.drawn.parts["test"]
             yield _answered(_asked(stage.name, "evaluation", stage.labeler, b, a, stage.decoding), device)
+        case ClassLogits():
+            held_out = [*stage.testset.drawn.parts["test"], *stage.validation.drawn.parts["validation"]]
+            yield _answered(_asked(stage.name, "evaluation", stage.labeler, held_out, a, stage.decoding), device)
+        case AnswerDoubts():
+            test = stage.testset.drawn.parts["test"]
+            yield scoring_size(_asked(stage.name, "evaluation", stage.labeler, test, a, stage.test.decoding), 1, device)
         case Label():
             b, written = stage.split.drawn.parts["student"], _label_decoding(config)
             for name, scorer in stage.scorers.items():

@@ -1,17 +1,15 @@
 """Every figure of a run's report, with what the page says of it."""
 
-from raw2s.report.figures import Drawing, History
+from raw2s.report.doubt import draw_doubt
+from raw2s.report.figures import MANY_PANELS, Drawing, History
 from raw2s.report.score_figures import pgr_figure, score_figure
 from raw2s.report.training_figures import by_model, edl_figure, training_figure
 from raw2s.results import Results
 
-PANELS = 12
-"""More trained models are folded."""
-
 
 def draw_all(results: Results, histories: dict[str, History]) -> list[Drawing]:
     """Every figure that these results have, in the page's order; `histories` by the models' titles."""
-    return [*_scores(results), *_training(histories)]
+    return [*_scores(results), *draw_doubt(results), *_training(histories)]
 
 
 def _scores(results: Results) -> list[Drawing]:
@@ -47,7 +45,7 @@ def _scores(results: Results) -> list[Drawing]:
 
 
 def _training(histories: dict[str, History]) -> list[Drawing]:
-    folded = len(by_model(histories)) > PANELS
+    folded = len(by_model(histories)) > MANY_PANELS
     drawings = []
     if histories:
         drawings.append(

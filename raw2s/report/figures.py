@@ -16,6 +16,8 @@ WIDTH = 7.3
 """Inches. Shown 700 px wide, a point of text is 1.3 px."""
 NARROW = 5.2
 """Inches. A telephone shows such a figure whole, at 0.7 of its size."""
+MANY_PANELS = 12
+"""A figure of more is folded."""
 STYLE: Any = {
     "font.family": "DejaVu Sans", "font.size": 9, "axes.titlesize": 9, "axes.labelsize": 9, "figure.labelsize": 9,
     "xtick.labelsize": 8.5, "ytick.labelsize": 8.5, "legend.fontsize": 8.5, "legend.frameon": False, "text.color": INK,

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from raw2s.report.costs import costs_of, duration
+from raw2s.report.doubt import NOTES, list_doubted
 from raw2s.report.drawings import draw_all
 from raw2s.report.examples import ExampleGroup, parts_of
 from raw2s.report.figures import History
@@ -12,6 +13,7 @@ from raw2s.report.paper_layout import laid_out
 from raw2s.report.rendering import write_page
 from raw2s.report.systems import (
     bounds,
+    fraction,
     list_systems,
     notes,
     p_text,
@@ -44,7 +46,10 @@ def write_report(results: Results, histories: dict[str, History], examples: Sequ
         parts_of=parts_of,
         costs=costs_of(results),
         duration=duration,
+        doubted=list_doubted(results),
+        doubt_notes=NOTES,
         bounds=bounds,
+        fraction=fraction,
         score_text=score_text,
         pgr_text=pgr_text,
         signed=signed,

@@ -58,6 +58,8 @@ class TokenRow:
     """Of a pair, as its teachers score it."""
     by_teacher: Sequence[Sequence[float] | None] = ()
     """Each teacher's own class probabilities, where its weight is learned."""
+    strength: float | None = None
+    """The sum of a Dirichlet's counts, where the target is one."""
 
     @property
     def length(self) -> int:
@@ -85,6 +87,7 @@ class Batch:
     teacher_N: torch.Tensor | None = None
     by_teacher_PIK: torch.Tensor | None = None
     """0 throughout where a teacher has no label."""
+    strength_P: torch.Tensor | None = None
 
     def to(self, device: torch.device) -> "Batch":
         moved: dict[str, Any] = {name: None if part is None else part.to(device) for name, part in vars(self).items()}
@@ -104,7 +107,8 @@ def tokenize_row(
     prompt = encode_prompt(tokenizer, row["prompt"], chat=chat)
     if kind == "probabilities":
         tree, own = token_tree(prompt, []), row.get("by_teacher", [])
-        return TokenRow(id=row["id"], tree=tree, total=1.0, probabilities=row["probabilities"], by_teacher=own)
+        probabilities, strength = row["probabilities"], row.get("strength")
+        return TokenRow(id=row["id"], tree=tree, total=1.0, probabilities=probabilities, by_teacher=own, strength=strength)
     if kind == "pair":
         pair = [TokenSequence(encode_target(tokenizer, row[side])[0]) for side in ("chosen", "rejected")]
         tree = token_tree(prompt, [s.ids for s in pair])
@@ -186,6 +190,7 @@ def collate(rows: Sequence[TokenRow], tokenizer: PreTrainedTokenizerBase, hidden
         margin_P=torch.tensor([r.margin for r in rows]),
         teacher_N=_teachers(flat),
         by_teacher_PIK=_own_probabilities(rows),
+        strength_P=None if rows[0].strength is None else torch.tensor([r.strength for r in rows]),
     )
 
 

@@ -121,8 +121,9 @@ def _token_loss_by_teacher(
 def _class_loss(
     head: nn.Module, hidden_PH: torch.Tensor, batch: Batch, *, formula: OverClasses, section: LossSection, at: Coefficients
 ) -> Outcome:
-    """Eq. 2, 4 and 5 over classes; the teachers' probabilities come already mixed with their weights."""
-    return formula(head(hidden_PH), batch.probabilities_PK, section, at)
+    """Eq. 2, 4 and 5 over classes; the teachers' probabilities come already mixed with their weights, a Dirichlet's as its counts."""
+    target_PK = batch.probabilities_PK if batch.strength_P is None else batch.probabilities_PK * batch.strength_P[:, None]
+    return formula(head(hidden_PH), target_PK, section, at)
 
 
 def _class_loss_by_teacher(

@@ -9,8 +9,11 @@ from raw2s.evaluation.calibration import (
     brier_score,
     calibration_metrics,
     expected_calibration_error,
+    first_choices,
     fit_temperature,
     negative_log_likelihood,
+    reliability,
+    squared_calibration_error,
 )
 
 seeds = st.integers(0, 10_000)
@@ -79,3 +82,29 @@ def test_logits_of_minus_infinity_and_models_without_a_mistake_stay_finite():
     assert np.isfinite(fit_temperature(np.array([[0.0, -np.inf], [-np.inf, 0.0]]), np.array([0, 1])))
     assert fit_temperature(np.array([[3.0, 0.0]]), np.array([0])) < 0.1
     assert fit_temperature(np.array([[3.0, 0.0]]), np.array([1])) > 10
+
+
+@given(seeds, st.integers(1, 20))
+def test_a_reliability_diagram_holds_every_answer_once_by_confidence(seed, bins):
+    logits, labels = drawn(seed, items=37)
+    confidence, right = first_choices(softmax(logits, axis=1), labels)
+    found = reliability(confidence, right, bins)
+    counts = [one.answers for one in found]
+    assert sum(counts) == 37
+    assert max(counts) - min(counts) <= 1
+    assert [one.confidence for one in found] == sorted(one.confidence for one in found)
+    assert sum(one.answers * one.confidence for one in found) == pytest.approx(confidence.sum())
+    assert sum(one.answers * one.accuracy for one in found) == pytest.approx(right.sum())
+
+
+@pytest.mark.parametrize("gap", [0.0, 0.1])
+def test_what_chance_adds_to_the_squared_error_is_taken_off(gap):
+    random = np.random.default_rng(0)
+    confidence = random.uniform(0.3, 0.8, size=60)
+    right = random.random((1000, 60)) < confidence + gap
+    found = [squared_calibration_error(reliability(confidence, own)) for own in right]
+    assert np.mean(found) == pytest.approx(gap**2, abs=4 * np.std(found) / np.sqrt(len(found)))
+    plain = np.mean(
+        [sum(b.answers * (b.accuracy - b.confidence) ** 2 for b in reliability(confidence, own)) / 60 for own in right[:100]]
+    )
+    assert plain > gap**2 + 0.02  # what a diagram of four answers a bin says of a calibrated model

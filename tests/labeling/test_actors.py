@@ -1,10 +1,15 @@
 """The teachers in half precision: what they answer is what they answer in single, to bf16's rounding."""
 
+import pyarrow as pa
 import pytest
 import torch
 
-from raw2s.labeling.actors import ClassActor, ScoreActor, load
+from raw2s.labeling.actors import ClassActor, DoubtActor, ScoreActor, load
 from raw2s.labeling.units import Pool
+from raw2s.labels.table import DOUBTS
+from raw2s.losses.doubt import MEASURES
+from raw2s.methods.cross_entropy import CrossEntropySection
+from raw2s.methods.evidential import EvidentialSection
 from raw2s.section import Actors
 from raw2s.tasks import task_of
 from raw2s.tasks.slurp_slots import SlotsSection
@@ -31,6 +36,21 @@ def test_scores_in_half_precision_are_near(model):
         for words, expected in zip(a["words"], b["words"], strict=True):
             assert words == pytest.approx(expected, rel=0.03, abs=0.1)
             assert words != expected, "bf16 changes something, or nothing ran in it"
+
+
+@pytest.mark.parametrize("loss", [None, CrossEntropySection(), EvidentialSection()], ids=["none", "ce", "edl"])
+def test_doubt_is_of_every_token_and_a_dirichlets_where_the_loss_says_so(loss):
+    unit = {"ids": [0, 1], "prompts": PROMPTS[:2], "candidates": [["set alarm"], [""]]}
+    rows = DoubtActor(pool("fp32"), loss)(unit)
+    table = pa.Table.from_pylist([{"id": i, **row} for i, row in zip(unit["ids"], rows, strict=True)], schema=DOUBTS)
+    tokens = [row["tokens"][0] for row in ScoreActor(pool("fp32"))(unit)]
+    for name in MEASURES:
+        found = table[name].to_pylist()
+        if (loss is not None and loss.name == "edl") or name in ("choice", "entropy"):
+            assert [len(own) for own in found] == tokens
+            assert all(value >= 0 for own in found for value in own)
+        else:
+            assert found == [None, None]
 
 
 def test_a_half_precision_classifiers_logits_are_not_rounded():

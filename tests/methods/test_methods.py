@@ -170,7 +170,12 @@ def test_only_a_loss_linear_in_its_target_lets_teachers_share_a_sequence():
 
 def test_who_makes_nothing_of_a_form_says_so():
     assert METHODS["joint"].from_classes is None
-    assert {name for name, method in METHODS.items() if method.from_text is None} == {"majority", "dawid_skene", "mace"}
+    assert {name for name, method in METHODS.items() if method.from_text is None} == {
+        "majority",
+        "dawid_skene",
+        "mace",
+        "moments",
+    }
     assert {name for name, method in METHODS.items() if method.crowd is not None} == {"majority", "dawid_skene", "mace"}
 
 

@@ -30,6 +30,8 @@ GOLDEN = {
     "fit": (1, "1e3d6437f51b4744"),
     "combine": (1, "a64b27e232afe0ea"),
     "labels": (1, "aff602dea5fbadb9"),
+    "logits": (1, "855afb4a3f1e4e84"),
+    "doubt": (1, "b243c88e875b681a"),
 }
 """(version, digest)."""
 
@@ -93,12 +95,14 @@ RUNS = {
         "task": {"name": "slurp_slots", **SMALL},
         "teachers": [*MODELS, {"name": "plain", "model": "tiny-gpt2", "fine_tune": False, "shots": 2}],
         "methods": [{"method": "naive"}, {"method": "joint"}, {"method": "bayesian", "cdpo": True}],
+        "evaluation": {"batch_size": 12, "resamples": 50, "doubt": True},
     },
     "classes": {
         "task": {"name": "slurp_scenario", **SMALL},
         "teachers": MODELS,
         "methods": [{"method": "naive"}, {"method": "majority"}],
         "weights": {"loss": "devel"},
+        "evaluation": {"batch_size": 12, "resamples": 50, "doubt": True},
     },
 }
 

@@ -45,6 +45,17 @@ def test_classes_have_no_beams(tmp_path):
     assert not any(size.memory.get("cache") for size in found.values())
 
 
+@pytest.mark.parametrize("name", ["slurp_slots", "slurp_scenario"])
+def test_doubt_is_one_pass_over_what_it_asks(tmp_path, name):
+    task = {"name": name, "n_teacher": 48, "n_student": 24, "n_validation": 16, "n_test": 24}
+    evaluation = {"batch_size": 12, "doubt": True}
+    found = {size.stage: size for size in sizes(tmp_path, task=task, methods=[{"method": "naive"}], evaluation=evaluation)}
+    doubt, test = found["doubt/student/0-naive"], found["test/student/0-naive"]
+    assert doubt.peak > 0
+    if name == "slurp_scenario":  # the validation examples too
+        assert doubt.tokens > 1.3 * test.tokens
+
+
 def test_what_does_not_fit_names_the_nearest_setting(tmp_path):
     roomy = {size.stage: size for size in sizes(tmp_path, "80GiB")}
     assert all(size.advice == {} for size in roomy.values())

@@ -5,17 +5,22 @@ import random
 from test_report import TEACHERS, make_results, student
 
 from raw2s.report.examples import ExampleGroup, ShownAnswer, ShownExample
-from raw2s.results import Agreement, Difference, StageRecord
+from raw2s.results import Agreement, Difference, Doubt, StageRecord
 
 SEEDS = [1, 2, 3, 4, 5]
 METHODS = [*(f"single:{name}" for name in TEACHERS), "naive", "joint", "bayesian"]
 SETTINGS = [(aux, confidence) for aux in (False, True) for confidence in (False, True)]
+DOUBT = [
+    Doubt(measure=measure, auroc=0.7, auroc_ci95=(0.6, 0.8), aurc=0.2, aurc_ci95=(0.1, 0.3), at_80=0.8, at_80_ci95=(0.7, 0.9), risk=[k / 60 for k in range(20)])
+    for measure in ("vacuity", "entropy", "max_probability")
+]  # fmt: skip
 STUDENTS = [
     student("naive", 0.35 + 0.01 * i, aux=aux, confidence=confidence, stage=f"student/{i}-{method.replace(':', '-')}").model_copy(
         update={
             "method": method,
             "title": f"{method} (EDL)",
             "pgr_ci95_examples": (0.15, 0.25),
+            "doubt": DOUBT,
             "per_seed": [0.35 + 0.01 * (i + s) for s in SEEDS],
         }
     )

@@ -1,0 +1,199 @@
+"""From logits and measures of doubt to the records of results.json: of every student, and of an entry's students as an ensemble."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import combinations
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from scipy.special import logsumexp, softmax
+
+from raw2s.evaluation.calibration import (
+    first_choices,
+    fit_temperature,
+    gap_in_bins,
+    log_losses,
+    reliability,
+    rms_calibration_error,
+    squared_errors,
+)
+from raw2s.evaluation.intervals import Samples, interval
+from raw2s.evaluation.metrics import Counts, Metric
+from raw2s.evaluation.selective import Selected, risk_coverage, selected
+from raw2s.losses import EvidenceOf, doubts, log_prediction
+from raw2s.results import Calibration, CalibrationError, Doubt, Interval, ReliabilityBin
+
+Values = NDArray[np.float64]
+
+COVERAGES = np.arange(1, 21) / 20
+"""Of the risk-coverage curve."""
+LEAST_CHANCE = 1e-12
+"""Of an answer that a text's tokens rule out or make certain: -log of it is what such a student loses, not infinity."""
+NAMES = {"choice": "probability"}
+"""What results.json calls a measure, where `raw2s.losses.doubt` has another word."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Draws:
+    """The resampled test sets and seeds of a run, the same for all students."""
+
+    draws_RU: NDArray[np.int64]
+    seeds_RS: Samples
+
+
+@dataclass(frozen=True, kw_only=True)
+class Doubtful:
+    """One seed's student on the test examples: its doubt by measure, its errors, the metric's counts."""
+
+    doubts: Mapping[str, Values]
+    error_U: NDArray[np.bool_]
+    counts_UC: Counts
+
+
+@dataclass(frozen=True, kw_only=True)
+class Predicted:
+    """One seed's classifier: log-probabilities for test and validation examples, and their classes."""
+
+    log_p_UK: Values
+    label_U: NDArray[np.int64]
+    log_p_PK: Values
+    label_P: NDArray[np.int64]
+
+
+def class_doubts(logits_UK: Values, evidence: EvidenceOf | None) -> dict[str, Values]:
+    """Every measure of a classifier's logits, as results.json calls it: (U,) each."""
+    return {NAMES.get(name, name): value.numpy() for name, value in doubts(torch.from_numpy(logits_UK), evidence).items()}
+
+
+def class_log_prediction(logits_UK: Values, evidence: EvidenceOf | None) -> Values:
+    """Log-probabilities of the classes: (U, K)."""
+    return np.asarray(log_prediction(torch.from_numpy(logits_UK), evidence).numpy())
+
+
+def text_doubts(tokens: Mapping[str, Sequence[Sequence[float]]]) -> dict[str, Values]:
+    """Every measure of a text's answers from its tokens': the means, and -log P of the whole answer."""
+    means = {NAMES.get(name, name): np.array([np.mean(own) for own in answers]) for name, answers in tokens.items()}
+    return means | {"sequence_probability": np.array([np.sum(own) for own in tokens["choice"]])}
+
+
+def disagreement(answers: Sequence[Sequence[Any]]) -> Values:
+    """Share of the pairs of teachers whose answers to an example differ: (U,); `answers` are a list a teacher, two at least."""
+    pairs = list(combinations(answers, 2))
+    return np.mean([[float(one != other) for one, other in zip(a, b, strict=True)] for a, b in pairs], axis=0)
+
+
+def errors(metric: Metric, gold: Sequence[Any], counts_UC: Counts) -> NDArray[np.bool_]:
+    """(U,): whether the metric counts an answer otherwise than gold itself."""
+    return np.asarray(~np.isclose(counts_UC, metric.counts(gold, gold)).all(axis=1))
+
+
+def ensemble_of(members: Sequence[Predicted]) -> tuple[Predicted, dict[str, Values]]:
+    """The mean of the members' probabilities, and its doubt; the mutual information is that between prediction and member."""
+    first = members[0]
+    log_p_UK, log_p_PK = (
+        logsumexp(rows, axis=0) - math.log(len(members))
+        for rows in ([m.log_p_UK for m in members], [m.log_p_PK for m in members])
+    )
+    found = class_doubts(log_p_UK, None)
+    own = np.mean([class_doubts(m.log_p_UK, None)["entropy"] for m in members], axis=0)
+    predicted = Predicted(log_p_UK=log_p_UK, label_U=first.label_U, log_p_PK=log_p_PK, label_P=first.label_P)
+    return predicted, found | {"mutual_information": np.maximum(0.0, found["entropy"] - own)}
+
+
+def doubt_records(seeds: Sequence[Doubtful], score: Any, resampled: Draws) -> list[Doubt]:
+    """A record a measure, from the student of every seed."""
+    return [_doubt_record(measure, seeds, score, resampled) for measure in seeds[0].doubts]
+
+
+def _doubt_record(measure: str, seeds: Sequence[Doubtful], score: Any, resampled: Draws) -> Doubt:
+    given = [(own.doubts[measure], own.error_U, own.counts_UC, score) for own in seeds]
+    found = Selected(*np.mean([selected(*own) for own in given], axis=0))
+    sampled = zip(*(selected(*own, resampled.draws_RU) for own in given), strict=True)
+    auroc, aurc, at_80 = (defined_interval(np.einsum("RS,SR->R", resampled.seeds_RS, values)) for values in sampled)
+    return Doubt(
+        measure=measure,
+        auroc=_finite(float(found.auroc_R[0])),
+        auroc_ci95=auroc,
+        aurc=float(found.aurc_R[0]),
+        aurc_ci95=aurc,
+        at_80=float(found.at_coverage_R[0]),
+        at_80_ci95=at_80,
+        risk=np.mean([risk_coverage(own.doubts[measure], own.error_U, COVERAGES) for own in seeds], axis=0).tolist(),
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Judged:
+    """One seed's probabilities of its U answers, against the truth."""
+
+    loss_U: Values
+    square_U: Values
+    confidence_U: Values
+    right_U: NDArray[np.bool_]
+
+
+def class_calibration(seeds: Sequence[Predicted], resampled: Draws) -> Calibration:
+    """Of the classifiers of all seeds; their temperatures are fitted on the validation examples."""
+    temperatures = [fit_temperature(own.log_p_PK, own.label_P) for own in seeds]
+    as_is = [_judged(own, 1.0) for own in seeds]
+    scaled = [_judged(own, temperature) for own, temperature in zip(seeds, temperatures, strict=True)]
+    return Calibration(
+        as_is=_calibration_error(as_is, resampled),
+        temperature=temperatures,
+        scaled=_calibration_error(scaled, resampled),
+        reliability=_bins(as_is),
+    )
+
+
+def text_calibration(seeds: Sequence[Doubtful], resampled: Draws) -> Calibration:
+    """Of whole answers: the probability of its own answer, as a student's confidence that the answer is right."""
+    judged = []
+    for own in seeds:
+        confidence_U = np.clip(np.exp(-own.doubts["sequence_probability"]), LEAST_CHANCE, 1 - LEAST_CHANCE)
+        probabilities_U2, right_U = np.stack([1 - confidence_U, confidence_U], axis=1), ~own.error_U
+        labels_U = right_U.astype(np.int64)
+        loss_U, square_U = log_losses(probabilities_U2, labels_U), squared_errors(probabilities_U2, labels_U)
+        judged.append(Judged(loss_U=loss_U, square_U=square_U, confidence_U=confidence_U, right_U=right_U))
+    return Calibration(as_is=_calibration_error(judged, resampled), temperature=[], scaled=None, reliability=_bins(judged))
+
+
+def _judged(own: Predicted, temperature: float) -> Judged:
+    probabilities_UK = softmax(own.log_p_UK / temperature, axis=1)
+    confidence_U, right_U = first_choices(probabilities_UK, own.label_U)
+    loss_U, square_U = log_losses(probabilities_UK, own.label_U), squared_errors(probabilities_UK, own.label_U)
+    return Judged(loss_U=loss_U, square_U=square_U, confidence_U=confidence_U, right_U=right_U)
+
+
+def _calibration_error(seeds: Sequence[Judged], resampled: Draws) -> CalibrationError:
+    weights_RU = resampled.draws_RU / resampled.draws_RU.shape[1]
+
+    def ci95(values: Sequence[Values]) -> Interval:
+        return defined_interval(np.einsum("RS,SR->R", resampled.seeds_RS, [weights_RU @ own_U for own_U in values]))
+
+    losses, squares = [own.loss_U for own in seeds], [own.square_U for own in seeds]
+    return CalibrationError(
+        nll=_finite(float(np.mean(losses))),
+        nll_ci95=ci95(losses),
+        brier=float(np.mean(squares)),
+        brier_ci95=ci95(squares),
+        ece=float(np.mean([gap_in_bins(own.confidence_U, own.right_U) for own in seeds])),
+        rms_ce=float(np.mean([rms_calibration_error(own.confidence_U, own.right_U) for own in seeds])),
+    )
+
+
+def _bins(seeds: Sequence[Judged]) -> list[ReliabilityBin]:
+    confidence, right = (np.concatenate(parts) for parts in zip(*((s.confidence_U, s.right_U) for s in seeds), strict=True))
+    return [ReliabilityBin(**one._asdict()) for one in reliability(confidence, right)]
+
+
+def defined_interval(samples: Samples) -> Interval:
+    """As `interval`, of the samples that are numbers; None where more than half are none."""
+    low, high = interval(np.where(np.isfinite(samples), samples, np.nan))
+    return _finite(low), _finite(high)
+
+
+def _finite(value: float) -> float | None:
+    return value if math.isfinite(value) else None

@@ -1,0 +1,110 @@
+"""The stages that ask a student how certain it is: one forward pass over the test examples, beside its test."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar
+
+import numpy as np
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from raw2s.config import Decoding
+from raw2s.errors import StageFailed
+from raw2s.labels.table import in_order
+from raw2s.losses.doubt import MEASURES
+from raw2s.methods import LossSection
+from raw2s.pipeline.answer_stages import Labeler
+from raw2s.pipeline.data_stages import Examples
+from raw2s.pipeline.stage import Metrics, Stage, Work
+from raw2s.pipeline.testing_stages import Test
+from raw2s.tasks import Task
+
+Values = NDArray[np.float64]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClassLogits(Stage):
+    """A classifier's logits for the test examples, and for the validation examples, on which a temperature is fitted."""
+
+    kind: ClassVar[str] = "logits"
+    testset: Examples
+    validation: Examples
+    labeler: Labeler
+    task: Task
+    decoding: Decoding
+
+    TEST: ClassVar[str] = "test.npy"
+    VALIDATION: ClassVar[str] = "validation.npy"
+
+    def run(self, work: Work) -> Metrics:
+        from raw2s.labeling import answers  # imports Ray  # noqa: PLC0415
+        from raw2s.labeling.units import PromptProgress  # noqa: PLC0415
+
+        test = self.testset.prompts(work.folder(self.testset), "test")
+        validation = self.validation.prompts(work.folder(self.validation), "validation")
+        prompts = dict(enumerate([*test.values(), *validation.values()]))  # one pass: ids of the two may be the same
+        answered = answers.answers_of(
+            self.labeler.pool(work),
+            self.task,
+            self.labeler.asked(work, prompts),
+            decoding=self.decoding,
+            folder=work.parts / "logits",
+            progress=PromptProgress(work.board, self.name, len(prompts)),
+        )
+        _require_all(answered.rejected)
+        logits_PK = np.array(in_order(answered.answers, prompts)["logits"].to_pylist(), dtype=np.float64)
+        np.save(work.out / self.TEST, logits_PK[: len(test)])
+        np.save(work.out / self.VALIDATION, logits_PK[len(test) :])
+        return {"test": len(test), "validation": len(validation)}
+
+    def logits(self, folder: Path) -> Values:
+        """(U, K), in the order of the test examples."""
+        return np.load(folder / self.TEST)
+
+    def validation_logits(self, folder: Path) -> Values:
+        """(validation examples, K), in their order."""
+        return np.load(folder / self.VALIDATION)
+
+
+@dataclass(frozen=True, kw_only=True)
+class AnswerDoubts(Stage):
+    """How certain a student was at every token of its answers to the test examples, teacher-forced over them."""
+
+    kind: ClassVar[str] = "doubt"
+    testset: Examples
+    test: Test
+    labeler: Labeler
+    loss: LossSection | None
+    """What it was trained with, where that says how its logits are read."""
+    decoding: Decoding
+
+    DOUBTS: ClassVar[str] = "doubts.parquet"
+
+    def run(self, work: Work) -> Metrics:
+        from raw2s.labeling import doubts  # imports Ray  # noqa: PLC0415
+        from raw2s.labeling.units import PromptProgress  # noqa: PLC0415
+
+        prompts = self.testset.prompts(work.folder(self.testset), "test")
+        said = {row["id"]: row["output"] for row in self.test.predictions(work.folder(self.test))}
+        answered = doubts.doubts_of(
+            self.labeler.pool(work),
+            self.labeler.asked(work, prompts),
+            said,
+            loss=self.loss,
+            batch_size=self.decoding.batch_size,
+            folder=work.parts / "doubts",
+            progress=PromptProgress(work.board, self.name, len(prompts)),
+        )
+        _require_all(answered.rejected)
+        pq.write_table(in_order(answered.answers, prompts), work.out / self.DOUBTS)
+        return {"prompts": len(prompts)}
+
+    def doubts(self, folder: Path) -> dict[str, list[list[float]]]:
+        """By measure one list of tokens an answer, in the order of the test examples; without those that the student lacks."""
+        table = pq.read_table(folder / self.DOUBTS, columns=list(MEASURES))
+        return {name: table[name].to_pylist() for name in MEASURES if not table[name].null_count}
+
+
+def _require_all(rejected: dict[int, str]) -> None:
+    if rejected:  # its test answered all of them
+        raise StageFailed(f"{len(rejected)} examples cannot be asked again: {next(iter(rejected.values()))}")

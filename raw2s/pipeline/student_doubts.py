@@ -1,0 +1,107 @@
+"""From the stages that asked students how certain they are to what results.json says of it."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from raw2s.evaluation.metrics import Counts
+from raw2s.pipeline.doubt_figures import (
+    Doubtful,
+    Draws,
+    Predicted,
+    class_calibration,
+    class_doubts,
+    class_log_prediction,
+    defined_interval,
+    disagreement,
+    doubt_records,
+    ensemble_of,
+    errors,
+    text_calibration,
+    text_doubts,
+)
+from raw2s.pipeline.doubt_stages import AnswerDoubts, ClassLogits
+from raw2s.pipeline.seed_plan import PlannedStudent, SeedPlan
+from raw2s.pipeline.stage import Stage
+from raw2s.results import Ensemble
+from raw2s.tasks import Task
+
+
+@dataclass(frozen=True, kw_only=True)
+class StudentDoubts:
+    """The finished plans of a run, as its students' doubt is collected."""
+
+    task: Task
+    plans: Sequence[SeedPlan]
+    folder: Callable[[Stage], Path]
+    """Of a stage's artifact."""
+    counts: Mapping[str, Counts]
+    """The metric's, by the name of the test."""
+    resampled: Draws
+
+    def of(self, index: int) -> dict[str, Any]:
+        """What a `Student` holds of its doubt; nothing where none was asked for."""
+        planned = [(plan, plan.students[index]) for plan in self.plans]
+        if any(student.doubt is None for _, student in planned):
+            return {}
+        score, resampled = self.task.metric.score, self.resampled
+        asked = [self.doubtful(*own) for own in planned]
+        records = doubt_records(asked, score, resampled)
+        if self.task.form == "text":
+            return {"doubt": records, "calibration": text_calibration(asked, resampled)}
+        members = [self.predicted(*own) for own in planned]
+        calibration = class_calibration(members, resampled)
+        ensemble = self.ensemble(members) if len(members) > 1 else None
+        return {"doubt": records, "calibration": calibration, "ensemble": ensemble}
+
+    def doubtful(self, plan: SeedPlan, student: PlannedStudent) -> Doubtful:
+        stage, counts_UC = student.doubt, self.counts[student.test.name]
+        match stage:
+            case ClassLogits():
+                found = class_doubts(stage.logits(self.folder(stage)), student.evidence)
+            case AnswerDoubts():
+                found = text_doubts(stage.doubts(self.folder(stage)))
+            case None:
+                raise TypeError(f"{student.name} was not asked for its doubt")
+        if len(plan.teachers) > 1:
+            said = [test.predictions(self.folder(test)) for test in plan.teachers.values()]
+            found["teacher_disagreement"] = disagreement([[row["predicted"] for row in rows] for rows in said])
+        return Doubtful(doubts=found, error_U=errors(self.task.metric, self.gold, counts_UC), counts_UC=counts_UC)
+
+    @property
+    def gold(self) -> list[Any]:
+        return [example["gold"] for example in self.plans[0].testset.drawn.parts["test"]]
+
+    def predicted(self, plan: SeedPlan, student: PlannedStudent) -> Predicted:
+        stage, classes = student.doubt, self.task.classes
+        assert isinstance(stage, ClassLogits), "classes have logits"
+        label = {
+            part: np.array([classes.index(example["target"]) for example in examples.drawn.parts[part]])
+            for part, examples in (("test", plan.testset), ("validation", plan.validation))
+        }
+        folder = self.folder(stage)
+        return Predicted(
+            log_p_UK=class_log_prediction(stage.logits(folder), student.evidence),
+            label_U=label["test"],
+            log_p_PK=class_log_prediction(stage.validation_logits(folder), student.evidence),
+            label_P=label["validation"],
+        )
+
+    def ensemble(self, members: Sequence[Predicted]) -> Ensemble:
+        """An entry's students of all seeds as one; its interval is over the test examples."""
+        predicted, found = ensemble_of(members)
+        metric, resampled = self.task.metric, self.resampled
+        counts_UC = metric.counts(self.gold, [self.task.classes[k] for k in predicted.log_p_UK.argmax(axis=1)])
+        doubtful = Doubtful(doubts=found, error_U=errors(metric, self.gold, counts_UC), counts_UC=counts_UC)
+        one = Draws(draws_RU=resampled.draws_RU, seeds_RS=np.ones((len(resampled.draws_RU), 1)))
+        weights_RU = one.draws_RU / len(counts_UC)
+        return Ensemble(
+            members=len(members),
+            score=float(metric.score(counts_UC.mean(axis=0))),
+            ci95=defined_interval(metric.score(weights_RU @ counts_UC)),
+            doubt=doubt_records([doubtful], metric.score, one),
+            calibration=class_calibration([predicted], one),
+        )
