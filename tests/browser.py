@@ -4,7 +4,6 @@ import json
 import os
 import shutil
 import subprocess
-import time
 from contextlib import contextmanager
 
 NAMES = ("chromium", "chromium-browser", "google-chrome")
@@ -16,8 +15,6 @@ FLAGS = (
     "--no-first-run",
     "--disable-background-networking",
 )
-PATIENCE = 120
-"""Seconds for one answer: a loaded machine starts a browser slowly."""
 
 
 def chromium():
@@ -28,8 +25,8 @@ def chromium():
 class Browser:
     """One page of a browser; `said` holds what it wrote to its console and threw."""
 
-    def __init__(self, process, write, read):
-        self.process, self.write, self.read = process, write, read
+    def __init__(self, write, read):
+        self.write, self.read = write, read
         self.number, self.session, self.said, self.events, self.buffer = 0, None, [], [], b""
         target = self.call("Target.createTarget", url="about:blank")["targetId"]
         self.session = self.call("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]
@@ -48,10 +45,10 @@ class Browser:
         return answer["result"]
 
     def _next(self):
-        deadline = time.monotonic() + PATIENCE
         while b"\0" not in self.buffer:
-            assert time.monotonic() < deadline, "the browser does not answer"
-            self.buffer += os.read(self.read, 1 << 16)
+            read = os.read(self.read, 1 << 16)
+            assert read, "the browser has ended"
+            self.buffer += read
         line, self.buffer = self.buffer.split(b"\0", 1)
         message = json.loads(line)
         if message.get("method") in ("Runtime.consoleAPICalled", "Runtime.exceptionThrown", "Log.entryAdded"):
@@ -87,9 +84,9 @@ def browser(folder):
     os.close(read_there)
     os.close(write_there)
     try:
-        yield Browser(process, write_here, read_here)
+        yield Browser(write_here, read_here)
     finally:
         process.terminate()
-        process.wait(timeout=PATIENCE)
+        process.wait()
         os.close(read_here)
         os.close(write_here)

@@ -44,5 +44,5 @@ def licence_of(name: str) -> str:
     if not folder.is_dir():
         return f"{name}: see its page on the hub for the licence"
     card = folder / "README.md"
-    said = re.search(r"\A---\n(?:.*\n)*?license: *(\S+)", card.read_text(encoding="utf-8")) if card.is_file() else None
+    said = re.search(r"\A---\n(?:(?!---).*\n)*?license: *(\S+)", card.read_text(encoding="utf-8")) if card.is_file() else None
     return f"{name}: {said[1]}, as its card says" if said else f"{name}: its folder has no card that says a licence"

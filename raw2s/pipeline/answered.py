@@ -24,7 +24,7 @@ class Answered:
     """One model's answers, in the order of the test examples."""
 
     texts: list[str]
-    said: NDArray[np.str_]
+    said: NDArray[np.object_]
     """(examples,): as the task reads them; the items of a list in any order are one answer."""
     right: NDArray[np.bool_]
     """(examples,): whether that is gold."""
@@ -37,7 +37,7 @@ def answered(plan: SeedPlan, folder: Callable[[Stage], Path]) -> dict[str, Answe
 
 def as_answered(predictions: Sequence[Mapping[str, Any]]) -> Answered:
     """`predictions` as `raw2s.pipeline.testing_stages.Test` writes them."""
-    said, gold = (np.array([_plain(row[key]) for row in predictions], dtype=np.str_) for key in ("predicted", "gold"))
+    said, gold = (np.array([_plain(row[key]) for row in predictions], dtype=object) for key in ("predicted", "gold"))
     return Answered(texts=[row["output"] for row in predictions], said=said, right=said == gold)
 
 

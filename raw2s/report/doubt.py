@@ -88,7 +88,7 @@ def risk_figure(doubted: Sequence[Doubted]) -> Figure:
                 color, style = COLORS[place % 4], STYLES[(place + place // 4) % 4]
                 coverage = [(k + 1) / count for k in range(count)]
                 axes.plot(coverage, record.risk, style, color=color, label=record.measure.replace("_", " "))
-            axes.set_title(textwrap.fill(own.label, 30), loc="left")
+            axes.set_title(textwrap.fill(own.label, 30), loc="left", parse_math=False)
             axes.set_ylim(bottom=0)
         figure.supxlabel("share of answers kept, the most certain first")
         figure.supylabel("share of errors")
@@ -106,7 +106,7 @@ def reliability_figure(doubted: Sequence[Doubted]) -> Figure:
             axes.plot([0, 1], [0, 1], ":", color=GREY)
             bins = calibration.reliability
             axes.plot([one.confidence for one in bins], [one.accuracy for one in bins], "o-", color=BLUE, markersize=3.5)
-            axes.set_title(textwrap.fill(label, 30), loc="left")
+            axes.set_title(textwrap.fill(label, 30), loc="left", parse_math=False)
             axes.set_xlim(0, 1)
             axes.set_ylim(0, 1)
         figure.supxlabel("probability of the answer")

@@ -10,7 +10,7 @@ from raw2s.report import write_report
 from raw2s.report.costs import costs_of, duration
 from raw2s.report.examples import parts_of
 from raw2s.report.outcome import outcome
-from raw2s.results import Agreement, StageRecord
+from raw2s.results import Agreement, Doubt, StageRecord
 
 STAGES = [
     StageRecord(name="split@1", key="a", cached=True, seconds=2.0),
@@ -79,7 +79,12 @@ def test_agreement_is_a_matrix_of_all_models_by_the_teachers(tmp_path):
 
 def test_what_data_and_configs_say_is_escaped_wherever_it_stands(tmp_path):
     """Names, credits, notes and licences come from configs and files."""
-    own = student("naive", 0.4).model_copy(update={"title": NASTY, "learned_from": [NASTY], "pgr_by_teacher": {NASTY: 0.3}})
+    doubt = Doubt(
+        measure="entropy", auroc=0.7, auroc_ci95=(0, 1), aurc=0.2, aurc_ci95=(0, 1), at_80=1, at_80_ci95=(0, 1), risk=[0, 1]
+    )
+    own = student("naive", 0.4).model_copy(
+        update={"title": f"{NASTY} $\\frac $", "doubt": [doubt], "learned_from": [NASTY], "pgr_by_teacher": {NASTY: 0.3}}
+    )
     results = make_results([own], run=NASTY, credit=NASTY, notes=[NASTY], licences=[NASTY], environment={NASTY: NASTY})
     teacher = results.teachers[0].model_copy(update={"name": NASTY, "title": f"teacher {NASTY}", "gap_is_noise": True})
     pairs = [
@@ -87,7 +92,7 @@ def test_what_data_and_configs_say_is_escaped_wherever_it_stands(tmp_path):
     ]
     curve = [{"step": 1, "loss": 1.0}]
     results = results.model_copy(update={"teachers": [teacher], "agreements": pairs})
-    file = write_report(results, {f"{teacher.stage}@1": curve}, [], tmp_path)
+    file = write_report(results, {f"{own.stage}@1": curve, f"{teacher.stage}@1": curve}, [], tmp_path)
     page = Page(file.read_text(encoding="utf-8"))
     assert page.open == []
     assert not {"script", "b"} & page.tags
