@@ -144,6 +144,9 @@ class Student(System):
     pgr: float | None
     """None where undefined: no ceiling, no tested teacher, or a teacher at least as good as the ceiling."""
     pgr_ci95: Interval
+    """Over the test examples, and of several seeds over the seeds too."""
+    pgr_ci95_examples: Interval = (None, None)
+    """Over the test examples alone, each seed at its equal weight: these trainings as they are. Of one seed it is `pgr_ci95`."""
     pgr_by_teacher: dict[str, float | None]
     learned_from: list[str]
     """The tested teachers whose labels it learned, over which `pgr` is the mean: of a single teacher's student, that teacher."""
@@ -232,6 +235,19 @@ class SomeTeachers(_Record):
         return self.method + {"devel": ", weights fitted on devel", "given": ", given weights"}.get(self.weighting, "")
 
 
+class Agreement(_Record):
+    """Of a tested model and a teacher on the test set: shares of the examples, means over the seeds."""
+
+    stage: str
+    """The one that the model came out of, without the seed; it may be the teacher itself."""
+    teacher: str
+    """The teacher's stage."""
+    same: float
+    """Both give the same answer, as the task reads it."""
+    both_wrong: float
+    """Neither gives gold."""
+
+
 class Baseline(_Record):
     """The constant answer that scores best on the validation examples, and what it scores on the test set."""
 
@@ -255,6 +271,8 @@ class Results(_Record):
     metric: str
     metric_title: str
     credit: str
+    licences: list[str] = []
+    """Of the models, a line each: the name, and the licence where its card says one."""
     notes: list[str] = []
     """What a reader should know of the data, a line each."""
     truth: list[str] = []
@@ -271,6 +289,8 @@ class Results(_Record):
     """Those of the paper that the students can answer."""
     by_teachers: list[SomeTeachers] = []
     """Of a run whose students learned from several numbers of teachers; the smallest first, method by method."""
+    agreements: list[Agreement] = []
+    """Of every tested model with every tested teacher."""
     visible: float | None = None
     """The smallest true difference to its best teacher that a run of this size finds in four of five, uncorrected; of the worst case."""
     visible_between: float | None = None

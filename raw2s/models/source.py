@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -35,3 +36,13 @@ def builtin_card(name: str) -> dict[str, Any] | None:
     file = TINY_FOLDER / name / "card.json"
     card: dict[str, Any] | None = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else None
     return card
+
+
+def licence_of(name: str) -> str:
+    """`name: its licence`, as the card in its folder says; of a hub model, which has no folder here, where to look."""
+    folder = Path(model_source(name))
+    if not folder.is_dir():
+        return f"{name}: see its page on the hub for the licence"
+    card = folder / "README.md"
+    said = re.search(r"\A---\n(?:(?!---).*\n)*?license: *(\S+)", card.read_text(encoding="utf-8")) if card.is_file() else None
+    return f"{name}: {said[1]}, as its card says" if said else f"{name}: its folder has no card that says a licence"

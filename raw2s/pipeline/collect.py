@@ -1,7 +1,6 @@
 """From the test stages to `Results`: scores, PGR, and the intervals beside them."""
 
 import math
-import platform
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -22,12 +21,14 @@ from raw2s.evaluation import (
     performance_gap_recovered,
 )
 from raw2s.methods.cross_entropy import AuxiliarySection
+from raw2s.models.source import licence_of
 from raw2s.pipeline.answer_stages import Given
-from raw2s.pipeline.artifacts import versions
+from raw2s.pipeline.answered import agreements, answered
 from raw2s.pipeline.claims import judge
 from raw2s.pipeline.comparisons import Compared, Resampled, compare_students
 from raw2s.pipeline.contrasts import contrasts
 from raw2s.pipeline.doubt_figures import Draws
+from raw2s.pipeline.environment import environment
 from raw2s.pipeline.execute import Done
 from raw2s.pipeline.more_teachers import more_teachers, some_teachers
 from raw2s.pipeline.seed_plan import PlannedStudent, SeedPlan
@@ -35,7 +36,7 @@ from raw2s.pipeline.stage import Stage
 from raw2s.pipeline.student_doubts import StudentDoubts
 from raw2s.pipeline.testing_stages import Test
 from raw2s.pipeline.truth import truth_used
-from raw2s.results import Baseline, Ceiling, Claim, Interval, OnB, Results, SomeTeachers, StageRecord, Student, Teacher
+from raw2s.results import Agreement, Baseline, Ceiling, Claim, Interval, OnB, Results, SomeTeachers, StageRecord, Student, Teacher
 from raw2s.tasks import task_of
 from raw2s.tasks.baseline import trivial_baseline
 
@@ -82,6 +83,10 @@ class _Collector:
     def sampled(self, tests: Sequence[Test]) -> Samples:
         """Means over the seeds as drawn."""
         return np.einsum("RS,SR->R", self.seeds_drawn, [self.samples[test.name] for test in tests])
+
+    def sampled_examples(self, tests: Sequence[Test]) -> Samples:
+        """Means over the seeds as they are."""
+        return np.mean([self.samples[test.name] for test in tests], axis=0)
 
     def scores(self, tests: Sequence[Test]) -> dict[str, Any]:
         """What a `System` holds, from its test of every seed."""
@@ -184,12 +189,16 @@ class _Collector:
         if self.ceiling is None:
             return {**nothing, **over}
         strong = self.ceiling.score
-        ci95 = gap_recovered_interval(
-            samples, [self.sampled(self.teacher_tests[name]) for name in names], self.sampled(self.ceiling_tests)
+        ci95, ci95_examples = (
+            gap_recovered_interval(
+                sampled(tests), [sampled(self.teacher_tests[name]) for name in names], sampled(self.ceiling_tests)
+            )
+            for sampled in (self.sampled, self.sampled_examples)
         )
         return {
             "pgr": _defined(performance_gap_recovered(score, [scores[name] for name in names], strong)),
             "pgr_ci95": (_defined(ci95[0]), _defined(ci95[1])),
+            "pgr_ci95_examples": (_defined(ci95_examples[0]), _defined(ci95_examples[1])),
             "pgr_by_teacher": {name: _defined(performance_gap_recovered(score, weak, strong)) for name, weak in scores.items()},
             "learned_from": names,
             **over,
@@ -235,6 +244,14 @@ class _Collector:
         found = trivial_baseline(self.task, plan.validation.drawn.parts["validation"], plan.testset.drawn.parts["test"])
         return Baseline(answer=found.answer, score=found.score)
 
+    def agreements(self) -> list[Agreement]:
+        teachers = [tests[0].labeler.model.name.partition("@")[0] for tests in self.teacher_tests.values()]
+        return agreements([answered(plan, self.folder) for plan in self.plans], teachers)
+
+    def licences(self) -> list[str]:
+        models = [teacher.model for teacher in self.config.models]
+        return [licence_of(model) for model in dict.fromkeys([*models, self.config.student.model])]
+
     def results(self, stages: Sequence[Stage], finished: str, command: str) -> Results:
         records = [
             StageRecord(
@@ -252,6 +269,7 @@ class _Collector:
             metric=self.task.metric.name,
             metric_title=self.task.metric.title,
             credit=self.task.credit,
+            licences=self.licences(),
             notes=list(self.task.notes),
             truth=truth_used(self.config, self.plans[0]),
             seeds=self.config.seeds,
@@ -263,6 +281,7 @@ class _Collector:
             differences=self.compared.differences,
             claims=self.claims(),
             by_teachers=self.by_teachers(),
+            agreements=self.agreements(),
             visible=self.compared.visible,
             visible_between=self.compared.visible_between,
             environment=environment(),
@@ -270,22 +289,6 @@ class _Collector:
             finished=finished,
             command=command,
         )
-
-
-def environment() -> dict[str, str]:
-    """The machine and the versions behind the numbers."""
-    return {
-        "python": platform.python_version(),
-        "machine": f"{platform.system()} {platform.machine()}, {_cpu_name()}",
-        **versions(),
-    }
-
-
-def _cpu_name() -> str:
-    info = Path("/proc/cpuinfo")
-    lines = info.read_text().splitlines() if info.is_file() else []
-    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
-    return f"{len(names)} x {names[0]}" if names else platform.processor()
 
 
 def _defined(value: float) -> float | None:

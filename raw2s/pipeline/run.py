@@ -3,12 +3,12 @@
 import sys
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 import yaml
 from rich.console import Console
 
 from raw2s.config import RunConfig
+from raw2s.pipeline.answered import answered, choose_examples
 from raw2s.pipeline.artifacts import ArtifactStore
 from raw2s.pipeline.collect import collect_results
 from raw2s.pipeline.execute import Done, execute
@@ -20,10 +20,9 @@ from raw2s.pipeline.stage import Stage
 from raw2s.pipeline.training_stages import Trained
 from raw2s.pipeline.truth import truth_used
 from raw2s.report import closing_table, write_report
+from raw2s.report.examples import ExampleGroup
 from raw2s.results import Results
 from raw2s.tracking import tracked_run
-
-EXAMPLES_SHOWN = 8
 
 
 def run_pipeline(config: RunConfig, console: Console | None = None) -> Results:
@@ -53,7 +52,7 @@ def run_pipeline(config: RunConfig, console: Console | None = None) -> Results:
         finished = datetime.now(UTC).isoformat(timespec="seconds")
         results = collect_results(config, plans, stages, done, finished=finished, command=" ".join(sys.argv))
         file = results.write(folder)
-        report = write_report(results, histories(stages, done), examples(plans[0], done), folder)
+        report = write_report(results, histories(stages, done), examples(plans[0], done, results), folder)
         tracker.log_results(scores(results), [folder / "config.yaml", file, report])
         where = tracker.where
     console.print(closing_table(results))
@@ -89,16 +88,7 @@ def histories(stages: list[Stage], done: dict[str, Done]) -> dict[str, list[dict
     return {stage.name: stage.history(done[stage.name].artifact.folder) for stage in stages if isinstance(stage, Trained)}
 
 
-def examples(plan: SeedPlan, done: dict[str, Done]) -> list[dict[str, Any]]:
-    """A few test examples with every system's answer, those on which the systems differ most first."""
-    outputs = {test.labeler.model.name: test.predictions(done[test.name].artifact.folder) for test in plan.tests}
+def examples(plan: SeedPlan, done: dict[str, Done], results: Results) -> list[ExampleGroup]:
+    """Of one seed."""
     tested = plan.testset.read(done[plan.testset.name].artifact.folder, "test")
-    order = sorted(range(len(tested)), key=lambda u: (-len({rows[u]["output"] for rows in outputs.values()}), u))
-    return [
-        {
-            "prompt": tested[u]["prompt"].strip(),
-            "gold": tested[u]["target"],
-            "outputs": {name: rows[u]["output"] for name, rows in outputs.items()},
-        }
-        for u in order[:EXAMPLES_SHOWN]
-    ]
+    return choose_examples(answered(plan, lambda stage: done[stage.name].artifact.folder), tested, results)

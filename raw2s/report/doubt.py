@@ -8,7 +8,7 @@ import matplotlib as mpl
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from raw2s.report.figures import BLUE, GREEN, GREY, INK, STYLE, VERMILION, WIDTH, Drawing
+from raw2s.report.figures import BLUE, GREEN, GREY, INK, MANY_PANELS, STYLE, VERMILION, WIDTH, Drawing
 from raw2s.report.systems import list_systems
 from raw2s.results import Calibration, Doubt, Results
 
@@ -60,6 +60,7 @@ def draw_doubt(results: Results) -> list[Drawing]:
             caption="Risk and coverage: the share of errors among the most certain answers, by every measure of doubt. A good measure "
             "falls to the left.",
             figure=risk_figure(doubted),
+            folded=len(doubted) > MANY_PANELS,
         )
     ]
     if any(own.calibration is not None for own in doubted):
@@ -70,6 +71,7 @@ def draw_doubt(results: Results) -> list[Drawing]:
                 label="Share of right answers against the probability of the answer, a panel per student",
                 caption="Reliability: bins of as many answers each. Below the diagonal the student is surer than it is right.",
                 figure=reliability_figure(doubted),
+                folded=len(doubted) > MANY_PANELS,
             )
         )
     return drawings
@@ -86,7 +88,7 @@ def risk_figure(doubted: Sequence[Doubted]) -> Figure:
                 color, style = COLORS[place % 4], STYLES[(place + place // 4) % 4]
                 coverage = [(k + 1) / count for k in range(count)]
                 axes.plot(coverage, record.risk, style, color=color, label=record.measure.replace("_", " "))
-            axes.set_title(textwrap.fill(own.label, 30), loc="left")
+            axes.set_title(textwrap.fill(own.label, 30), loc="left", parse_math=False)
             axes.set_ylim(bottom=0)
         figure.supxlabel("share of answers kept, the most certain first")
         figure.supylabel("share of errors")
@@ -104,7 +106,7 @@ def reliability_figure(doubted: Sequence[Doubted]) -> Figure:
             axes.plot([0, 1], [0, 1], ":", color=GREY)
             bins = calibration.reliability
             axes.plot([one.confidence for one in bins], [one.accuracy for one in bins], "o-", color=BLUE, markersize=3.5)
-            axes.set_title(textwrap.fill(label, 30), loc="left")
+            axes.set_title(textwrap.fill(label, 30), loc="left", parse_math=False)
             axes.set_xlim(0, 1)
             axes.set_ylim(0, 1)
         figure.supxlabel("probability of the answer")

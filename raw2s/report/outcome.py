@@ -1,6 +1,7 @@
 """The outcome of a run in a few plain sentences, computed from its numbers."""
 
 from collections import Counter
+from collections.abc import Callable
 from typing import get_args
 
 from raw2s.report.systems import Shown, bounds, fraction, list_systems, listed, p_text, signed
@@ -22,6 +23,8 @@ AGAINST_BEST = {
 }
 """By `against_best`: who does not beat the best labeller has gained nothing by the others, whatever the mean gap says."""
 
+NAMED = 3
+"""Students that a sentence names; a grid has dozens."""
 REAL = 0.05
 """Corrected p-values below it call a difference real."""
 
@@ -77,13 +80,20 @@ def outcome(results: Results) -> str:
         )
     shown = [(s, s.student) for s in list_systems(results) if s.student is not None]
     for key, sentence in SENTENCES.items():
-        if held := [_with_pgr(s, student) for s, student in shown if verdict(student, bool(results.noisy)) == key]:
-            text = sentence.format(listed(held, "; "))
+        if held := [s for s, student in shown if verdict(student, bool(results.noisy)) == key]:
+            text = sentence.format(_named(held, _with_pgr))
             sentences.append(text[0].upper() + text[1:])
     for key, sentence in AGAINST_BEST.items():
-        if near := [_over_best(s, student) for s, student in shown if against_best(student) == key]:
-            sentences.append(sentence.format(listed(near, "; ")))
+        if near := [s for s, student in shown if against_best(student) == key]:
+            sentences.append(sentence.format(_named(near, _over_best)))
     return " ".join([*sentences, *_between(results), *_claims(results)])
+
+
+def _named(held: list[Shown], said: Callable[[Shown, Student], str]) -> str:
+    """All of them, or of many the best ones and how many there are besides."""
+    best = held if len(held) <= NAMED + 1 else sorted(held, key=lambda shown: -shown.score)[:NAMED]
+    named = [said(shown, shown.student) for shown in best if shown.student is not None]
+    return listed(named + ([f"{len(held) - len(best)} more"] if len(best) < len(held) else []), "; ")
 
 
 def _over_best(shown: Shown, student: Student) -> str:

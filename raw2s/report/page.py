@@ -1,15 +1,18 @@
 """The report of a run."""
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
-from raw2s.report.doubt import NOTES, draw_doubt, list_doubted
-from raw2s.report.figures import History, draw_all
+from raw2s.report.costs import costs_of, duration
+from raw2s.report.doubt import NOTES, list_doubted
+from raw2s.report.drawings import draw_all
+from raw2s.report.examples import ExampleGroup, parts_of
+from raw2s.report.figures import History
 from raw2s.report.outcome import outcome
+from raw2s.report.paper_layout import laid_out
 from raw2s.report.rendering import write_page
 from raw2s.report.systems import (
     BY_TEACHERS,
-    Shown,
     bounds,
     fraction,
     list_systems,
@@ -23,14 +26,13 @@ from raw2s.report.systems import (
 from raw2s.results import Results
 
 
-def write_report(results: Results, histories: dict[str, History], examples: list[dict[str, Any]], folder: Path) -> Path:
+def write_report(results: Results, histories: dict[str, History], examples: Sequence[ExampleGroup], folder: Path) -> Path:
     """Write `folder/report.html` and `folder/figures/*.svg`; returns the page's path.
 
-    `histories` are the training curves by stage name; `examples` test examples as {"prompt", "gold", "outputs": {stage name: text}}.
+    `histories` are the training curves by stage name.
     """
     systems = list_systems(results)
-    titled = {stage_title(stage, systems): history for stage, history in histories.items()}
-    drawings = [*draw_all(results, titled), *draw_doubt(results)]
+    drawings = draw_all(results, {stage_title(stage, systems): history for stage, history in histories.items()})
     return write_page(
         "report/page.html.j2",
         folder,
@@ -39,9 +41,14 @@ def write_report(results: Results, histories: dict[str, History], examples: list
         systems=systems,
         outcome=outcome(results),
         notes=notes(results),
+        paper_tables=laid_out(results),
+        agreement={(own.stage, own.teacher): own for own in results.agreements},
+        examples=examples,
+        parts_of=parts_of,
+        costs=costs_of(results),
+        duration=duration,
         doubted=list_doubted(results),
         doubt_notes=NOTES,
-        examples=[_example(example, systems) for example in examples],
         by_teachers=BY_TEACHERS,
         bounds=bounds,
         fraction=fraction,
@@ -51,13 +58,3 @@ def write_report(results: Results, histories: dict[str, History], examples: list
         p_text=p_text,
         labels={system.stage: system.label for system in systems},
     )
-
-
-def _example(example: dict[str, Any], systems: list[Shown]) -> dict[str, Any]:
-    gold = (example["gold"] or "").strip()
-    answers = [(stage_title(stage, systems), text.strip()) for stage, text in example["outputs"].items()]
-    return {
-        "prompt": example["prompt"],
-        "gold": gold,
-        "answers": [{"title": title.partition("@")[0], "text": text, "right": text == gold} for title, text in answers],
-    }

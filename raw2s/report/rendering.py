@@ -7,7 +7,12 @@ from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from raw2s.report.figures import INK, Drawing, to_svg
+from raw2s.report.figures import BLUE, GREEN, INK, VERMILION, Drawing, to_svg
+
+PAGE_COLORS = {INK: "currentColor", BLUE: "var(--blue)", VERMILION: "var(--vermilion)", GREEN: "var(--green)"}
+"""Of figures in a page, which are lighter on a dark one."""
+SHRUNK, GROWN = 0.7, 1.15
+"""Of its own width, how narrow and how wide a page shows a figure; on a narrower screen its box scrolls."""
 
 
 def write_page(template: str, folder: Path, drawings: Sequence[Drawing], **values: Any) -> Path:
@@ -36,7 +41,11 @@ def write_page(template: str, folder: Path, drawings: Sequence[Drawing], **value
 
 
 def _inline(svg: str, name: str) -> str:
-    """An SVG file's text as part of a page: no prologue, ids of its own, ink in the page's text colour."""
+    """An SVG file's text as part of a page: no prologue, ids of its own, colours and width of the page's."""
     svg = re.sub(r"<metadata>.*?</metadata>", "", svg[svg.index("<svg") :], flags=re.DOTALL)
     svg = re.sub(r'(\bid="|url\(#|href="#)', rf"\g<1>{name}-", svg)
-    return svg.replace(INK, "currentColor")
+    for color, own in PAGE_COLORS.items():
+        svg = svg.replace(color.lower(), own)
+    (points,) = re.findall(r'^<svg [^>]*?width="([\d.]+)pt"', svg)
+    pixels = float(points) * 96 / 72
+    return svg.replace("<svg ", f'<svg style="min-width: {SHRUNK * pixels:.0f}px; max-width: {GROWN * pixels:.0f}px" ', 1)

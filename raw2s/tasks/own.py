@@ -38,7 +38,7 @@ class OwnSection(RowSection):
     classes: tuple[ClassName, ...] | None = None
     """The classes in their order; null takes the answers of all files, sorted."""
     credit: str = "own data"
-    """Who made the data, and under which licence: the last line of the report."""
+    """Who made the data, and under which licence: at the foot of the report."""
 
     @model_validator(mode="after")
     def _fits_together(self) -> "OwnSection":

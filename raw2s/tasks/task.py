@@ -96,7 +96,7 @@ class Task:
     held_out: Callable[[Part], list[Example]]
     """Validation or test examples, the same for every seed; raises ValueError as `draw` does."""
     credit: str
-    """Who made the data, and under which licence: the last line of the report."""
+    """Who made the data, and under which licence: at the foot of the report."""
     version: int = 1
     """Raised when `parse` or the metric says otherwise of the same answer: it is in the key of all that uses the task."""
     chat: bool = False

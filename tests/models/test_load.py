@@ -6,6 +6,7 @@ from transformers import AutoModelForCausalLM, BloomConfig, GPT2Config, GPTNeoXC
 from transformers.activations import NewGELUActivation
 
 from raw2s.models.load import fuse_gelu, inference_dtype, load_model, load_weights, own_dropout
+from raw2s.models.source import licence_of
 
 SIZE = {"vocab_size": 50, "hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "pad_token_id": 0}
 DROPPING = {
@@ -74,3 +75,22 @@ def test_without_dropout_a_model_trains_as_it_is_tested(tmp_path, family, form, 
         same.append(torch.allclose(tested, trained, atol=1e-6))
         assert any(own_dropout(model.config).values()) == dropout
     assert same == [False, True]
+
+
+@pytest.mark.parametrize(
+    ("card", "said"),
+    [
+        ("---\nlanguage: en\nlicense: apache-2.0\n---\n# It\n", "apache-2.0, as its card says"),
+        ("---\nlanguage: en\n---\nlicense: of another thing\n", "its folder has no card that says a licence"),
+        (None, "its folder has no card that says a licence"),
+    ],
+)
+def test_a_models_licence_is_what_its_card_says(tmp_path, card, said):
+    if card:
+        (tmp_path / "README.md").write_text(card)
+    assert licence_of(str(tmp_path)) == f"{tmp_path}: {said}"
+
+
+def test_of_a_hub_model_it_is_said_where_the_licence_stands():
+    assert licence_of("someone/some-model") == "someone/some-model: see its page on the hub for the licence"
+    assert licence_of("tiny-opt") == "tiny-opt: cc-by-4.0, as its card says"

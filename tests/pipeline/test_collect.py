@@ -45,6 +45,7 @@ def test_a_single_teachers_student_is_measured_by_its_own_teacher():
     found = gap_of({"opt": 1.0, "gpt2": 0.0})
     assert found["learned_from"] == ["opt"]
     assert found["pgr"] == pytest.approx((0.55 - 0.40) / (0.90 - 0.40)) == found["pgr_by_teacher"]["opt"]
+    assert found["pgr_ci95_examples"] == pytest.approx(found["pgr_ci95"])  # of one seed
     assert found["pgr_by_teacher"]["gpt2"] < 0  # below the other teacher, which is told beside it
     assert (found["best_teacher"], found["over_best"]) == ("opt", pytest.approx(0.15))
     assert found["over_best_ci95"][0] > 0
@@ -111,3 +112,6 @@ def test_over_several_seeds_intervals_hold_the_seeds_too():
     np.testing.assert_allclose(found, expected)
     fixed = paired_bootstrap({"student": counts[0]}, ACCURACY.score)["student"]
     assert found.std() > 1.5 * fixed.std()
+    of_examples = collector.sampled_examples([plan.test for plan in plans])
+    assert of_examples.mean() == pytest.approx(found.mean(), abs=0.02)
+    assert found.std() > 1.5 * of_examples.std()

@@ -63,7 +63,13 @@ def test_leaves_results_report_and_mlflow_runs(finished):
         stage.name for stage in results.stages
     }
     assert not any(stage.cached for stage in results.stages)
-    assert "<svg" in (storage / "tiny" / "report.html").read_text()
+    of_itself = {(own.stage, own.teacher): own for own in results.agreements}["teacher/opt", "teacher/opt"]
+    assert of_itself.same == 1.0 and 0 < of_itself.both_wrong <= 1
+    assert len(results.agreements) == 2 * 5
+    assert "tiny-opt: cc-by-4.0, as its card says" in results.licences
+    assert all(student.pgr_ci95_examples == student.pgr_ci95 for student in results.students)  # one seed
+    page = (storage / "tiny" / "report.html").read_text()
+    assert all(part in page for part in ("<svg", "The teachers and the student all differ: ", ", is right: "))
     assert "SLU-F1" in output
     assert re.search(r"beams/opt: done in .* prompts_per_second [\d.]+", output)
     assert all(re.search(rf"label: done in .* prompts_per_second/{name} [\d.]+", output) for name in ("gpt2", "opt"))

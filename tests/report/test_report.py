@@ -1,5 +1,6 @@
 """The report on synthetic results: wording, escaping, self-containment, and a table that fits a log."""
 
+import html
 import io
 import json
 import math
@@ -7,6 +8,7 @@ import re
 import xml.etree.ElementTree as ET
 
 import matplotlib as mpl
+import numpy as np
 import pytest
 from html_page import Page
 from hypothesis import given, settings
@@ -14,10 +16,14 @@ from hypothesis import strategies as st
 from rich.console import Console
 
 from raw2s.report import closing_table, write_report
-from raw2s.report.figures import edl_figure, score_figure, teachers_figure, to_svg, training_figure
+from raw2s.report.examples import ExampleGroup, ShownAnswer, ShownExample
+from raw2s.report.figures import to_svg
 from raw2s.report.markdown import run_section
 from raw2s.report.outcome import outcome
+from raw2s.report.score_figures import pgr_figure, score_figure
 from raw2s.report.systems import list_systems, notes, stage_title
+from raw2s.report.teachers_figure import teachers_figure
+from raw2s.report.training_figures import edl_figure, smoothed, training_figure
 from raw2s.results import Baseline, Ceiling, Claim, Difference, OnB, Results, SomeTeachers, StageRecord, Student, Teacher
 from raw2s.tasks.slurp import CREDIT
 
@@ -113,7 +119,21 @@ HISTORIES = {f"teacher/gpt2@{seed}": curve() for seed in (1, 2)} | {
     f"student/1-bayesian@{seed}": curve(edl=True) for seed in (1, 2)
 }
 EXAMPLES = [
-    {"prompt": NASTY, "gold": '{"time": "9"}', "outputs": {"teacher/opt@1": '{"time": "9"}', "ceiling@1": NASTY, "cdpo/1@1": ""}},
+    ExampleGroup(
+        title=f"The teachers differ {NASTY}",
+        count=17,
+        examples=[
+            ShownExample(
+                prompt=NASTY,
+                gold='{"time": "9"}',
+                answers=[
+                    ShownAnswer(stage="teacher/opt", text='{"time": "9"}', right=True),
+                    ShownAnswer(stage="ceiling", text=NASTY, right=False),
+                    ShownAnswer(stage="cdpo/1", text="", right=False),
+                ],
+            )
+        ],
+    ),
 ]
 ON_B = OnB(
     score=0.4567,
@@ -406,13 +426,16 @@ def test_the_page_loads_nothing(report, page):
 def test_utterances_and_answers_are_escaped(report, page):
     assert "script" not in page.tags
     assert "b" not in page.tags
-    assert page.text.count(NASTY) == 2  # the prompt, and the ceiling's answer
+    assert page.text.count(NASTY) == 2  # the rule, and the prompt; of the ceiling's answer the words that gold has not are marked
+    answer = re.search(r"ceiling.*?<code>(.*?)</code>", report.read_text(encoding="utf-8").split(">gold</th>")[1], re.DOTALL)[1]
+    without_gold = re.sub(r"<del>.*?</del>|</?mark>", "", answer)
+    assert html.unescape(without_gold) == NASTY
     assert "name='<demo>'" in page.text
 
 
 def test_wrong_answers_are_told_in_words(report, page):
     cells = re.findall(r"<td class=\"(right|wrong)\">(.*?)</td>", report.read_text(encoding="utf-8"))
-    assert cells == [("right", "✓ same"), ("wrong", "✗ differs"), ("wrong", "✗ differs")]
+    assert cells == [("right", "✓ right"), ("wrong", "✗ wrong"), ("wrong", "✗ wrong")]
     assert "no text" in page.text
 
 
@@ -438,7 +461,7 @@ def test_links_inside_inlined_figures_lead_somewhere(report, page):
 
 def test_the_figures_are_svg_with_their_words_as_text(report):
     files = {file.stem: ET.parse(file).getroot() for file in (report.parent / "figures").iterdir()}
-    assert files.keys() == {"scores", "training", "edl"}
+    assert files.keys() == {"scores", "pgr", "training", "edl"}
     words = {stem: " ".join(root.itertext()) for stem, root in files.items()}
     assert all(root.tag.endswith("svg") for root in files.values())
     assert "SLU-F1 on 1,234 test examples" in words["scores"]
@@ -482,7 +505,7 @@ def test_label_files_alone_give_a_report_without_a_pgr(tmp_path):
     assert "so there is no PGR" in outcome(results)
     assert max(map(len, printed(results).splitlines())) <= 80
     assert "undefined" in printed(results)
-    page = Page(write_report(results, {}, EXAMPLES, tmp_path).read_text(encoding="utf-8"))
+    page = Page(write_report(results, {}, [], tmp_path).read_text(encoding="utf-8"))
     assert page.open == []
     assert "PGR over each teacher" not in page.text
 
@@ -498,6 +521,48 @@ def test_without_ground_truth_of_b_there_is_no_ceiling_and_no_pgr_and_the_table_
     page = Page(write_report(results, {"student/0": curve()}, [], tmp_path).read_text(encoding="utf-8"))
     assert page.open == []
     assert "PGR over each teacher" not in page.text
+
+
+def test_the_pgr_has_both_intervals_where_they_differ_and_one_of_one_seed():
+    own = student("naive", 0.4, pgr=0.2, pgr_ci95=(0.1, 0.3))
+
+    def lines(**changes):
+        figure = pgr_figure(make_results([own.model_copy(update=changes)]))
+        return sorted(tuple(line.get_xdata()) for line in figure.axes[0].get_lines() if len(set(line.get_xdata())) > 1)
+
+    assert (0.1, 0.3) in lines() and (0.15, 0.25) not in lines()
+    assert {(0.1, 0.3), (0.15, 0.25)} <= set(lines(pgr_ci95_examples=(0.15, 0.25)))
+    assert lines(pgr_ci95_examples=(0.1, 0.3)).count((0.1, 0.3)) == 1
+    assert (-2.0, 0.3) in lines(pgr_ci95=(-40.0, 0.3))
+    assert pgr_figure(make_results([own.model_copy(update={"pgr": None})])) is None
+
+
+def test_a_bar_over_a_gap_that_is_noise_is_hollow():
+    solid, hollow = (pgr_figure(make_results([student("naive", 0.4)], noise=noise)).axes[0].patches[0] for noise in ([], ["opt"]))
+    assert solid.get_facecolor()[3] > 0 == hollow.get_facecolor()[3]
+
+
+@given(st.lists(st.floats(1e-3, 1e3), min_size=1, max_size=200))
+def test_a_smoothed_curve_stays_among_its_values_and_a_short_one_is_itself(values):
+    line = smoothed(np.array(values))
+    assert set(line) <= set(values) and len(line) == len(values)
+    assert len(values) >= 40 or line.tolist() == values
+
+
+def test_one_wild_step_does_not_move_the_smoothed_curve():
+    values = np.linspace(3.0, 1.0, 200)
+    wild = np.where(np.arange(200) == 77, 90.0, values)
+    assert np.abs(smoothed(wild) - values).max() < 0.06
+
+
+def test_losses_stand_on_a_logarithmic_axis_unless_one_is_not_above_0():
+    points = [{"step": step, "loss": 2.0 / step} for step in range(1, 301)]
+    below = [*points, {"step": 301, "loss": -0.1}]
+    first, second = training_figure({"a@1": points, "a@2": points, "b@1": below}).axes[:2]
+    assert (first.get_yscale(), second.get_yscale()) == ("log", "linear")
+    drawn = [line.get_xdata() for line in first.get_lines() if len(line.get_xdata())]
+    assert len(drawn) == 3  # two seeds smoothed, one as logged
+    assert all(len(steps) <= 120 and steps[-1] == 300 for steps in drawn)
 
 
 def test_figures_leave_matplotlib_as_it_was_and_repeat_exactly():
