@@ -1,16 +1,10 @@
 """What can be expected of an ensemble before a student trains: the content of check.json."""
 
-from pydantic import BaseModel, ConfigDict
-
 from raw2s.form import FormName
-from raw2s.results import Interval
+from raw2s.results import Interval, Record
 
 
-class _Record(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
-
-
-class CheckedTeacher(_Record):
+class CheckedTeacher(Record):
     """A model on the validation examples."""
 
     name: str
@@ -20,7 +14,7 @@ class CheckedTeacher(_Record):
     """Expected calibration error of its class probabilities; None for texts."""
 
 
-class Ensemble(_Record):
+class Ensemble(Record):
     """The teachers' answers to the validation examples, combined."""
 
     name: str
@@ -31,7 +25,7 @@ class Ensemble(_Record):
     """Of `over_best`."""
 
 
-class TeacherPair(_Record):
+class TeacherPair(Record):
     one: str
     other: str
     error_correlation: float | None
@@ -42,7 +36,7 @@ class TeacherPair(_Record):
     """Of classes."""
 
 
-class Outlook(_Record):
+class Outlook(Record):
     run: str
     task: str
     form: FormName

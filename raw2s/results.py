@@ -13,11 +13,13 @@ Weighting = Literal["equal", "given", "devel", "learned"]
 """Of the teachers that a student learned from: all alike, as the config says, fitted on devel, learned while it trained."""
 
 
-class _Record(BaseModel):
+class Record(BaseModel):
+    """What a JSON file holds: nothing but its fields, and no NaN."""
+
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
-class System(_Record):
+class System(Record):
     """One tested model; scores are fractions, means over the seeds."""
 
     stage: str
@@ -34,7 +36,7 @@ class System(_Record):
     unparsable: float | None = None
 
 
-class OnB(_Record):
+class OnB(Record):
     """A teacher without a model, against B's ground truth; counts are a seed each. The score is None where B has no answers."""
 
     score: float | None
@@ -46,7 +48,7 @@ class OnB(_Record):
     annotators: list[int]
 
 
-class Teacher(_Record):
+class Teacher(Record):
     """A model has been tested and has `score` and what follows; a teacher without a model has `on_b` instead."""
 
     name: str
@@ -69,7 +71,7 @@ class Ceiling(System):
     """The student's model."""
 
 
-class Doubt(_Record):
+class Doubt(Record):
     """How well one measure of a student's doubt tells its errors; means over the seeds.
 
     `measure`: probability (of its answer: the largest of classes; of text the mean log-probability of its tokens), entropy, vacuity
@@ -92,7 +94,7 @@ class Doubt(_Record):
     """Share of errors in the most certain 5, 10, ..., 100 % of the answers."""
 
 
-class CalibrationError(_Record):
+class CalibrationError(Record):
     """Means over the seeds; NLL in nats, None where a right answer had probability 0."""
 
     nll: float | None
@@ -106,13 +108,13 @@ class CalibrationError(_Record):
     """Root of the mean square over 15 bins of as many answers each, without what chance adds (Bröcker, 2012; Kumar et al., 2019)."""
 
 
-class ReliabilityBin(_Record):
+class ReliabilityBin(Record):
     answers: int
     confidence: float
     accuracy: float
 
 
-class Calibration(_Record):
+class Calibration(Record):
     """Of a classifier's probabilities, as they are and after temperature scaling.
 
     Of text, of the probability of its own answer against whether that is right: yes or no, as two classes; without a temperature.
@@ -126,7 +128,7 @@ class Calibration(_Record):
     """As they are, all seeds together, by confidence."""
 
 
-class Ensemble(_Record):
+class Ensemble(Record):
     """The mean of the probabilities that one entry's students of all seeds predict."""
 
     members: int
@@ -176,7 +178,7 @@ class Student(System):
         return f"{self.title} with {self.settings}"
 
 
-class Difference(_Record):
+class Difference(Record):
     """Of two students of a run."""
 
     one: str
@@ -197,7 +199,7 @@ class Difference(_Record):
     """Corrected (Holm) for all pairs of students."""
 
 
-class Claim(_Record):
+class Claim(Record):
     """A statement of the paper, and what the run says of it."""
 
     statement: str
@@ -215,7 +217,7 @@ class Claim(_Record):
     """By `p_holm`."""
 
 
-class SomeTeachers(_Record):
+class SomeTeachers(Record):
     """The students of one method that learned from equally many of the run's teachers, as their mean."""
 
     method: str
@@ -235,7 +237,7 @@ class SomeTeachers(_Record):
         return self.method + {"devel": ", weights fitted on devel", "given": ", given weights"}.get(self.weighting, "")
 
 
-class Agreement(_Record):
+class Agreement(Record):
     """Of a tested model and a teacher on the test set: shares of the examples, means over the seeds."""
 
     stage: str
@@ -248,21 +250,21 @@ class Agreement(_Record):
     """Neither gives gold."""
 
 
-class Baseline(_Record):
+class Baseline(Record):
     """The constant answer that scores best on the validation examples, and what it scores on the test set."""
 
     answer: str
     score: float
 
 
-class StageRecord(_Record):
+class StageRecord(Record):
     name: str
     key: str
     cached: bool
     seconds: float
 
 
-class Results(_Record):
+class Results(Record):
     """The whole of results.json."""
 
     run: str
