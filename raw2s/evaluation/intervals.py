@@ -101,6 +101,17 @@ def interval(samples: Samples, level: float = 0.95) -> tuple[float, float]:
     return float(low), float(high)
 
 
+def defined(value: float) -> float | None:
+    """NaN, as an undefined score or PGR is, as None: JSON has no NaN."""
+    return None if math.isnan(value) else value
+
+
+def defined_interval(samples: Samples) -> tuple[float | None, float | None]:
+    """`interval` with None for an undefined bound."""
+    low, high = interval(samples)
+    return defined(low), defined(high)
+
+
 def gap_recovered_interval(
     student_samples: Samples, weak_samples: Sequence[Samples], strong_samples: Samples
 ) -> tuple[float, float]:

@@ -1,6 +1,5 @@
 """Should this work? The teachers' answers to devel and B, and what they say of an ensemble before any student trains."""
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import combinations
@@ -14,9 +13,10 @@ from scipy.special import softmax
 
 from raw2s.config import RunConfig
 from raw2s.errors import ConfigError
-from raw2s.evaluation import interval, paired_bootstrap
+from raw2s.evaluation import paired_bootstrap
 from raw2s.evaluation.agreement import agreement, best_of_each, cohen_kappa, error_correlation, vote_shares
 from raw2s.evaluation.calibration import expected_calibration_error
+from raw2s.evaluation.intervals import defined, defined_interval
 from raw2s.evaluation.metrics import Counts, share_correct
 from raw2s.labels.forms import FORMS
 from raw2s.outlook import CheckedTeacher, Ensemble, Outlook, TeacherPair
@@ -28,7 +28,6 @@ from raw2s.pipeline.seed_plan import SeedPlan
 from raw2s.pipeline.stage import Stage, inputs_first
 from raw2s.pipeline.weights import named_weights
 from raw2s.report.outlook import advice, outlook_table
-from raw2s.results import Interval
 from raw2s.tasks import Task
 from raw2s.tasks.task import Scored
 
@@ -71,12 +70,15 @@ def outlook(config: RunConfig, plan: SeedPlan, folders: Folders) -> Outlook:
     scores = {name: float(metric.score(own.mean(axis=0))) for name, own in counts.items()}
     best = max(devel.scored, key=lambda name: scores[name])
     teachers = [
-        CheckedTeacher(name=name, score=scores[name], ci95=_bounds(samples[name]), ece=devel.calibration_error(name))
+        CheckedTeacher(name=name, score=scores[name], ci95=defined_interval(samples[name]), ece=devel.calibration_error(name))
         for name in devel.scored
     ]
     *ensembles, oracle = [
         Ensemble(
-            name=name, score=scores[name], over_best=scores[name] - scores[best], ci95=_bounds(samples[name] - samples[best])
+            name=name,
+            score=scores[name],
+            over_best=scores[name] - scores[best],
+            ci95=defined_interval(samples[name] - samples[best]),
         )
         for name in counts
         if name not in devel.scored
@@ -180,9 +182,9 @@ def _pairs(devel: _Devel, plan: SeedPlan, folders: Folders) -> list[TeacherPair]
             TeacherPair(
                 one=one,
                 other=other,
-                error_correlation=_defined(error_correlation(devel.wrong(one), devel.wrong(other))) if models else None,
-                same_on_b=_defined(agreement(*answers)),
-                kappa_on_b=_defined(cohen_kappa(*answers)) if task.form == "classes" else None,
+                error_correlation=defined(error_correlation(devel.wrong(one), devel.wrong(other))) if models else None,
+                same_on_b=defined(agreement(*answers)),
+                kappa_on_b=defined(cohen_kappa(*answers)) if task.form == "classes" else None,
             )
         )
     return pairs
@@ -196,12 +198,3 @@ def _column(stage: Answered, folders: Folders, column: str) -> dict[int, Any]:
 def _answers(parsed: list[Any]) -> list[str]:
     """As values that can be counted: a task's answers may be lists."""
     return [repr(answer) for answer in parsed]
-
-
-def _defined(value: float) -> float | None:
-    return None if math.isnan(value) else value
-
-
-def _bounds(samples: NDArray[np.float64]) -> Interval:
-    low, high = interval(samples)
-    return _defined(low), _defined(high)

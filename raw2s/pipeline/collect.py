@@ -16,10 +16,10 @@ from raw2s.evaluation import (
     drawn_utterances,
     gap_is_noise,
     gap_recovered_interval,
-    interval,
     paired_bootstrap,
     performance_gap_recovered,
 )
+from raw2s.evaluation.intervals import defined, defined_interval
 from raw2s.methods.cross_entropy import AuxiliarySection
 from raw2s.models.source import licence_of
 from raw2s.pipeline.answer_stages import Given
@@ -97,7 +97,7 @@ class _Collector:
             "stage": tests[0].labeler.model.name.partition("@")[0],
             "form": self.task.form,
             "score": float(np.mean(per_seed)),
-            "ci95": _interval(self.sampled(tests)),
+            "ci95": defined_interval(self.sampled(tests)),
             "per_seed": per_seed,
             "standard_error": float(np.std(per_seed, ddof=1) / math.sqrt(len(per_seed))) if len(per_seed) > 1 else None,
             **{name: float(np.mean([m[name] for m in metrics])) for name in shares},
@@ -148,7 +148,7 @@ class _Collector:
                 paired_bootstrap({"": own}, score, resamples=resamples, seed=plan.seed)[""]
                 for plan, own in zip(self.plans, counts, strict=True)
             ]
-            ci95 = _interval(np.mean(resampled, axis=0))
+            ci95 = defined_interval(np.mean(resampled, axis=0))
         counted = {key: [m[key] for m in metrics] for key in ("items", "missing", "ids_not_in_b", "annotators")}
         return OnB(score=float(np.mean(per_seed)) if per_seed else None, ci95=ci95, per_seed=per_seed, **counted)
 
@@ -184,7 +184,7 @@ class _Collector:
         over = {
             "best_teacher": best,
             "over_best": score - scores[best],
-            "over_best_ci95": _interval(samples - self.sampled(self.teacher_tests[best])),
+            "over_best_ci95": defined_interval(samples - self.sampled(self.teacher_tests[best])),
         }
         if self.ceiling is None:
             return {**nothing, **over}
@@ -196,10 +196,10 @@ class _Collector:
             for sampled in (self.sampled, self.sampled_examples)
         )
         return {
-            "pgr": _defined(performance_gap_recovered(score, [scores[name] for name in names], strong)),
-            "pgr_ci95": (_defined(ci95[0]), _defined(ci95[1])),
-            "pgr_ci95_examples": (_defined(ci95_examples[0]), _defined(ci95_examples[1])),
-            "pgr_by_teacher": {name: _defined(performance_gap_recovered(score, weak, strong)) for name, weak in scores.items()},
+            "pgr": defined(performance_gap_recovered(score, [scores[name] for name in names], strong)),
+            "pgr_ci95": (defined(ci95[0]), defined(ci95[1])),
+            "pgr_ci95_examples": (defined(ci95_examples[0]), defined(ci95_examples[1])),
+            "pgr_by_teacher": {name: defined(performance_gap_recovered(score, weak, strong)) for name, weak in scores.items()},
             "learned_from": names,
             **over,
         }
@@ -289,13 +289,3 @@ class _Collector:
             finished=finished,
             command=command,
         )
-
-
-def _defined(value: float) -> float | None:
-    """NaN, where a PGR is undefined, as None: JSON has no NaN."""
-    return None if math.isnan(value) else value
-
-
-def _interval(samples: Samples) -> Interval:
-    low, high = interval(samples)
-    return _defined(low), _defined(high)
