@@ -6,6 +6,7 @@ import socket
 from typing import Any
 
 from raw2s.config import RayConfig
+from raw2s.forking.start import forked_workers
 
 RAY_ENV = {
     "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.5",  # how soon a finished worker is noticed; Ray's 2 s add up over the stages
@@ -39,13 +40,14 @@ def start_ray(config: RayConfig, *, dashboard: bool = False) -> None:
                 "num_cpus": config.num_cpus,
                 "object_store_memory": config.object_store_mb * 2**20,
                 "include_dashboard": dashboard,
+                "runtime_env": forked_workers(),
             }
             if dashboard:
                 port = free_port()
                 os.environ["RAY_GCS_SERVER_PORT"] = str(port)  # Ray's own choice would be known only once its processes run
                 address = f"{ray.util.get_node_ip_address()}:{port}"
         if dashboard:
-            options["runtime_env"] = {"env_vars": {"RAY_ADDRESS": address}}
+            options["runtime_env"] = options.get("runtime_env", {}) | {"env_vars": {"RAY_ADDRESS": address}}
         ray.init(**options)
         os.environ.pop("RAY_GCS_SERVER_PORT", None)
     for name in ("ray", "ray.data", "ray.train", "ray.tune"):

@@ -1,0 +1,113 @@
+"""Imports once what Ray's workers need, then forks one whenever a client asks. `python -m raw2s.forking.server SOCKET`
+
+Ends with the raylet whose workers it makes. A child gets the client's environment, folder and output, and runs the client's script as
+Python would. Only a process of one thread forks safely, so nothing here may start a thread or touch CUDA.
+"""
+
+import importlib
+import json
+import os
+import runpy
+import select
+import shutil
+import signal
+import socket
+import sys
+from pathlib import Path
+from typing import Any
+from unittest.mock import patch
+
+import numpy as np
+from ray._raylet import ActorClassID, UniqueID
+
+from raw2s.imports import bulk_imports, without
+
+MODULES = ("ray.data", "ray.train.torch", "ray.tune", "raw2s.labeling.actors", "raw2s.training.fit", "raw2s.training.loop")
+
+
+def serve(path: str) -> None:
+    """Answer clients until the raylet ends. Returns in a child too, when its script has ended."""
+    raylet = os.pidfd_open(int(os.environ["RAY_RAYLET_PID"]))
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as listening:
+        listening.bind(path)
+        listening.listen(64)  # clients wait from here on
+        _import()
+        if _draw_id() == _draw_id():
+            raise RuntimeError("forked workers would draw the same random ids of Ray; they start one by one instead")
+        signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for the children: their end is Ray's affair
+        while True:
+            ready, _, _ = select.select([listening, raylet], [], [])
+            if raylet in ready:
+                shutil.rmtree(Path(path).parent, ignore_errors=True)
+                return
+            client, _ = listening.accept()
+            with client:
+                request, files = _request(client)
+                if request and os.fork() == 0:
+                    break
+                client.sendall(b"1" if request else b"")
+            for file in files:
+                os.close(file)
+    os.close(raylet)
+    _become(request, files)
+
+
+class _ActorClassID:
+    """Ray draws one for every actor class that it imports, from the generator that all children would then share."""
+
+    @staticmethod
+    def from_random() -> ActorClassID:
+        return ActorClassID(os.urandom(ActorClassID.size()))
+
+
+def _import() -> None:
+    with bulk_imports(), without("mlflow"), patch("ray.actor.ActorClassID", _ActorClassID):  # DeepSpeed's autotuner would load MLflow
+        for module in MODULES:
+            importlib.import_module(module)
+
+
+def _draw_id() -> bytes:
+    """A random id of Ray, as a child would draw it."""
+    reading, writing = os.pipe()
+    if (child := os.fork()) == 0:
+        os.write(writing, UniqueID.from_random().binary())
+        os._exit(0)
+    os.waitpid(child, 0)
+    os.close(writing)
+    with open(reading, "rb") as drawn:
+        return drawn.read()
+
+
+def _request(client: socket.socket) -> tuple[dict[str, Any], list[int]]:
+    """What a client asks, and its three files; empty where it was cut off."""
+    size, files, _, _ = socket.recv_fds(client, 4, 3)
+    text = b""
+    while len(text) < int.from_bytes(size, "big") and (part := client.recv(1 << 16)):
+        text += part
+    try:
+        return json.loads(text), files
+    except ValueError:
+        return {}, files
+
+
+def _become(request: dict[str, Any], files: list[int]) -> None:
+    """Make this child the process that the client was to be, and run its script."""
+    os.setsid()
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    for standard, file in enumerate(files):
+        os.dup2(file, standard)
+        os.close(file)
+    os.chdir(request["folder"])
+    os.environ.clear()
+    os.environ.update(request["environment"])
+    known = set(sys.path)
+    sys.path[:0] = [entry for entry in os.environ.get("PYTHONPATH", "").split(os.pathsep) if entry and entry not in known]
+    sys.argv = request["arguments"]
+    np.random.seed()  # Python's own generator does so by itself
+    runpy.run_path(sys.argv[0], run_name="__main__")
+
+
+if __name__ == "__main__":
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    os.environ.setdefault("DS_ACCELERATOR", "cpu")
+    serve(sys.argv[1])

@@ -1,0 +1,14 @@
+"""What a local Ray is told, so that its workers are forked."""
+
+import shlex
+import sys
+import tempfile
+from pathlib import Path
+
+
+def forked_workers() -> dict[str, str]:
+    """Part of a runtime environment; empty where workers start as ever: off Linux, and with GPUs, where it has not been tried."""
+    if sys.platform != "linux" or Path("/dev/nvidiactl").exists():
+        return {}
+    client = Path(__file__).with_name("client.py")
+    return {"py_executable": shlex.join([sys.executable, "-S", "-E", str(client), tempfile.mkdtemp(prefix="raw2s-")])}
