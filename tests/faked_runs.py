@@ -11,7 +11,7 @@ from raw2s.config import parse_config
 from raw2s.decoding.bridge import words
 from raw2s.labeling.cross_scores import Scores
 from raw2s.labeling.units import Answered
-from raw2s.labels.table import DOUBTS
+from raw2s.labels.table import DOUBTS, DROPOUT_DOUBTS
 from raw2s.pipeline.artifacts import Artifact, ArtifactStore
 from raw2s.pipeline.collect import collect_results
 from raw2s.pipeline.execute import Done, build
@@ -54,10 +54,19 @@ def doubts_of(pool, prompts, answers, **_):
     return Answered(pa.Table.from_pylist(rows, schema=DOUBTS).drop_columns(["reason"]), {}, 1.0)
 
 
+def dropout_doubts_of(pool, prompts, answers, *, passes, **_):
+    """Stands for the same with dropout on: doubt that grows with the id."""
+    tokens = [[0.1 * i] if passes.classes else [0.0, 0.1 * i] for i in prompts]
+    rows = [{"id": i, "dropout_entropy": own, "dropout_mutual_information": own} for i, own in zip(prompts, tokens, strict=True)]
+    assert answers.keys() == prompts.keys()
+    return Answered(pa.Table.from_pylist(rows, schema=DROPOUT_DOUBTS).drop_columns(["reason"]), {}, 1.0)
+
+
 def fake_models(monkeypatch: pytest.MonkeyPatch) -> None:
     """No stage trains or asks a model."""
     monkeypatch.setattr("raw2s.labeling.answers.answers_of", answers_of)
     monkeypatch.setattr("raw2s.labeling.doubts.doubts_of", doubts_of)
+    monkeypatch.setattr("raw2s.labeling.dropout.dropout_doubts_of", dropout_doubts_of)
     monkeypatch.setattr("raw2s.labeling.cross_scores.cross_score", cross_score)
     monkeypatch.setattr("raw2s.training.fit.fit", lambda job, out, parts, **_: {"final_loss": 0.0})
 

@@ -23,7 +23,7 @@ from raw2s.evaluation.calibration import (
 from raw2s.evaluation.intervals import Samples, interval
 from raw2s.evaluation.metrics import Counts, Metric
 from raw2s.evaluation.selective import Selected, risk_coverage, selected
-from raw2s.losses import EvidenceOf, doubts, log_prediction
+from raw2s.losses import EvidenceOf, doubts, log_prediction, mixture_doubts
 from raw2s.results import Calibration, CalibrationError, Doubt, Interval, ReliabilityBin
 
 Values = NDArray[np.float64]
@@ -75,8 +75,12 @@ def class_log_prediction(logits_UK: Values, evidence: EvidenceOf | None) -> Valu
 
 def text_doubts(tokens: Mapping[str, Sequence[Sequence[float]]]) -> dict[str, Values]:
     """Every measure of a text's answers from its tokens': the means, and -log P of the whole answer."""
-    means = {NAMES.get(name, name): np.array([np.mean(own) for own in answers]) for name, answers in tokens.items()}
-    return means | {"sequence_probability": np.array([np.sum(own) for own in tokens["choice"]])}
+    return token_means(tokens) | {"sequence_probability": np.array([np.sum(own) for own in tokens["choice"]])}
+
+
+def token_means(tokens: Mapping[str, Sequence[Sequence[float]]]) -> dict[str, Values]:
+    """Every measure's mean over the tokens of an answer, as results.json calls it: (U,) each."""
+    return {NAMES.get(name, name): np.array([np.mean(own) for own in answers]) for name, answers in tokens.items()}
 
 
 def disagreement(answers: Sequence[Sequence[Any]]) -> Values:
@@ -98,9 +102,9 @@ def ensemble_of(members: Sequence[Predicted]) -> tuple[Predicted, dict[str, Valu
         for rows in ([m.log_p_UK for m in members], [m.log_p_PK for m in members])
     )
     found = class_doubts(log_p_UK, None)
-    own = np.mean([class_doubts(m.log_p_UK, None)["entropy"] for m in members], axis=0)
+    _, mutual_information = mixture_doubts(torch.from_numpy(own.log_p_UK) for own in members)
     predicted = Predicted(log_p_UK=log_p_UK, label_U=first.label_U, log_p_PK=log_p_PK, label_P=first.label_P)
-    return predicted, found | {"mutual_information": np.maximum(0.0, found["entropy"] - own)}
+    return predicted, found | {"mutual_information": mutual_information.numpy()}
 
 
 def doubt_records(seeds: Sequence[Doubtful], score: Any, resampled: Draws) -> list[Doubt]:

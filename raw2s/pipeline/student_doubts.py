@@ -22,6 +22,7 @@ from raw2s.pipeline.doubt_figures import (
     errors,
     text_calibration,
     text_doubts,
+    token_means,
 )
 from raw2s.pipeline.doubt_stages import AnswerDoubts, ClassLogits
 from raw2s.pipeline.seed_plan import PlannedStudent, SeedPlan
@@ -66,6 +67,8 @@ class StudentDoubts:
                 found = text_doubts(stage.doubts(self.folder(stage)))
             case None:
                 raise TypeError(f"{student.name} was not asked for its doubt")
+        if student.dropout is not None:
+            found |= token_means(student.dropout.doubts(self.folder(student.dropout)))
         if len(plan.teachers) > 1:
             said = [test.predictions(self.folder(test)) for test in plan.teachers.values()]
             found["teacher_disagreement"] = disagreement([[row["predicted"] for row in rows] for rows in said])

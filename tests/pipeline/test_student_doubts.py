@@ -7,6 +7,7 @@ from scipy.special import softmax
 from sklearn.metrics import roc_auc_score
 from test_stages import keys_of
 
+from raw2s.errors import ConfigError
 from raw2s.evaluation import drawn_utterances
 from raw2s.evaluation.metrics import ACCURACY, SLU_F1, macro_f1
 from raw2s.pipeline.doubt_figures import (
@@ -30,6 +31,35 @@ def test_no_other_stage_moves_and_every_student_is_asked():
     assert without.items() <= asked.items()
     tests = {name for name in without if name.startswith(("test/student", "test/cdpo"))}
     assert asked.keys() - without.keys() == {name.replace("test/", "doubt/") for name in tests}
+    dropped = keys_of(evaluation={"doubt": True, "dropout_passes": 3})
+    assert asked.items() <= dropped.items()
+    assert dropped.keys() - asked.keys() == {name.replace("test/", "dropout/") for name in tests}
+    more = keys_of(evaluation={"doubt": True, "dropout_passes": 4})
+    assert {name for name in more if more[name] != dropped[name]} == dropped.keys() - asked.keys()
+
+
+@pytest.mark.parametrize("task", [CLASS_TASK, {}], ids=["classes", "text"])
+def test_passes_with_dropout_are_two_measures_more(tmp_path, monkeypatch, task):
+    fake_models(monkeypatch)
+    sections = {"task": task} if task else {}
+    results, stages, artifacts = run_here(
+        tmp_path, methods=[{"method": "bayesian"}], evaluation=DOUBT | {"dropout_passes": 5}, **sections
+    )
+    found = {doubt.measure: doubt for doubt in results.students[0].doubt}
+    (stage,) = [stage for stage in stages if stage.kind == "dropout"]
+    assert (stage.passes, stage.loss.name) == (5, "edl")
+    rows = stage.test.predictions(artifacts[stage.test.name].folder)
+    wrong = np.array([row["predicted"] != row["gold"] for row in rows])
+    for name in ("dropout_entropy", "dropout_mutual_information"):
+        assert found[name].auroc == pytest.approx(roc_auc_score(wrong, [row["id"] for row in rows]))
+
+
+@pytest.mark.parametrize(
+    ("asked", "says"), [({"dropout_passes": 1, "doubt": True}, "two or more"), ({"dropout_passes": 9}, "doubt: true")]
+)
+def test_passes_that_tell_nothing_are_refused(asked, says):
+    with pytest.raises(ConfigError, match=says):
+        keys_of(evaluation=asked)
 
 
 def test_classifiers_have_the_measures_that_their_loss_gives_them(tmp_path, monkeypatch):
