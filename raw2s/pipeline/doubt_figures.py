@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 from scipy.special import logsumexp, softmax
 
 from raw2s.evaluation.calibration import (
@@ -83,10 +83,14 @@ def token_means(tokens: Mapping[str, Sequence[Sequence[float]]]) -> dict[str, Va
     return {NAMES.get(name, name): np.array([np.mean(own) for own in answers]) for name, answers in tokens.items()}
 
 
-def disagreement(answers: Sequence[Sequence[Any]]) -> Values:
+def disagreement(answers: Sequence[ArrayLike]) -> Values:
     """Share of the pairs of teachers whose answers to an example differ: (U,); `answers` are a list a teacher, two at least."""
-    pairs = list(combinations(answers, 2))
-    return np.mean([[float(one != other) for one, other in zip(a, b, strict=True)] for a, b in pairs], axis=0)
+    return np.mean([differing(one, [other]) for one, other in combinations(answers, 2)], axis=0)
+
+
+def differing(answers: ArrayLike, others: Sequence[ArrayLike]) -> Values:
+    """Share of the others whose answer to an example is not this one: (U,); `others` are a list each, one at least."""
+    return np.mean([np.asarray(answers) != np.asarray(own) for own in others], axis=0)
 
 
 def errors(metric: Metric, gold: Sequence[Any], counts_UC: Counts) -> NDArray[np.bool_]:
