@@ -14,7 +14,7 @@ from raw2s.decoding.scoring import class_logits, target_logprobs
 from raw2s.form import FormName
 from raw2s.labeling.units import Pool, Unit
 from raw2s.labels.table import Answer
-from raw2s.methods import LossSection, loss_of
+from raw2s.methods import LossSection, evidence_by
 from raw2s.models.layers import use_gpu_kernels
 from raw2s.models.load import fuse_gelu, inference_dtype, load_model, load_model_config, load_tokenizer, quiet_transformers
 
@@ -94,9 +94,7 @@ class DoubtActor:
 
     def __init__(self, pool: Pool, loss: LossSection | None) -> None:
         """`loss`: what the model was trained with, where that says how its logits are read."""
-        own = None if loss is None else loss_of(loss).evidence
-        evidence = None if own is None else own(loss)
-        self.doubts = partial(answer_doubts, *load_to_score(pool, "text"), evidence=evidence, chat=pool.chat)
+        self.doubts = partial(answer_doubts, *load_to_score(pool, "text"), evidence=evidence_by(loss), chat=pool.chat)
 
     def __call__(self, unit: Unit) -> list[Answer]:
         return list(self.doubts(unit["prompts"], [text for (text,) in unit["candidates"]]))
