@@ -131,17 +131,16 @@ def export_command(run: Path, student: str | None, out: Path) -> None:
 def predict_command(arguments: argparse.Namespace) -> None:
     """Answer the rows of a file."""
     from raw2s.models.load import quiet_transformers  # noqa: PLC0415
-    from raw2s.models.source import student_folder  # noqa: PLC0415
     from raw2s.use.asking import MostDoubtful  # noqa: PLC0415
     from raw2s.use.predict import predict_file  # noqa: PLC0415
-    from raw2s.use.sheet import read_sheet  # noqa: PLC0415
+    from raw2s.use.sheet import find_sheet  # noqa: PLC0415
 
     quiet_transformers()
     if arguments.workers is not None and arguments.workers < 1:
         raise ConfigError(f"--workers {arguments.workers}: nobody would answer; give 1 or more")
     wished, ask_file = arguments.accuracy, arguments.ask_file or arguments.output.with_name("ask.jsonl")
     try:
-        threshold = None if wished is None else read_sheet(student_folder(arguments.model)).threshold(wished)
+        threshold = None if wished is None else find_sheet(arguments.model)[1].threshold(wished)
         asked = None if arguments.ask is None else MostDoubtful(count=arguments.ask, file=ask_file)
         spread = None if arguments.workers is None else partial(_over_ray, workers=arguments.workers)
         found = predict_file(arguments.model, arguments.input, arguments.output, threshold=threshold, asked=asked, spread=spread)

@@ -7,19 +7,16 @@ from pathlib import Path
 from typing import Any
 
 from raw2s.labeling.prompts import Unit, answer, prompt_units
-from raw2s.models.source import student_folder
 from raw2s.tasks.own_rows import row_id
 from raw2s.tasks.template import columns_of, pieces_of
 from raw2s.use.asking import MostDoubtful
 from raw2s.use.rows import Chunk, InputRow, Table, open_table
-from raw2s.use.sheet import read_sheet
+from raw2s.use.sheet import find_sheet
 from raw2s.use.student import Student
 from raw2s.use.threshold import Threshold
 
 Answered = dict[str, Any]
 """A row: `row` (its number), `id`, `prompt`, and the fields of an `Answer` or `error`."""
-
-
 Spread = Callable[[str, Table], Iterator[list[Answered]]]
 """(where the student is, the rows) -> the chunks answered in order, by others than this process."""
 
@@ -48,14 +45,15 @@ def predict_file(
     With a `threshold` every answer says whether the student abstains; `asked` sees every row. Raises ValueError, in one line, before
     anything is written.
     """
-    folder = student_folder(source)
-    sheet = read_sheet(folder)
+    folder, sheet = find_sheet(source)
     table = open_table(file, columns_of(pieces_of(sheet.prompt)))
     for made in (output, *([] if asked is None else [asked.file])):
         if made.resolve() == file.resolve():
             raise ValueError(f"{made} is the input; give another file to write")
         if not made.parent.is_dir():
             raise ValueError(f"{made}: no folder {made.parent}; make it, or correct the path")
+    if asked is not None and asked.file.resolve() == output.resolve():
+        raise ValueError(f"{output} would hold answers and rows to ask about; give another --ask-file")
     answered: Iterable[list[Answered]]
     if spread is None:
         student = Student.of(folder, sheet)

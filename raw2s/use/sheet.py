@@ -11,6 +11,7 @@ from raw2s.choices import Chosen
 from raw2s.form import FormName
 from raw2s.losses import EvidenceOf
 from raw2s.methods import LOSSES, Loss, loss_of
+from raw2s.models.source import student_folder
 from raw2s.results import Interval, Record
 from raw2s.tasks.template import columns_of, filled, pieces_of
 from raw2s.use.threshold import Threshold, threshold_for
@@ -116,3 +117,17 @@ def read_sheet(folder: Path) -> Sheet:
         raise ValueError(
             f"{folder / FILE}: {place}: {first['msg'].lower()}; make the folder again with `raw2s export` of this version"
         ) from None
+
+
+def find_sheet(source: str) -> tuple[Path, Sheet]:
+    """The folder of a path or a hub id, and its sheet. Raises ValueError, in one line, where there is none that can be used.
+
+    A hub's sheet may name no loss outside the package: it would have a module imported.
+    """
+    folder = student_folder(source)
+    sheet = read_sheet(folder)
+    if not Path(source).is_dir() and sheet.loss is not None and ":" in str(sheet.loss.get("name")):
+        raise ValueError(
+            f"{source}: its loss is code outside raw2s; fetch the folder, look at {FILE}, and give the folder's path"
+        )
+    return folder, sheet

@@ -16,8 +16,7 @@ from raw2s.decoding.scoring import class_logits
 from raw2s.decoding.tokens import encode_target
 from raw2s.losses import EvidenceOf, doubts, log_prediction
 from raw2s.models.load import load_to_answer, load_tokenizer
-from raw2s.models.source import student_folder
-from raw2s.use.sheet import Row, Sheet, read_sheet
+from raw2s.use.sheet import Row, Sheet, find_sheet
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,8 +67,7 @@ class Student:
 
         Raises ValueError, in one line, where there is no such folder, or its weights are not whole.
         """
-        folder = student_folder(str(source))
-        return cls.of(folder, read_sheet(folder))
+        return cls.of(*find_sheet(str(source)))
 
     @classmethod
     def of(cls, folder: Path, sheet: Sheet) -> "Student":

@@ -76,7 +76,10 @@ def test_mistakes_are_one_line_and_leave_nothing(run, tmp_path, capsys):
     (tmp_path / "full" / "file").touch()
     for arguments, message in (
         ([str(run), str(tmp_path / "new")], "has several students; name one of student/0-bayesian, student/1-naive"),
-        ([str(run), "bayesian", str(tmp_path / "new")], "has no student 'bayesian'; name one of student/0-bayesian, student/1-naive"),
+        (
+            [str(run), "bayesian", str(tmp_path / "new")],
+            "has no student 'bayesian'; name one of student/0-bayesian, student/1-naive",
+        ),
         ([str(tmp_path), "student/0-bayesian", str(tmp_path / "new")], "no results.json here; give the folder of a finished run"),
         ([str(run), "student/0-bayesian", str(tmp_path / "full")], "is there already; give a new folder"),
     ):

@@ -17,8 +17,15 @@ from raw2s.use.rows import open_table
 from raw2s.use.spread import ChunkActor, answer_spread
 
 Make = Callable[..., Path]
-GOOD = [{"number": 100 + i, "title": f"mail {i}", "body": f"the {word} please"} for i, word in enumerate(["invoice", "parcel"] * 6)]
-BAD = ["{", '{"title": "no body", "number": 1}', json.dumps({"title": "long", "body": "word " * 400, "number": 2}), '{"title": "", "body": true}']
+GOOD = [
+    {"number": 100 + i, "title": f"mail {i}", "body": f"the {word} please"} for i, word in enumerate(["invoice", "parcel"] * 6)
+]
+BAD = [
+    "{",
+    '{"title": "no body", "number": 1}',
+    json.dumps({"title": "long", "body": "word " * 400, "number": 2}),
+    '{"title": "", "body": true}',
+]
 
 
 @pytest.fixture
@@ -74,7 +81,11 @@ def test_the_most_doubtful_are_a_label_file_to_fill_in(folder_of: Make, mails, s
     doubtful = sorted((row for row in found if "error" not in row), key=lambda row: row["probability"])[:5]
     assert read_label_file(ask, CLASSES) == []  # nobody has labelled them
     text = ask.read_text()
-    asked = list(csv.DictReader(text.splitlines(keepends=True))) if suffix == "csv" else [json.loads(line) for line in text.splitlines()]
+    asked = (
+        list(csv.DictReader(text.splitlines(keepends=True)))
+        if suffix == "csv"
+        else [json.loads(line) for line in text.splitlines()]
+    )
     assert [int(row["id"]) for row in asked] == [row["id"] for row in doubtful]
     assert all(row["prompt"].endswith("please\n") for row in asked)
     for row in asked:
@@ -129,7 +140,14 @@ def test_ray_data_answers_the_rows_in_their_order(folder_of: Make, mails, local_
     [
         (["--accuracy", "2"], "an accuracy of 2 cannot be; wish for one above 0 and up to 1"),
         (["--ask", "0"], "0 rows to ask about are none; ask for 1 or more"),
-        (["--ask", "1", "--ask-file", "ask.txt"], "ask.txt: its name ends in none of .jsonl, .csv, which label files do; rename it"),
+        (
+            ["--ask", "1", "--ask-file", "ask.txt"],
+            "ask.txt: its name ends in none of .jsonl, .csv, which label files do; rename it",
+        ),
+        (
+            ["--ask", "1", "--ask-file", "answers.jsonl"],
+            "answers.jsonl would hold answers and rows to ask about; give another --ask-file",
+        ),
         (["--workers", "0"], "--workers 0: nobody would answer; give 1 or more"),
         (["--output", "mails.jsonl"], "mails.jsonl is the input; give another file to write"),
         (["--output", "nowhere/answers.jsonl"], "nowhere/answers.jsonl: no folder nowhere; make it, or correct the path"),

@@ -53,7 +53,9 @@ def test_a_cross_entropy_students_are_those_of_a_pipeline(folder_of: Make):
 
 
 def test_the_line_end_of_the_template_is_read(folder_of: Make):
-    with_it, without = (raw2s.Student.load(folder_of(prompt=prompt)).answer(ROWS) for prompt in ("{title}: {body}\n", "{title}: {body}"))
+    with_it, without = (
+        raw2s.Student.load(folder_of(prompt=prompt)).answer(ROWS) for prompt in ("{title}: {body}\n", "{title}: {body}")
+    )
     assert with_it[0].probabilities != pytest.approx(without[0].probabilities, abs=1e-3)
 
 
@@ -112,6 +114,15 @@ def test_a_hub_id_is_fetched_without_pickles_and_code(folder_of: Make, monkeypat
     ((repository, patterns),) = asked
     assert repository == "org/student"
     assert not any(pattern.endswith(("bin", "py", "pt", "*")) for pattern in patterns)
+
+
+def test_a_hubs_folder_has_no_module_imported(folder_of: Make, monkeypatch: pytest.MonkeyPatch):
+    folder = folder_of(loss={"name": "somewhere:LOSS"})
+    monkeypatch.setattr("huggingface_hub.snapshot_download", lambda *_, **__: str(folder))
+    with pytest.raises(ValueError, match=r"^org/student: its loss is code outside raw2s; fetch the folder"):
+        raw2s.Student.load("org/student")
+    with pytest.raises(ValueError, match=r"'somewhere:LOSS' cannot be imported"):
+        raw2s.Student.load(folder)
 
 
 def test_a_hub_that_does_not_answer_is_said(monkeypatch: pytest.MonkeyPatch):
