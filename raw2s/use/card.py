@@ -63,8 +63,8 @@ def _use(sheet: Sheet) -> str:
     way = "a user's message in the model's chat template" if sheet.chat else "the text that the model reads"
     return (
         f"`raw2s.json` holds all it takes: the prompt, the classes, how logits are read, the answers to devel. The prompt is {way}:\n\n"
-        f"```json\n{json.dumps(sheet.prompt)}\n```\n\nA row's columns stand in braces; line ends are part of it, and nothing "
-        'else was ever learned.\n\n```python\nimport raw2s\n\nstudent = raw2s.Student.load("this folder, or its hub id")\n'
+        f"```json\n{json.dumps(sheet.prompt)}\n```\n\nA row's columns stand in braces; line ends are part of it: the model "
+        'has learned no other text.\n\n```python\nimport raw2s\n\nstudent = raw2s.Student.load("this folder, or its hub id")\n'
         f"student.answer([{{{', '.join(f'{column!r}: ...' for column in columns_of(pieces_of(sheet.prompt)))}}}])\n```\n\n"
         "`raw2s predict THIS --input rows.jsonl --output answers.jsonl --accuracy 0.9`"
     )
