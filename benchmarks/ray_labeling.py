@@ -26,7 +26,8 @@ import torch
 from demo import family
 
 from raw2s.config import Decoding, RayConfig, Tolerance
-from raw2s.labeling.units import Answered, Pool, PromptProgress, UnitActor, gather, prompt_units, run_pass, unit_name
+from raw2s.labeling.prompts import prompt_units
+from raw2s.labeling.units import Answered, Pool, PromptProgress, UnitActor, gather, run_pass, unit_name
 from raw2s.labels.table import ANSWER
 from raw2s.models.source import model_source
 from raw2s.pipeline.answer_stages import Answers, Labeler

@@ -1,4 +1,4 @@
-"""The command line, `raw2s run|label|check|plan|sweep|report|labels|tasks|methods|teachers`, and the jobs that call it."""
+"""The command line, `raw2s run|label|check|plan|sweep|report|labels|export|predict|publish|tasks|methods|teachers`, and the jobs that call it."""
 
 import argparse
 import sys
@@ -77,7 +77,7 @@ def check_command(config: RunConfig) -> None:
     run_check(config)
 
 
-def export_command(folder: Path, form: Format, out: Path | None) -> None:
+def export_labels_command(folder: Path, form: Format, out: Path | None) -> None:
     """Write a label table as a data set."""
     from raw2s.pipeline.label import export_labels  # noqa: PLC0415
 
@@ -108,17 +108,73 @@ def report_command(folder: Path) -> None:
     """Print a finished run's closing table again."""
     from rich.console import Console  # noqa: PLC0415
 
+    from raw2s.pipeline.finished import finished_results  # noqa: PLC0415
     from raw2s.report import closing_table  # noqa: PLC0415
-    from raw2s.results import Results  # noqa: PLC0415
+
+    Console().print(closing_table(finished_results(folder)))
+    print(f"report   {folder / 'report.html'}")
+
+
+def export_command(run: Path, student: str | None, out: Path) -> None:
+    """Make a folder of a finished run's student."""
+    from raw2s.models.load import quiet_transformers  # noqa: PLC0415
+    from raw2s.pipeline.export import export_student  # noqa: PLC0415
+
+    quiet_transformers()
+    sheet = export_student(run, student, out)
+    print(
+        f"student  {sheet.student} of {run}, {sheet.test.title} {sheet.test.value:.3f} on {sheet.test.examples:,} test examples"
+    )
+    print(f"use      raw2s predict {out} --input FILE --output FILE")
+
+
+def predict_command(arguments: argparse.Namespace) -> None:
+    """Answer the rows of a file."""
+    from raw2s.models.load import quiet_transformers  # noqa: PLC0415
+    from raw2s.use.asking import MostDoubtful  # noqa: PLC0415
+    from raw2s.use.predict import predict_file  # noqa: PLC0415
+    from raw2s.use.sheet import find_sheet  # noqa: PLC0415
+
+    quiet_transformers()
+    if arguments.workers is not None and arguments.workers < 1:
+        raise ConfigError(f"--workers {arguments.workers}: nobody would answer; give 1 or more")
+    wished, ask_file = arguments.accuracy, arguments.ask_file or arguments.output.with_name("ask.jsonl")
+    try:
+        threshold = None if wished is None else find_sheet(arguments.model)[1].threshold(wished)
+        asked = None if arguments.ask is None else MostDoubtful(count=arguments.ask, file=ask_file)
+        spread = None if arguments.workers is None else partial(_over_ray, workers=arguments.workers)
+        found = predict_file(arguments.model, arguments.input, arguments.output, threshold=threshold, asked=asked, spread=spread)
+    except ValueError as error:
+        raise ConfigError(str(error)) from None
+    problem = f" ({found.first_problem})" if found.first_problem else ""
+    print(f"answers  {arguments.output}: {found.rows:,} rows, {found.without_answer:,} of them without an answer{problem}")
+    if threshold is not None:
+        low, high = threshold.ci95
+        print(
+            f"abstains {found.abstained:,} times, below a probability of {threshold.probability:.4f}: on devel {threshold.right:,} "
+            f"of the {threshold.kept:,} answers above it are right [{low:.3f}, {high:.3f}], of {threshold.examples:,}"
+        )
+    if asked is not None:
+        print(f"ask      {asked.file}: the {len(asked.kept):,} most doubtful; fill in the labels, and name it as a teacher")
+
+
+def _over_ray(source: str, table: Any, *, workers: int) -> Any:
+    from raw2s.config import RayConfig  # noqa: PLC0415
+    from raw2s.pipeline.local_ray import start_ray  # noqa: PLC0415
+    from raw2s.use.spread import answer_spread  # noqa: PLC0415
+
+    start_ray(RayConfig(num_cpus=workers + 1))
+    return answer_spread(source, table, workers)
+
+
+def publish_command(folder: Path, repository: str) -> None:
+    """Upload a student's folder to the hub."""
+    from raw2s.use.publish import publish  # noqa: PLC0415
 
     try:
-        results = Results.read(folder)
-    except OSError:
-        raise ConfigError(f"{folder}: no results.json here; give the folder of a finished run, <storage>/<name>") from None
-    except ValueError:
-        raise ConfigError(f"{folder}: its results.json was written by another version of raw2s; run the config again") from None
-    Console().print(closing_table(results))
-    print(f"report   {folder / 'report.html'}")
+        print(f"student  {publish(folder, repository)}, private until its page says otherwise")
+    except ValueError as error:
+        raise ConfigError(str(error)) from None
 
 
 def with_config(parser: argparse.ArgumentParser) -> None:
@@ -182,9 +238,31 @@ def _parser() -> argparse.ArgumentParser:
     export.add_argument("folder", type=Path, help="a label artifact, as `raw2s label` prints it, or <storage>/<name>")
     export.add_argument("--format", choices=list(COLUMNS), default="text", help="the columns: docs/label_table.md")
     export.add_argument("--to", type=Path, metavar="OUT", help="a new folder; by default labels-FORMAT here")
+    _add_use(commands)
     for name in LISTED:
         commands.add_parser(name, help=f"list the {name} that a config can name")
     return parser
+
+
+def _add_use(commands: Any) -> None:
+    """What is done with a trained student."""
+    export = commands.add_parser("export", help="make a folder of a finished run's student, with all it takes to ask it")
+    export.add_argument("run", type=Path, help="<storage>/<name>")
+    export.add_argument("student", nargs="?", help="its stage, such as student/0-bayesian; @2 after it is that of seed 2")
+    export.add_argument("folder", type=Path, help="a new folder")
+    predict = commands.add_parser("predict", help="answer the rows of a file, with probabilities and doubt")
+    predict.add_argument("model", help="a folder that `raw2s export` made, or a hub id of one")
+    predict.add_argument("--input", type=Path, required=True, metavar="FILE", help="rows: .jsonl, .csv, or .txt, a text a line")
+    predict.add_argument("--output", type=Path, required=True, metavar="FILE", help="the answers, a JSON line a row")
+    predict.add_argument(
+        "--accuracy", type=float, metavar="A", help="abstain where devel says that it takes to be right this often"
+    )
+    predict.add_argument("--ask", type=int, metavar="N", help="write the N most doubtful rows as a label file to fill in")
+    predict.add_argument("--ask-file", type=Path, metavar="FILE", help=".jsonl or .csv; by default ask.jsonl beside the output")
+    predict.add_argument("--workers", type=int, metavar="N", help="spread a large file over N actors of Ray Data")
+    publish = commands.add_parser("publish", help="upload such a folder to the Hugging Face hub")
+    publish.add_argument("folder", type=Path)
+    publish.add_argument("repository", help="org/name")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -198,7 +276,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         "label": lambda: label_command(load_config(arguments.config, arguments.set)),
         "check": lambda: check_command(load_config(arguments.config, arguments.set)),
         "report": lambda: report_command(arguments.run),
-        "labels": lambda: export_command(arguments.folder, arguments.format, arguments.to),
+        "labels": lambda: export_labels_command(arguments.folder, arguments.format, arguments.to),
+        "export": lambda: export_command(arguments.run, arguments.student, arguments.folder),
+        "predict": lambda: predict_command(arguments),
+        "publish": lambda: publish_command(arguments.folder, arguments.repository),
         **{name: partial(list_command, name) for name in LISTED},
     }
     return guarded(f"raw2s {arguments.command}", work[arguments.command])

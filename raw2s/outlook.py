@@ -10,8 +10,8 @@ class CheckedTeacher(Record):
     name: str
     score: float
     ci95: Interval
-    ece: float | None
-    """Expected calibration error of its class probabilities; None for texts."""
+    ece: float
+    """Expected calibration error of its class probabilities; of texts, of its answer's probability against whether that is right."""
 
 
 class Ensemble(Record):

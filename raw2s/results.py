@@ -76,8 +76,10 @@ class Doubt(Record):
 
     `measure`: probability (of its answer: the largest of classes; of text the mean log-probability of its tokens), entropy, vacuity
     (K/S, of an evidential student) and mutual_information (of its Dirichlet, or between an ensemble's members), of text as means over
-    the tokens; sequence_probability (text: of the whole answer); teacher_disagreement (the share of pairs of tested teachers whose
-    answers differ). An answer is an error unless the metric counts it as it counts gold itself.
+    the tokens; sequence_probability (text: of the whole answer); dropout_entropy and dropout_mutual_information (of the mean prediction
+    of passes with dropout, and between prediction and pass); teacher_disagreement (the share of pairs of tested teachers whose answers
+    differ), seed_disagreement (the share of the other seeds' students whose answer differs). An answer is an error unless the metric
+    counts it as it counts gold itself.
     """
 
     measure: str

@@ -11,7 +11,7 @@ from raw2s.config import parse_config
 from raw2s.decoding.bridge import words
 from raw2s.labeling.cross_scores import Scores
 from raw2s.labeling.units import Answered
-from raw2s.labels.table import DOUBTS
+from raw2s.labels.table import DOUBTS, DROPOUT_DOUBTS
 from raw2s.pipeline.artifacts import Artifact, ArtifactStore
 from raw2s.pipeline.collect import collect_results
 from raw2s.pipeline.execute import Done, build
@@ -54,21 +54,31 @@ def doubts_of(pool, prompts, answers, **_):
     return Answered(pa.Table.from_pylist(rows, schema=DOUBTS).drop_columns(["reason"]), {}, 1.0)
 
 
+def dropout_doubts_of(pool, prompts, answers, *, passes, **_):
+    """Stands for the same with dropout on: doubt that grows with the id."""
+    tokens = [[0.1 * i] if passes.classes else [0.0, 0.1 * i] for i in prompts]
+    rows = [{"id": i, "dropout_entropy": own, "dropout_mutual_information": own} for i, own in zip(prompts, tokens, strict=True)]
+    assert answers.keys() == prompts.keys()
+    return Answered(pa.Table.from_pylist(rows, schema=DROPOUT_DOUBTS).drop_columns(["reason"]), {}, 1.0)
+
+
 def fake_models(monkeypatch: pytest.MonkeyPatch) -> None:
     """No stage trains or asks a model."""
     monkeypatch.setattr("raw2s.labeling.answers.answers_of", answers_of)
     monkeypatch.setattr("raw2s.labeling.doubts.doubts_of", doubts_of)
+    monkeypatch.setattr("raw2s.labeling.dropout.dropout_doubts_of", dropout_doubts_of)
     monkeypatch.setattr("raw2s.labeling.cross_scores.cross_score", cross_score)
     monkeypatch.setattr("raw2s.training.fit.fit", lambda job, out, parts, **_: {"final_loss": 0.0})
 
 
 def run_here(folder: Path, **sections: object) -> tuple[Results, list[Stage], dict[str, Artifact]]:
-    """All stages of a tiny config for seed 1: the results, the stages in order, their artifacts by name."""
+    """All stages of a tiny config, for seed 1 unless it names others: the results, the stages in order, their artifacts by name."""
     config = parse_config(tiny_run(folder / "runs", **sections))
-    plan, store = plan_stages(config, 1), ArtifactStore(folder / "runs" / "artifacts")
+    plans, store = [plan_stages(config, seed) for seed in config.seeds], ArtifactStore(folder / "runs" / "artifacts")
+    stages = list({stage.name: stage for plan in plans for stage in plan.in_order()}.values())
     done: dict[str, Done] = {}
-    for stage in plan.in_order():
+    for stage in stages:
         inputs = {needed.key: done[needed.name].artifact for needed in stage.inputs.values()}
         done[stage.name] = Done(build(stage, store, Work(inputs=inputs, out=folder, parts=folder)), cached=False)
-    results = collect_results(config, [plan], plan.in_order(), done, finished="", command="")
-    return results, plan.in_order(), {name: finished.artifact for name, finished in done.items()}
+    results = collect_results(config, plans, stages, done, finished="", command="")
+    return results, stages, {name: finished.artifact for name, finished in done.items()}

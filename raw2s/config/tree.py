@@ -82,6 +82,16 @@ class EvaluationConfig(Section):
     """Bootstrap resamples of the test utterances behind every interval."""
     doubt: bool = False
     """Ask every student how certain it is, and say how well that tells its errors: one more forward pass over the test examples."""
+    dropout_passes: Annotated[int, Field(ge=0)] = 0
+    """Forward passes with dropout on, over the test examples, for a student's doubt: 10 will do, 0 is none."""
+
+    @model_validator(mode="after")
+    def _enough_passes(self) -> "EvaluationConfig":
+        if self.dropout_passes == 1:
+            raise ValueError("dropout_passes: one pass cannot disagree with itself; give two or more, or 0")
+        if self.dropout_passes and not self.doubt:
+            raise ValueError("dropout_passes: it is one more measure of doubt, which nobody asks for; set evaluation.doubt: true")
+        return self
 
 
 class RayConfig(Section):

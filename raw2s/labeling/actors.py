@@ -3,7 +3,6 @@
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
@@ -12,21 +11,18 @@ from raw2s.decoding.beams import Candidate, generate_beams
 from raw2s.decoding.doubt import answer_doubts
 from raw2s.decoding.scoring import class_logits, target_logprobs
 from raw2s.form import FormName
-from raw2s.labeling.units import Pool, Unit
+from raw2s.labeling.prompts import Unit
+from raw2s.labeling.units import Pool
 from raw2s.labels.table import Answer
-from raw2s.methods import LossSection, loss_of
+from raw2s.methods import LossSection, evidence_by
 from raw2s.models.layers import use_gpu_kernels
-from raw2s.models.load import fuse_gelu, inference_dtype, load_model, load_model_config, load_tokenizer, quiet_transformers
+from raw2s.models.load import load_model_config, load_to_answer, load_tokenizer, quiet_transformers
 
 
 def load(pool: Pool, form: FormName, classes: tuple[str, ...] = ()) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     """The pool's model on this actor's device, in its precision, and its tokenizer."""
     quiet_transformers()
-    cuda = bool(pool.actors.num_gpus)
-    model: Any = load_model(pool.model, form, classes, inference_dtype(pool.precision, cuda))
-    if cuda:  # a CPU gains little, and would compute other last digits than training does
-        fuse_gelu(model)
-        model.to("cuda")
+    model, _ = load_to_answer(pool.model, form, classes, precision=pool.precision, cuda=bool(pool.actors.num_gpus))
     return model, load_tokenizer(pool.model)
 
 
@@ -94,9 +90,7 @@ class DoubtActor:
 
     def __init__(self, pool: Pool, loss: LossSection | None) -> None:
         """`loss`: what the model was trained with, where that says how its logits are read."""
-        own = None if loss is None else loss_of(loss).evidence
-        evidence = None if own is None else own(loss)
-        self.doubts = partial(answer_doubts, *load_to_score(pool, "text"), evidence=evidence, chat=pool.chat)
+        self.doubts = partial(answer_doubts, *load_to_score(pool, "text"), evidence=evidence_by(loss), chat=pool.chat)
 
     def __call__(self, unit: Unit) -> list[Answer]:
         return list(self.doubts(unit["prompts"], [text for (text,) in unit["candidates"]]))

@@ -6,7 +6,8 @@ from pathlib import Path
 
 from raw2s.config import Decoding
 from raw2s.labeling.actors import BeamActor, ClassActor, NameActor
-from raw2s.labeling.units import Answered, Pool, PromptProgress, Teacher, prompt_units, run_pass
+from raw2s.labeling.prompts import Teacher, prompt_units
+from raw2s.labeling.units import Answered, Pool, PromptProgress, run_pass
 from raw2s.labels.forms import FORMS
 from raw2s.tasks import Task
 

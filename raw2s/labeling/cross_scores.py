@@ -7,7 +7,8 @@ from functools import partial
 from pathlib import Path
 
 from raw2s.labeling.actors import ScoreActor
-from raw2s.labeling.units import Answered, Pool, PromptProgress, prompt_units, run_pass
+from raw2s.labeling.prompts import prompt_units
+from raw2s.labeling.units import Answered, Pool, PromptProgress, run_pass
 from raw2s.labels.table import SCORES, ScoreRow, row_by_id
 
 Known = Mapping[tuple[int, str], ScoreRow]

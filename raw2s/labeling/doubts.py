@@ -5,7 +5,8 @@ from functools import partial
 from pathlib import Path
 
 from raw2s.labeling.actors import DoubtActor
-from raw2s.labeling.units import Answered, Pool, PromptProgress, prompt_units, run_pass
+from raw2s.labeling.prompts import prompt_units
+from raw2s.labeling.units import Answered, Pool, PromptProgress, run_pass
 from raw2s.labels.table import DOUBTS
 from raw2s.methods import LossSection
 

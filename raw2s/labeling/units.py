@@ -1,6 +1,6 @@
 """A pass of one teacher over its prompts: units of work as a Ray Data actor pool, and every unit's answers as a file.
 
-A unit is a fixed list of prompts, one row of the dataset and one call of the model. Units are cut once, by `prompt_units`, so
+A unit is a fixed list of prompts, one row of the dataset and one call of the model. Units are cut once, by `prompts.prompt_units`, so
 a result never depends on how Ray Data groups rows or on which actor takes them. The actor itself leaves a unit's answers as
 one Parquet file, there whole or not at all, under a name made from the unit's content: whatever dies - an actor, a node, the
 driver - a unit is either finished or does not exist, and the next pass over the same folder does only what is missing.
@@ -11,7 +11,7 @@ import json
 import os
 import time
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,14 +23,9 @@ import ray.data
 from ray.data import ActorPoolStrategy
 
 from raw2s.imports import bulk_imports
-from raw2s.labels.table import Answer
+from raw2s.labeling.prompts import Teacher, Unit, answer
 from raw2s.models import Precision
 from raw2s.section import Actors
-
-Unit = dict[str, list[Any]]
-"""`ids` and `prompts`, and for scoring `candidates`, one list of texts a prompt."""
-Teacher = Callable[[Unit], list[Answer]]
-"""Answers a unit: one row a prompt, in order. Raises ValueError for a prompt that it cannot answer."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,19 +69,6 @@ class Answered:
     def prompts_per_second(self) -> float:
         """Of one actor."""
         return (len(self.answers) + len(self.rejected)) / self.seconds if self.seconds else 0.0
-
-
-def prompt_units(
-    ids: Sequence[int], prompts: Sequence[str], size: int, candidates: dict[int, list[str]] | None = None
-) -> list[Unit]:
-    """The prompts in units of `size`, like lengths together: less padding, and the same units in every run."""
-    order = sorted(range(len(ids)), key=lambda i: (len(prompts[i]), ids[i]))
-    chunks = [order[start : start + size] for start in range(0, len(order), size)]
-    units: list[Unit] = [{"ids": [ids[i] for i in chunk], "prompts": [prompts[i] for i in chunk]} for chunk in chunks]
-    if candidates is not None:
-        for unit in units:
-            unit["candidates"] = [candidates[i] for i in unit["ids"]]
-    return units
 
 
 def run_pass(
@@ -137,18 +119,6 @@ class UnitActor:
             os.replace(unfinished, file)
         self.progress.add(len(unit["ids"]), self.note)
         return {"file": row["file"]}
-
-
-def answer(teacher: Teacher, unit: Unit) -> list[Answer]:
-    """The teacher's answers to a unit. Where it refuses the unit, each prompt alone: those it still refuses get the reason."""
-    try:
-        rows = teacher(unit)
-    except ValueError as error:
-        if len(unit["ids"]) == 1:
-            return [{"id": unit["ids"][0], "reason": " ".join(str(error).split())}]
-        alone = [{column: [values[i]] for column, values in unit.items()} for i in range(len(unit["ids"]))]
-        return [row for one in alone for row in answer(teacher, one)]
-    return [{"id": i, **row} for i, row in zip(unit["ids"], rows, strict=True)]
 
 
 def gather(units: list[Unit], files: list[Path], schema: pa.Schema) -> Answered:

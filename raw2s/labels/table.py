@@ -11,8 +11,9 @@ Generation: one row per prompt and candidate text. Teachers are in the order of 
 Classification: one row per prompt: id, logits list<list<float>> (teachers, classes), null where a file has no label.
 
 A teacher's own answers, one row per prompt it answered: `BEAMS` (best first) or `CLASSES`; `SCORES` lie beside the texts that
-were asked for, and `DOUBTS` (`raw2s.losses.doubt`) at every token of a model's own answer; null without a Dirichlet. What it could not answer is in `REJECTS`, and so is, without a teacher, what nobody answered. `VOTES` are the single annotators'
-classes where one teacher is a file of several.
+were asked for, and `DOUBTS` (`raw2s.losses.doubt`) at every token of a model's own answer; null without a Dirichlet. `DROPOUT_DOUBTS` are those
+of a model asked with dropout on, of a classifier one a prompt. What it could not answer is in `REJECTS`, and so is, without a teacher, what
+nobody answered. `VOTES` are the single annotators' classes where one teacher is a file of several.
 """
 
 import itertools
@@ -24,7 +25,7 @@ from typing import Any, TypedDict
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from raw2s.losses.doubt import MEASURES
+from raw2s.losses.doubt import DROPOUT_MEASURES, MEASURES
 
 Answer = dict[str, Any]
 """One row of a teacher's own answers: the columns of `BEAMS`, `SCORES` or `CLASSES`."""
@@ -82,6 +83,7 @@ BEAMS = pa.schema(
 SCORES = pa.schema([*ANSWER, ("words", _WORDS), ("tokens", pa.list_(pa.int32()))])
 CLASSES = pa.schema([*ANSWER, ("logits", pa.list_(pa.float32()))])
 DOUBTS = pa.schema([*ANSWER, *((name, pa.list_(pa.float64())) for name in MEASURES)])
+DROPOUT_DOUBTS = pa.schema([*ANSWER, *((name, pa.list_(pa.float64())) for name in DROPOUT_MEASURES)])
 REJECTS = pa.schema([("id", pa.int64()), ("teacher", pa.string()), ("reason", pa.string())])
 
 VOTES = pa.schema([("id", pa.int64()), ("worker", pa.string()), ("label", pa.int32())])

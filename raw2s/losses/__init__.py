@@ -2,7 +2,7 @@
 
 from raw2s.losses.confidence import balance_threshold, gamma_at, kl_annealing_at, mix_with_own_prediction
 from raw2s.losses.cross_entropy import cross_entropy, soft_label, soft_label_cross_entropy
-from raw2s.losses.doubt import EvidenceOf, doubts, log_prediction
+from raw2s.losses.doubt import EvidenceOf, doubts, log_prediction, mixture_doubts
 from raw2s.losses.edl import edl_loss, edl_terms, evidence_of
 from raw2s.losses.ensemble import mix_targets
 from raw2s.losses.heads import FusedHead, HeadLoss, linear_cross_entropy, linear_edl_loss, linear_log_probs
@@ -29,6 +29,7 @@ __all__ = [
     "log_prediction",
     "mix_targets",
     "mix_with_own_prediction",
+    "mixture_doubts",
     "sequence_log_probs",
     "soft_label",
     "soft_label_cross_entropy",

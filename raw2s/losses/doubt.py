@@ -11,7 +11,7 @@ Vacuity is the share of the prior in the evidence. It is no measure of what more
 2402.06160), and it moves with K, so it compares no two vocabularies (McNamara, 2026, arXiv 2605.06382).
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import torch
 from torch import Tensor
@@ -22,6 +22,8 @@ EvidenceOf = Callable[[Tensor], Tensor]
 """Logits (..., K) -> evidence e (..., K), fp32 at least; above -1, and not below 0 for EDL."""
 
 MEASURES = ("choice", "entropy", "vacuity", "mutual_information")
+DROPOUT_MEASURES = ("dropout_entropy", "dropout_mutual_information")
+"""`mixture_doubts` of one model, asked several times with dropout on."""
 _SERIES_FROM = 16.0
 """Above it digamma(x + 1) - log x cancels in fp32, and its series of three terms errs by 1e-10."""
 
@@ -49,6 +51,19 @@ def doubts(logits: Tensor, evidence: EvidenceOf | None, chosen: Tensor | None = 
     strength = alpha.sum(-1)
     mutual_information = (p * _log_excess(alpha)).sum(-1) - _log_excess(strength)
     return found | {"vacuity": alpha.shape[-1] / strength, "mutual_information": mutual_information.clamp(min=0)}
+
+
+def mixture_doubts(members: Iterable[Tensor]) -> tuple[Tensor, Tensor]:
+    """H of the mean of the members' predictions, and by how much it exceeds their mean H, which they disagree about: (...) each.
+
+    In nats. The members are log-probabilities (..., K), at least one; only one need exist at a time.
+    """
+    total_p, total_entropy, count = torch.zeros(()), torch.zeros(()), 0
+    for log_p in members:
+        p = log_p.exp()
+        total_p, total_entropy, count = total_p + p, total_entropy + torch.special.entr(p).sum(-1), count + 1
+    entropy = torch.special.entr(total_p / count).sum(-1)
+    return entropy, (entropy - total_entropy / count).clamp(min=0)
 
 
 def _log_excess(x: Tensor) -> Tensor:

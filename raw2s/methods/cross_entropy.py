@@ -89,10 +89,14 @@ def _true(section: Any) -> bool:
     return True
 
 
+def _smoothing(section: CrossEntropySection) -> str:
+    return f", label smoothing {section.label_smoothing:g}" if section.label_smoothing else ""
+
+
 CROSS_ENTROPY = Loss(
     section=CrossEntropySection,
-    title=lambda section: "CE",
-    card=lambda section: "cross entropy",
+    title=lambda section: "CE" + _smoothing(section),
+    card=lambda section: "cross entropy" + _smoothing(section),
     coefficients=gamma,
     linear=_true,
     over_tokens=_over_tokens,

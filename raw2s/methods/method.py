@@ -10,6 +10,7 @@ from raw2s.choices import Chosen, chosen
 from raw2s.labels.crowd import CrowdMethod
 from raw2s.labels.rows import TrainingRow
 from raw2s.labels.targets import Labeled, class_rows, text_rows
+from raw2s.losses import EvidenceOf
 from raw2s.methods.cross_entropy import CROSS_ENTROPY
 from raw2s.methods.cw_preference import CW_CDPO
 from raw2s.methods.dirichlet import DIRICHLET
@@ -112,6 +113,12 @@ METHODS: dict[str, Method] = {}
 def loss_of(section: LossSection) -> Loss:
     """What `LOSSES`, `PREFERENCE_LOSSES` or a module outside the package holds under the section's name."""
     return chosen(LOSSES | PREFERENCE_LOSSES, section.name, Loss)
+
+
+def evidence_by(section: LossSection | None) -> EvidenceOf | None:
+    """How the logits of a student of this loss are read as a Dirichlet's; None where they are a softmax's."""
+    evidence = None if section is None else loss_of(section).evidence
+    return None if evidence is None else evidence(section)
 
 
 def method_of(section: MethodSection) -> Method:

@@ -92,6 +92,18 @@ def load_weights(
     return model.eval(), set(found["missing_keys"])
 
 
+def load_to_answer(
+    name: str, form: FormName, classes: tuple[str, ...] = (), *, precision: Precision, cuda: bool
+) -> tuple[PreTrainedModel, set[str]]:
+    """A model that is asked and not trained, on its device, with the names of the weights that the checkpoint lacks."""
+    model: Any
+    model, missing = load_weights(name, form, classes, dtype=inference_dtype(precision, cuda))
+    if cuda:  # a CPU gains little, and would compute other last digits than training does
+        fuse_gelu(model)
+        model.to("cuda")
+    return model, missing
+
+
 def fuse_gelu(model: PreTrainedModel) -> PreTrainedModel:
     """GPT-2's GELU as one kernel: Hugging Face writes the same function as eight passes over the widest activations of the model."""
     for module in model.modules():

@@ -15,13 +15,14 @@ from raw2s.config import RunConfig
 from raw2s.errors import ConfigError
 from raw2s.evaluation import paired_bootstrap
 from raw2s.evaluation.agreement import agreement, best_of_each, cohen_kappa, error_correlation, vote_shares
-from raw2s.evaluation.calibration import expected_calibration_error
+from raw2s.evaluation.calibration import expected_calibration_error, gap_in_bins
 from raw2s.evaluation.intervals import defined, defined_interval
 from raw2s.evaluation.metrics import Counts, share_correct
 from raw2s.labels.forms import FORMS
 from raw2s.outlook import CheckedTeacher, Ensemble, Outlook, TeacherPair
 from raw2s.pipeline.answer_stages import Answered
 from raw2s.pipeline.artifacts import ArtifactStore
+from raw2s.pipeline.doubt_figures import errors
 from raw2s.pipeline.plan import plan_stages
 from raw2s.pipeline.preflight import check
 from raw2s.pipeline.seed_plan import SeedPlan
@@ -114,6 +115,8 @@ class _Devel:
     """Every item's answers of all, each once."""
     logits: dict[str, list[list[float]]] | None
     """Of classes."""
+    logprobs: dict[str, list[float]] | None
+    """Of texts: of the whole first choice, as it was written."""
 
     def counts(self, weights: Mapping[str, float]) -> dict[str, Counts]:
         """Each teacher's, then the ensembles' and last the oracle's, by name. Weights as far as the loss has them from the config."""
@@ -135,9 +138,12 @@ class _Devel:
         value_N = self.task.metric.score(scored.counts) + 2 * share_correct(gold, scored.predicted)[:, 0]
         return scored.counts[best_of_each([item for item, _ in places], value_N)]
 
-    def calibration_error(self, name: str) -> float | None:
+    def calibration_error(self, name: str) -> float:
+        """Of the class probabilities; of texts, of the answer's probability against whether it is right."""
         if self.logits is None:
-            return None
+            assert self.logprobs is not None, "what has no classes has texts"
+            wrong_P = errors(self.task.metric, self.gold, self.scored[name].counts)
+            return gap_in_bins(np.exp(self.logprobs[name]), ~wrong_P)
         labels_P = np.array([self.task.classes.index(target) for target in self.target], dtype=np.int64)
         return expected_calibration_error(softmax(np.array(self.logits[name]), axis=1), labels_P)
 
@@ -153,14 +159,17 @@ def _read_devel(plan: SeedPlan, folders: Folders) -> _Devel:
     gold = [example["gold"] for example in kept]
     said = {n: [own[example["id"]] for example in kept] for n, own in tables.items()}
     first = {name: [form.said(answer, task.classes) for answer in own] for name, own in said.items()}
-    every = said if task.form == "text" else {name: [[text] for text in own] for name, own in first.items()}
+    text = task.form == "text"
+    every = said if text else {name: [[answer] for answer in own] for name, own in first.items()}
+    logprobs = {name: _column(stage, folders, "logprobs") for name, stage in plan.devel.items()} if text else {}
     return _Devel(
         task=task,
         gold=gold,
         target=[str(example["target"]) for example in kept],
         scored={name: task.scoring.score(gold, own) for name, own in first.items()},
         choices=[list(dict.fromkeys(text for own in item for text in own)) for item in zip(*every.values(), strict=True)],
-        logits=None if task.form == "text" else said,
+        logits=None if text else said,
+        logprobs={n: [own[example["id"]][0] for example in kept] for n, own in logprobs.items()} if text else None,
     )
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 from scipy.special import logsumexp, softmax
 
 from raw2s.evaluation.calibration import (
@@ -23,7 +23,7 @@ from raw2s.evaluation.calibration import (
 from raw2s.evaluation.intervals import Samples, interval
 from raw2s.evaluation.metrics import Counts, Metric
 from raw2s.evaluation.selective import Selected, risk_coverage, selected
-from raw2s.losses import EvidenceOf, doubts, log_prediction
+from raw2s.losses import EvidenceOf, doubts, log_prediction, mixture_doubts
 from raw2s.results import Calibration, CalibrationError, Doubt, Interval, ReliabilityBin
 
 Values = NDArray[np.float64]
@@ -75,14 +75,22 @@ def class_log_prediction(logits_UK: Values, evidence: EvidenceOf | None) -> Valu
 
 def text_doubts(tokens: Mapping[str, Sequence[Sequence[float]]]) -> dict[str, Values]:
     """Every measure of a text's answers from its tokens': the means, and -log P of the whole answer."""
-    means = {NAMES.get(name, name): np.array([np.mean(own) for own in answers]) for name, answers in tokens.items()}
-    return means | {"sequence_probability": np.array([np.sum(own) for own in tokens["choice"]])}
+    return token_means(tokens) | {"sequence_probability": np.array([np.sum(own) for own in tokens["choice"]])}
 
 
-def disagreement(answers: Sequence[Sequence[Any]]) -> Values:
+def token_means(tokens: Mapping[str, Sequence[Sequence[float]]]) -> dict[str, Values]:
+    """Every measure's mean over the tokens of an answer, as results.json calls it: (U,) each."""
+    return {NAMES.get(name, name): np.array([np.mean(own) for own in answers]) for name, answers in tokens.items()}
+
+
+def disagreement(answers: Sequence[ArrayLike]) -> Values:
     """Share of the pairs of teachers whose answers to an example differ: (U,); `answers` are a list a teacher, two at least."""
-    pairs = list(combinations(answers, 2))
-    return np.mean([[float(one != other) for one, other in zip(a, b, strict=True)] for a, b in pairs], axis=0)
+    return np.mean([differing(one, [other]) for one, other in combinations(answers, 2)], axis=0)
+
+
+def differing(answers: ArrayLike, others: Sequence[ArrayLike]) -> Values:
+    """Share of the others whose answer to an example is not this one: (U,); `others` are a list each, one at least."""
+    return np.mean([np.asarray(answers) != np.asarray(own) for own in others], axis=0)
 
 
 def errors(metric: Metric, gold: Sequence[Any], counts_UC: Counts) -> NDArray[np.bool_]:
@@ -98,9 +106,9 @@ def ensemble_of(members: Sequence[Predicted]) -> tuple[Predicted, dict[str, Valu
         for rows in ([m.log_p_UK for m in members], [m.log_p_PK for m in members])
     )
     found = class_doubts(log_p_UK, None)
-    own = np.mean([class_doubts(m.log_p_UK, None)["entropy"] for m in members], axis=0)
+    _, mutual_information = mixture_doubts(torch.from_numpy(own.log_p_UK) for own in members)
     predicted = Predicted(log_p_UK=log_p_UK, label_U=first.label_U, log_p_PK=log_p_PK, label_P=first.label_P)
-    return predicted, found | {"mutual_information": np.maximum(0.0, found["entropy"] - own)}
+    return predicted, found | {"mutual_information": mutual_information.numpy()}
 
 
 def doubt_records(seeds: Sequence[Doubtful], score: Any, resampled: Draws) -> list[Doubt]:

@@ -1,4 +1,4 @@
-"""The stages that ask a student how certain it is: one forward pass over the test examples, beside its test."""
+"""The stages that ask a student how certain it is: forward passes over the test examples, beside its test."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from raw2s.config import Decoding
 from raw2s.errors import StageFailed
 from raw2s.labels.table import in_order
-from raw2s.losses.doubt import MEASURES
+from raw2s.losses.doubt import DROPOUT_MEASURES, MEASURES
 from raw2s.methods import LossSection
 from raw2s.pipeline.answer_stages import Labeler
 from raw2s.pipeline.data_stages import Examples
@@ -103,6 +103,45 @@ class AnswerDoubts(Stage):
         """By measure one list of tokens an answer, in the order of the test examples; without those that the student lacks."""
         table = pq.read_table(folder / self.DOUBTS, columns=list(MEASURES))
         return {name: table[name].to_pylist() for name in MEASURES if not table[name].null_count}
+
+
+@dataclass(frozen=True, kw_only=True)
+class DropoutDoubts(Stage):
+    """How certain a student was of its answers to the test examples by several passes with dropout on."""
+
+    kind: ClassVar[str] = "dropout"
+    testset: Examples
+    test: Test
+    labeler: Labeler
+    loss: LossSection | None
+    """As `AnswerDoubts.loss`, of a classifier too."""
+    decoding: Decoding
+    passes: int
+
+    DOUBTS: ClassVar[str] = "doubts.parquet"
+
+    def run(self, work: Work) -> Metrics:
+        from raw2s.labeling import dropout  # imports Ray  # noqa: PLC0415
+        from raw2s.labeling.units import PromptProgress  # noqa: PLC0415
+
+        prompts = self.testset.prompts(work.folder(self.testset), "test")
+        answered = dropout.dropout_doubts_of(
+            self.labeler.pool(work),
+            self.labeler.asked(work, prompts),
+            {row["id"]: row["output"] for row in self.test.predictions(work.folder(self.test))},
+            passes=dropout.Passes(count=self.passes, loss=self.loss, classes=self.test.task.classes),
+            batch_size=self.decoding.batch_size,
+            folder=work.parts / "doubts",
+            progress=PromptProgress(work.board, self.name, len(prompts)),
+        )
+        _require_all(answered.rejected)
+        pq.write_table(in_order(answered.answers, prompts), work.out / self.DOUBTS)
+        return {"prompts": len(prompts)}
+
+    def doubts(self, folder: Path) -> dict[str, list[list[float]]]:
+        """By measure one list of tokens an answer, of a class one value, in the order of the test examples."""
+        table = pq.read_table(folder / self.DOUBTS, columns=list(DROPOUT_MEASURES))
+        return {name: table[name].to_pylist() for name in DROPOUT_MEASURES}
 
 
 def _require_all(rejected: dict[int, str]) -> None:

@@ -17,7 +17,7 @@ from raw2s.methods import MethodSection, label_of, loss_of, method_of, title_of
 from raw2s.models import Precision
 from raw2s.pipeline.answer_stages import Labeler
 from raw2s.pipeline.combining_stages import Combine
-from raw2s.pipeline.doubt_stages import AnswerDoubts, ClassLogits
+from raw2s.pipeline.doubt_stages import AnswerDoubts, ClassLogits, DropoutDoubts
 from raw2s.pipeline.labeling_stages import Label
 from raw2s.pipeline.model import Model
 from raw2s.pipeline.pair_stages import Pairs
@@ -70,6 +70,21 @@ class _Planner(TeacherPlan):
             labeler=labeler,
             loss=student.dirichlet,
             decoding=Decoding(batch_size=test.decoding.batch_size),
+        )
+
+    def dropout(self, student: PlannedStudent) -> DropoutDoubts | None:
+        """The same with dropout on."""
+        if not self.config.evaluation.dropout_passes:
+            return None
+        test = student.test
+        return DropoutDoubts(
+            name=test.name.replace("test/", "dropout/", 1),
+            testset=self.testset,
+            test=test,
+            labeler=test.labeler,
+            loss=student.dirichlet,
+            decoding=Decoding(batch_size=test.decoding.batch_size),
+            passes=self.config.evaluation.dropout_passes,
         )
 
     def student(self, index: int, method: MethodSection) -> TrainStudent:
@@ -145,7 +160,7 @@ class _Planner(TeacherPlan):
             for name, title, stage in rows:
                 test = self.test(stage.name.partition("@")[0], self.decoded(stage, precision))
                 planned = PlannedStudent(entry=index, method=method, name=name, title=title, stage=stage, test=test)
-                students.append(replace(planned, doubt=self.doubt(planned)))
+                students.append(replace(planned, doubt=self.doubt(planned), dropout=self.dropout(planned)))
         training = self.config.ceiling_training or self.config.student_training
         model = self.trained("ceiling", "student", training, self.config.student.model)
         ceiling = self.test("ceiling", self.decoded(model, precision))

@@ -57,6 +57,8 @@ def run_pipeline(config: RunConfig, console: Console | None = None) -> Results:
         where = tracker.where
     console.print(closing_table(results))
     console.print(f"report   {report}\nresults  {file}\nmlflow   {where}", highlight=False, soft_wrap=True)
+    if results.students:
+        console.print(f"use      raw2s export {folder} {results.students[0].stage} FOLDER", highlight=False, soft_wrap=True)
     if passing:
         console.print(f"warning: {passing}", style="yellow", highlight=False, soft_wrap=True)
     return results

@@ -4,10 +4,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from raw2s.losses import EvidenceOf
-from raw2s.methods import LossSection, MethodSection, loss_of, method_of
+from raw2s.methods import LossSection, MethodSection, evidence_by, loss_of, method_of
 from raw2s.pipeline.answer_stages import Answers, Given
 from raw2s.pipeline.data_stages import Examples
-from raw2s.pipeline.doubt_stages import AnswerDoubts, ClassLogits
+from raw2s.pipeline.doubt_stages import AnswerDoubts, ClassLogits, DropoutDoubts
 from raw2s.pipeline.labeling_stages import Label
 from raw2s.pipeline.stage import Stage, inputs_first
 from raw2s.pipeline.testing_stages import Test
@@ -30,6 +30,8 @@ class PlannedStudent:
     test: Test
     doubt: ClassLogits | AnswerDoubts | None = None
     """Where `evaluation.doubt` asks for it."""
+    dropout: DropoutDoubts | None = None
+    """Where `evaluation.dropout_passes` does."""
 
     @property
     def dirichlet(self) -> LossSection | None:
@@ -40,9 +42,7 @@ class PlannedStudent:
     @property
     def evidence(self) -> EvidenceOf | None:
         """What `dirichlet` makes of logits."""
-        loss = self.dirichlet
-        evidence = None if loss is None else loss_of(loss).evidence
-        return None if evidence is None else evidence(loss)
+        return evidence_by(self.dirichlet)
 
     @property
     def before_preference(self) -> TrainStudent:
@@ -87,5 +87,6 @@ class SeedPlan:
     def in_order(self) -> list[Stage]:
         """Every stage once, inputs first."""
         models = [test.labeler.model for test in self.teachers.values()]
-        doubts = [student.doubt for student in self.students if student.doubt is not None]
+        asked = [stage for student in self.students for stage in (student.doubt, student.dropout)]
+        doubts = [stage for stage in asked if stage is not None]
         return inputs_first([*models, self.label, *self.tests, *doubts])

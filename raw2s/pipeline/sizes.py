@@ -10,7 +10,7 @@ from raw2s.config import Decoding, RunConfig, training_key
 from raw2s.labels.rows import RowKind
 from raw2s.pipeline.answer_stages import Answers, Labeler
 from raw2s.pipeline.decoding_sizes import Asked, answering_size, scoring_size
-from raw2s.pipeline.doubt_stages import AnswerDoubts, ClassLogits
+from raw2s.pipeline.doubt_stages import AnswerDoubts, ClassLogits, DropoutDoubts
 from raw2s.pipeline.fitting_stages import FitTexts
 from raw2s.pipeline.labeling_stages import Label
 from raw2s.pipeline.model import AsItIs, Model
@@ -60,6 +60,11 @@ def _stage_sizes(
         case AnswerDoubts():
             test = stage.testset.drawn.parts["test"]
             yield scoring_size(_asked(stage.name, "evaluation", stage.labeler, test, a, stage.test.decoding), 1, device)
+        case DropoutDoubts():
+            test = stage.testset.drawn.parts["test"]
+            asked = _asked(stage.name, "evaluation", stage.labeler, test, a, stage.test.decoding)
+            once = scoring_size(asked, 1, device) if stage.test.task.form == "text" else _answered(asked, device)
+            yield replace(once, tokens=stage.passes * once.tokens, flops=stage.passes * once.flops)
         case Label():
             b, written = stage.split.drawn.parts["student"], _label_decoding(config)
             for name, scorer in stage.scorers.items():

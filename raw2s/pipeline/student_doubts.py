@@ -6,8 +6,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from raw2s.evaluation.metrics import Counts
+from raw2s.pipeline.answered import as_answered
 from raw2s.pipeline.doubt_figures import (
     Doubtful,
     Draws,
@@ -16,16 +18,19 @@ from raw2s.pipeline.doubt_figures import (
     class_doubts,
     class_log_prediction,
     defined_interval,
+    differing,
     disagreement,
     doubt_records,
     ensemble_of,
     errors,
     text_calibration,
     text_doubts,
+    token_means,
 )
 from raw2s.pipeline.doubt_stages import AnswerDoubts, ClassLogits
 from raw2s.pipeline.seed_plan import PlannedStudent, SeedPlan
 from raw2s.pipeline.stage import Stage
+from raw2s.pipeline.testing_stages import Test
 from raw2s.results import Ensemble
 from raw2s.tasks import Task
 
@@ -48,7 +53,8 @@ class StudentDoubts:
         if any(student.doubt is None for _, student in planned):
             return {}
         score, resampled = self.task.metric.score, self.resampled
-        asked = [self.doubtful(*own) for own in planned]
+        said = [self.said(student.test) for _, student in planned]
+        asked = [self.doubtful(*own, others=said[:place] + said[place + 1 :]) for place, own in enumerate(planned)]
         records = doubt_records(asked, score, resampled)
         if self.task.form == "text":
             return {"doubt": records, "calibration": text_calibration(asked, resampled)}
@@ -57,7 +63,8 @@ class StudentDoubts:
         ensemble = self.ensemble(members) if len(members) > 1 else None
         return {"doubt": records, "calibration": calibration, "ensemble": ensemble}
 
-    def doubtful(self, plan: SeedPlan, student: PlannedStudent) -> Doubtful:
+    def doubtful(self, plan: SeedPlan, student: PlannedStudent, others: Sequence[NDArray[np.object_]]) -> Doubtful:
+        """`others` are what the other seeds' students of the entry said."""
         stage, counts_UC = student.doubt, self.counts[student.test.name]
         match stage:
             case ClassLogits():
@@ -66,10 +73,17 @@ class StudentDoubts:
                 found = text_doubts(stage.doubts(self.folder(stage)))
             case None:
                 raise TypeError(f"{student.name} was not asked for its doubt")
+        if student.dropout is not None:
+            found |= token_means(student.dropout.doubts(self.folder(student.dropout)))
         if len(plan.teachers) > 1:
-            said = [test.predictions(self.folder(test)) for test in plan.teachers.values()]
-            found["teacher_disagreement"] = disagreement([[row["predicted"] for row in rows] for rows in said])
+            found["teacher_disagreement"] = disagreement([self.said(test) for test in plan.teachers.values()])
+        if others:
+            found["seed_disagreement"] = differing(self.said(student.test), others)
         return Doubtful(doubts=found, error_U=errors(self.task.metric, self.gold, counts_UC), counts_UC=counts_UC)
+
+    def said(self, test: Test) -> NDArray[np.object_]:
+        """A model's answers to the test examples, the items of a list in any order: (U,)."""
+        return as_answered(test.predictions(self.folder(test))).said
 
     @property
     def gold(self) -> list[Any]:

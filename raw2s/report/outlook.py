@@ -46,15 +46,13 @@ def outlook_table(outlook: Outlook) -> Group:
 def _scores(outlook: Outlook) -> Table:
     table = plain_table()
     table.add_column("on devel", overflow="fold")
-    ece = outlook.form == "classes"
-    for heading in (outlook.metric_title, "[interval]", *(["ECE"] if ece else []), "over the best", "[interval]"):
+    for heading in (outlook.metric_title, "[interval]", "ECE", "over the best", "[interval]"):
         table.add_column(Text(heading), justify="right", no_wrap=True)
     for teacher in outlook.teachers:
-        cells = [teacher.name, fraction(teacher.score), bounds(teacher.ci95), *([fraction(teacher.ece)] if ece else []), "", ""]
+        cells = [teacher.name, fraction(teacher.score), bounds(teacher.ci95), fraction(teacher.ece), "", ""]
         table.add_row(*map(Text, cells), end_section=teacher is outlook.teachers[-1])
     for own in (*outlook.ensembles, outlook.oracle):
-        blank = [""] * (2 if ece else 1)
-        table.add_row(*map(Text, [own.name, fraction(own.score), *blank, signed(own.over_best), bounds(own.ci95)]))
+        table.add_row(*map(Text, [own.name, fraction(own.score), "", "", signed(own.over_best), bounds(own.ci95)]))
     return table
 
 

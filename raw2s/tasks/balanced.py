@@ -53,8 +53,8 @@ class BalancedSection(TaskSection):
     """Examples in B, which the teachers label: the first of openai's second half; null takes all of it."""
 
 
-def balanced_task(section: BalancedSection, questions: Questions, credit: str) -> Task:
-    """The binary task over a data set's questions."""
+def balanced_task(section: BalancedSection, questions: Questions, *, credit: str, template: str) -> Task:
+    """The binary task over a data set's questions; `template` is what a prompt is, with column `answer` for the one that is shown."""
     return Task(
         name=section.name,
         form="classes",
@@ -65,6 +65,7 @@ def balanced_task(section: BalancedSection, questions: Questions, credit: str) -
         draw=partial(_draw, section, questions.train),
         held_out=partial(_held_out, section, questions),
         credit=credit,
+        template=template,
     )
 
 

@@ -11,6 +11,8 @@ from raw2s.tasks.sources import SourceRow, read_part, text_in
 from raw2s.tasks.task import Task, TaskKind
 
 CREDIT = "Cosmos QA, CC BY 4.0 (Huang, Le Bras, Bhagavatula, Choi: Machine reading comprehension with contextual commonsense reasoning, EMNLP 2019)"
+STEM = "Context: {context}\nQuestion: {question}\nAnswer: "
+"""openai's, before the answer."""
 NONE_OF_THEM = "None of the above choices ."
 """Never shown as the right answer: it depends on answers that the prompt does not hold."""
 
@@ -27,13 +29,13 @@ class CosmosqaSection(BalancedSection):
 
 
 def _question(row: SourceRow) -> Question:
-    """openai's text, `Context: ...`, `Question: ...`, `Answer: ...` a line each; `label` is the right answer's number."""
+    """`STEM` with its answers; `label` is the right one's number."""
     answers = tuple(text_in(row, f"answer{number}") for number in range(ANSWERS))
     right = _label(row)
     wrong = tuple(number for number, answer in enumerate(answers) if answer != answers[right])
     if not wrong:
         raise ValueError(f"{row.place}: all answers are the same; correct the row, or remove it")
-    stem = f"Context: {text_in(row, 'context')}\nQuestion: {text_in(row, 'question')}\nAnswer: "
+    stem = STEM.format(context=text_in(row, "context"), question=text_in(row, "question"))
     return Question(stem=stem, answers=answers, right=right, wrong=wrong, may_be_right=NONE_OF_THEM not in answers[right])
 
 
@@ -50,7 +52,8 @@ def _make(section: CosmosqaSection) -> Task:
     if section.n_validation >= len(official):
         raise ValueError(f"task.n_validation: {section.n_validation} leaves none of {len(official):,} to test on; lower it")
     test = official[: -section.n_validation]
-    return balanced_task(section, Questions(train=train, validation=official[len(test) :], test=test), CREDIT)
+    questions = Questions(train=train, validation=official[len(test) :], test=test)
+    return balanced_task(section, questions, credit=CREDIT, template=STEM + "{answer}")
 
 
 COSMOSQA = TaskKind(section=CosmosqaSection, make=_make)

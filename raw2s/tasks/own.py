@@ -78,6 +78,7 @@ def _make(section: OwnSection) -> Task:
         held_out=partial(_held_out, section, parts),
         credit=section.credit,
         chat=section.chat,
+        template=section.prompt,
         notes=_repeats(parts),
     )
 

@@ -2,7 +2,6 @@
 
 import json
 import math
-import string
 from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
@@ -11,6 +10,7 @@ from pydantic import field_validator, model_validator
 from raw2s.form import FormName
 from raw2s.tasks.sources import SourceRow
 from raw2s.tasks.task import Example, TaskSection
+from raw2s.tasks.template import filled, pieces_of, value_of
 
 MetricName = Literal["accuracy", "macro_f1", "exact_match", "rouge_l", "slu_f1"]
 METRICS: dict[FormName, tuple[MetricName, ...]] = {
@@ -38,7 +38,7 @@ class RowSection(TaskSection):
     @field_validator("prompt")
     @classmethod
     def _prompt_can_be_filled(cls, prompt: str) -> str:
-        _pieces(prompt)
+        pieces_of(prompt)
         return prompt
 
     @model_validator(mode="after")
@@ -67,39 +67,22 @@ def parse_entities(text: str) -> list[list[str]] | None:
     return entities if all(isinstance(value, str) and value.strip() for _, value in entities) else None
 
 
-def _pieces(prompt: str) -> list[tuple[str, str | None]]:
-    """The template as (text, column after it). Raises ValueError for braces that hold no column's name."""
-    try:
-        parsed = list(string.Formatter().parse(prompt))
-    except ValueError as error:
-        raise ValueError(f"{prompt!r} has a brace too many or too few ({error}); write {{{{ for a brace itself") from None
-    for _, column, spec, conversion in parsed:
-        if column == "" or spec or conversion:
-            raise ValueError(
-                f"{prompt!r} has braces that hold no column's name alone; write {{column}}, and {{{{ for a brace itself"
-            )
-    if not any(column for _, column, _, _ in parsed):
-        raise ValueError(f"{prompt!r} holds no column, so every prompt would be the same; write one as {{column}}")
-    return [(text, column) for text, column, _, _ in parsed]
-
-
 def read_examples(section: RowSection, rows: Sequence[SourceRow], *, may_lack: bool) -> list[Example]:
     """An example a row, in their order; with `may_lack`, target and gold are None where there is no answer.
 
     Raises ValueError, in one line that begins with the row's place, for what cannot be used.
     """
-    pieces = _pieces(section.prompt)
+    pieces = pieces_of(section.prompt)
     examples: list[Example] = []
     place_of: dict[int, str] = {}
     for number, row in enumerate(rows):
         try:
-            name = number if section.id is None else _id(_value(row, section.id, "task.id"))
+            name = number if section.id is None else row_id(value_of(row.values, section.id, "task.id"))
             if name in place_of:
                 raise ValueError(f"id {name} occurs twice, first in {place_of[name]}; give every row its own")
-            prompt = "".join(text + ("" if column is None else _prompt_text(row, column)) for text, column in pieces)
-            if not prompt.strip():
-                raise ValueError("the prompt is empty; give at least one of its columns a text, or remove the row")
-            target = _target(section, row.values.get(section.answer) if may_lack else _value(row, section.answer, "task.answer"))
+            prompt = filled(pieces, row.values, "task.prompt")
+            answer = row.values.get(section.answer) if may_lack else value_of(row.values, section.answer, "task.answer")
+            target = _target(section, answer)
             if target is None and not may_lack:
                 raise ValueError(f"column {section.answer!r} is empty; give the answer (only rows of task.student may lack one)")
             gold = None if target is None else answer_parser(section.metric)(target)
@@ -112,23 +95,8 @@ def read_examples(section: RowSection, rows: Sequence[SourceRow], *, may_lack: b
     return examples
 
 
-def _value(row: SourceRow, column: str, key: str) -> Any:
-    if column not in row.values:
-        known = ", ".join(map(str, row.values)) or "none"
-        raise ValueError(f"there is no column {column!r}, and there are {known}; correct {key}, or add it")
-    return row.values[column]
-
-
-def _prompt_text(row: SourceRow, column: str) -> str:
-    value = _value(row, column, "task.prompt")
-    if isinstance(value, str):
-        return value
-    if isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value):
-        return str(value)
-    raise ValueError(f"column {column!r} is {value!r}, and a prompt is made of texts and numbers; write it as a text")
-
-
-def _id(value: Any) -> int:
+def row_id(value: Any) -> int:
+    """A value of the column of ids. Raises ValueError for what is no whole number."""
     try:
         if not isinstance(value, bool) and int(value) == float(value) and abs(int(value)) < 2**63:
             return int(value)

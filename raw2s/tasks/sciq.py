@@ -11,6 +11,8 @@ from raw2s.tasks.sources import SourceRow, read_part, text_in
 from raw2s.tasks.task import Task, TaskKind
 
 CREDIT = "SciQ, CC BY-NC 3.0 (Welbl, Liu, Gardner: Crowdsourcing multiple choice science questions, W-NUT 2017)"
+STEM = "Q: {question} A: "
+"""openai's, before the answer."""
 _ANSWERS = ("correct_answer", "distractor1", "distractor2", "distractor3")
 
 
@@ -26,15 +28,16 @@ class SciqSection(BalancedSection):
 
 
 def _question(row: SourceRow) -> Question:
-    """openai's text, `Q: {question} A: {answer}`."""
+    """`STEM` with its answers."""
     answers = tuple(text_in(row, column) for column in _ANSWERS)
-    return Question(stem=f"Q: {text_in(row, 'question')} A: ", answers=answers, right=0, wrong=(1, 2, 3))
+    return Question(stem=STEM.format(question=text_in(row, "question")), answers=answers, right=0, wrong=(1, 2, 3))
 
 
 def _make(section: SciqSection) -> Task:
     parts = [read_part("task.data", section.data, *names) for names in (("train",), ("validation", "valid"), ("test",))]
     train, validation, test = ([_question(row) for row in rows] for rows in parts)
-    return balanced_task(section, Questions(train=train, validation=validation, test=test), CREDIT)
+    questions = Questions(train=train, validation=validation, test=test)
+    return balanced_task(section, questions, credit=CREDIT, template=STEM + "{answer}")
 
 
 SCIQ = TaskKind(section=SciqSection, make=_make)

@@ -19,8 +19,11 @@ def scenarios() -> tuple[str, ...]:
     return tuple(sorted({row["scenario"] for row in train_rows()}))
 
 
+PROMPT = "{text}\n"
+
+
 def _example(row: Row) -> Example:
-    return Example(id=row["id"], prompt=f"{row['text']}\n", target=row["scenario"], gold=row["scenario"])
+    return Example(id=row["id"], prompt=PROMPT.format(text=row["text"]), target=row["scenario"], gold=row["scenario"])
 
 
 def _make(section: ScenarioSection) -> Task:
@@ -34,6 +37,7 @@ def _make(section: ScenarioSection) -> Task:
         draw=partial(draw_examples, section, _example),
         held_out=partial(held_out_examples, section, _example),
         credit=CREDIT,
+        template=PROMPT,
     )
 
 

@@ -88,6 +88,7 @@ def _make(section: SlotsSection) -> Task:
         draw=partial(draw_examples, section, example),
         held_out=partial(held_out_examples, section, example),
         credit=CREDIT,
+        template=PROMPTS[section.prompt],
     )
 
 

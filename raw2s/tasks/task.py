@@ -101,6 +101,8 @@ class Task:
     """Raised when `parse` or the metric says otherwise of the same answer: it is in the key of all that uses the task."""
     chat: bool = False
     """Whether a prompt is a user's message, to be put into each model's own chat template."""
+    template: str = "{prompt}"
+    """How a row becomes a prompt (`raw2s.tasks.template`), for who asks a student of the task; as it is, a row holds its prompt."""
     notes: tuple[str, ...] = ()
     """What a reader of the results should know of the data, a line each."""
 

@@ -5,9 +5,10 @@ import pytest
 import torch
 
 from raw2s.labeling.actors import ClassActor, DoubtActor, ScoreActor, load
+from raw2s.labeling.dropout import DropoutActor, Passes
 from raw2s.labeling.units import Pool
-from raw2s.labels.table import DOUBTS
-from raw2s.losses.doubt import MEASURES
+from raw2s.labels.table import DOUBTS, DROPOUT_DOUBTS
+from raw2s.losses.doubt import DROPOUT_MEASURES, MEASURES
 from raw2s.methods.cross_entropy import CrossEntropySection
 from raw2s.methods.evidential import EvidentialSection
 from raw2s.section import Actors
@@ -51,6 +52,20 @@ def test_doubt_is_of_every_token_and_a_dirichlets_where_the_loss_says_so(loss):
             assert all(value >= 0 for own in found for value in own)
         else:
             assert found == [None, None]
+
+
+@pytest.mark.parametrize("classes", [(), ("a", "b", "c")], ids=["text", "classes"])
+def test_doubt_of_passes_with_dropout_comes_again_whatever_was_asked_between(classes):
+    units = [{"ids": [i], "prompts": [prompt], "candidates": [["set alarm"]]} for i, prompt in enumerate(PROMPTS[:2])]
+    torch.manual_seed(0)  # the classifier's head
+    actor = DropoutActor(pool("fp32"), Passes(count=3, loss=EvidentialSection(), classes=classes))
+    (first,), (other,), (again,) = actor(units[0]), actor(units[1]), actor(units[0])
+    table = pa.Table.from_pylist([{"id": 0, **first}], schema=DROPOUT_DOUBTS)
+    assert first == again != other
+    tokens = 1 if classes else ScoreActor(pool("fp32"))(units[0])[0]["tokens"][0]
+    entropy, disagreed = (table[name].to_pylist()[0] for name in DROPOUT_MEASURES)
+    assert len(entropy) == tokens
+    assert all(0 < own < whole for own, whole in zip(disagreed, entropy, strict=True))
 
 
 def test_a_half_precision_classifiers_logits_are_not_rounded():

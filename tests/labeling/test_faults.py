@@ -11,7 +11,8 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
-from raw2s.labeling.units import Pool, PromptProgress, answer, prompt_units, run_pass
+from raw2s.labeling.prompts import answer, prompt_units
+from raw2s.labeling.units import Pool, PromptProgress, run_pass
 from raw2s.labels.table import ANSWER
 from raw2s.section import Actors
 

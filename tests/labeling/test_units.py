@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from raw2s.labeling.cross_scores import cross_score
-from raw2s.labeling.units import Answered, Pool, PromptProgress, UnitActor, answer, gather, prompt_units, unit_name
+from raw2s.labeling.prompts import answer, prompt_units
+from raw2s.labeling.units import Answered, Pool, PromptProgress, UnitActor, gather, unit_name
 from raw2s.labels.table import ANSWER, BEAMS, in_order
 from raw2s.section import Actors
 

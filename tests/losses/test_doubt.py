@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import dirichlet, entropy
 
-from raw2s.losses import doubts, evidence_of, log_prediction
+from raw2s.losses import doubts, evidence_of, log_prediction, mixture_doubts
 from raw2s.losses.doubt import _log_excess
 
 EXP = partial(evidence_of, evidence="exp", logit_clamp=None)
@@ -67,3 +67,18 @@ def test_large_strengths_keep_their_mutual_information_in_fp32():
     exact = torch.digamma(x + 1) - x.log()
     assert _log_excess(x).numpy() == pytest.approx(exact.numpy(), rel=1e-7, abs=1e-11)
     assert _log_excess(x.float()).numpy() == pytest.approx(exact.numpy(), rel=3e-5)
+
+
+@given(st.lists(logits, min_size=1, max_size=5))
+def test_a_mixture_is_as_uncertain_as_its_mean_and_its_members_disagree_about_what_is_left(members):
+    p = torch.stack(members).softmax(-1).numpy()
+    total, disagreed = mixture_doubts(z.log_softmax(-1) for z in members)
+    assert total.item() == pytest.approx(entropy(p.mean(0)), abs=1e-9)
+    assert disagreed.item() == pytest.approx(entropy(p.mean(0)) - entropy(p, axis=1).mean(), abs=1e-9)
+    assert 0 <= disagreed <= total + 1e-12
+    assert mixture_doubts([members[0].log_softmax(-1)] * 3)[1].item() == pytest.approx(0, abs=1e-12)
+
+
+def test_members_that_are_sure_of_different_things_disagree_about_everything():
+    sure = torch.eye(3, dtype=torch.float64).log()
+    assert [value.item() for value in mixture_doubts(sure)] == pytest.approx([np.log(3)] * 2)

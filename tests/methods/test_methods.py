@@ -109,7 +109,7 @@ def test_titles_and_labels_tell_all_apart():
     titles = [title_of(section(name)) for name in METHODS]
     assert len(set(titles)) == len(titles) and "Bayesian multi-weak (EDL)" in titles and "RAVEN (CE)" in titles
     assert [label_of(section(name)) for name in METHODS] == ["single:gpt2" if name == "single" else name for name in METHODS]
-    losses = [loss.title(None) for loss in EVERY_LOSS.values()]
+    losses = [loss.title(loss.section(name=name)) for name, loss in EVERY_LOSS.items()]
     assert len(set(losses)) == len(losses)
     for name, loss in EVERY_LOSS.items():
         made = loss.section(name=name)
@@ -186,3 +186,10 @@ def test_the_authors_schedule_jumps_by_itself_and_never_silently_not():
         with pytest.raises(ValueError, match="jumps to gamma_max after gamma_warmup_fraction of the run"):
             section.model_validate({"gamma_max": 0.2, "gamma_schedule": "authors", "gamma_warmup_fraction": 1})
         assert section.model_validate({"gamma_max": 0.2}).gamma_warmup_fraction == 1
+
+
+def test_a_smoothed_student_is_called_so():
+    plain, smoothed = section("naive"), section("naive", loss={"label_smoothing": 0.1})
+    assert title_of(smoothed) != title_of(plain)
+    assert "label smoothing 0.1" in title_of(smoothed)
+    assert "label smoothing 0.1" in loss_of(smoothed.loss).card(smoothed.loss)

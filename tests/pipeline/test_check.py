@@ -1,8 +1,11 @@
 """What the teachers promise of an ensemble, on answers that are fixed, and the command around it."""
 
+from dataclasses import replace
+
 import numpy as np
+import pyarrow as pa
 import pytest
-from faked_runs import fake_models
+from faked_runs import answers_of, fake_models
 from rich.console import Console
 from tiny_runs import tiny_run, write_config
 
@@ -22,7 +25,7 @@ THREE = [{"name": name, "model": f"tiny-{name}"} for name in ("gpt2", "opt", "gp
 
 
 def outlook_of(folder, answer, **sections):
-    """The outlook of teachers whose `answer(teacher, place, example, task)` is their row's column."""
+    """The outlook of teachers whose `answer(teacher, place, example, task)` are their row's columns."""
     config = parse_config(tiny_run(folder, **{"teachers": THREE, "methods": []} | sections))
     plan = plan_stages(config, 1)
     task = plan.label.task
@@ -35,7 +38,7 @@ def outlook_of(folder, answer, **sections):
         own = folders[stage.name] = folder / stage.name.replace("/", "-")
         own.mkdir()
         rows = [
-            {"id": example["id"], form.column: answer(stage.name.partition("/")[2], place, example, task)}
+            {"id": example["id"], **answer(stage.name.partition("/")[2], place, example, task)}
             for place, example in enumerate(examples)
         ]
         write_table(own / "answers.parquet", rows, form.schema)
@@ -49,7 +52,8 @@ def test_three_that_err_apart_are_worth_more_together(tmp_path):
     def answer(teacher, place, example, task):
         truth = task.classes.index(example["target"])
         said = (truth + (place % 5 == turn[teacher])) % len(task.classes)
-        return np.log(np.where(np.arange(len(task.classes)) == said, 0.9, 0.1 / (len(task.classes) - 1))).tolist()
+        probabilities = np.where(np.arange(len(task.classes)) == said, 0.9, 0.1 / (len(task.classes) - 1))
+        return {"logits": np.log(probabilities).tolist()}
 
     found = outlook_of(tmp_path, answer, task=CLASSES)
     assert [(t.name, t.score) for t in found.teachers] == [("gpt2", 0.8), ("opt", 0.8), ("gpt-neox", 0.8)]
@@ -69,10 +73,16 @@ def test_texts_alike_promise_little_and_the_best_beam_is_the_oracles(tmp_path):
     """All say nothing first; the second beam of one of them is the truth."""
 
     def answer(teacher, place, example, task):
-        return ["{}", example["target"]] if teacher == "opt" else ["{}", "{ no json"]
+        sure = {"gpt2": not example["gold"], "opt": bool(example["gold"]), "gpt-neox": True}[teacher]
+        return {
+            "texts": ["{}", example["target"] if teacher == "opt" else "{ no json"],
+            "logprobs": [0.0 if sure else -1e3, -1e3],
+        }
 
     found = outlook_of(tmp_path, answer)
-    assert {t.score for t in found.teachers} == {0.0} and {t.ece for t in found.teachers} == {None}
+    assert {t.score for t in found.teachers} == {0.0}
+    right, wrong, always = (t.ece for t in found.teachers)  # nothing is right where there is nothing to say
+    assert (right, wrong) == (0, 1) and 0 < always < 1
     assert [(e.name, e.score) for e in found.ensembles] == [("majority", 0.0)]
     assert found.oracle.score == 1.0
     assert [p.error_correlation for p in found.pairs] == pytest.approx([1.0] * 3)
@@ -99,7 +109,13 @@ def test_the_command_runs_up_to_the_answers_of_one_seed_and_writes_what_they_say
             done[stage.name] = Done(build(stage, store, Work(inputs=inputs, out=tmp_path, parts=tmp_path)), cached=False)
         return done
 
+    def answers_with_logprobs(pool, asked, prompts, **_):
+        found = answers_of(pool, asked, prompts)
+        scores = pa.array([[-0.1, -2.0]] * len(prompts))
+        return found if asked.form == "classes" else replace(found, answers=found.answers.append_column("logprobs", scores))
+
     fake_models(monkeypatch)
+    monkeypatch.setattr("raw2s.labeling.answers.answers_of", answers_with_logprobs)
     monkeypatch.setattr("raw2s.pipeline.execute.execute", execute)
     tree = tiny_run(tmp_path / "runs", seeds=[3, 4], **({"task": task, "methods": []} if task else {}))
     assert main(["check", str(write_config(tmp_path, tree))]) == 0

@@ -32,6 +32,7 @@ GOLDEN = {
     "labels": (1, "aff602dea5fbadb9"),
     "logits": (1, "855afb4a3f1e4e84"),
     "doubt": (1, "b243c88e875b681a"),
+    "dropout": (1, "cf35bd2b1c93a714"),
 }
 """(version, digest)."""
 
@@ -95,14 +96,14 @@ RUNS = {
         "task": {"name": "slurp_slots", **SMALL},
         "teachers": [*MODELS, {"name": "plain", "model": "tiny-gpt2", "fine_tune": False, "shots": 2}],
         "methods": [{"method": "naive"}, {"method": "joint"}, {"method": "bayesian", "cdpo": True}],
-        "evaluation": {"batch_size": 12, "resamples": 50, "doubt": True},
+        "evaluation": {"batch_size": 12, "resamples": 50, "doubt": True, "dropout_passes": 2},
     },
     "classes": {
         "task": {"name": "slurp_scenario", **SMALL},
         "teachers": MODELS,
         "methods": [{"method": "naive"}, {"method": "majority"}],
         "weights": {"loss": "devel"},
-        "evaluation": {"batch_size": 12, "resamples": 50, "doubt": True},
+        "evaluation": {"batch_size": 12, "resamples": 50, "doubt": True, "dropout_passes": 2},
     },
 }
 

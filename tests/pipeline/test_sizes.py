@@ -48,12 +48,15 @@ def test_classes_have_no_beams(tmp_path):
 @pytest.mark.parametrize("name", ["slurp_slots", "slurp_scenario"])
 def test_doubt_is_one_pass_over_what_it_asks(tmp_path, name):
     task = {"name": name, "n_teacher": 48, "n_student": 24, "n_validation": 16, "n_test": 24}
-    evaluation = {"batch_size": 12, "doubt": True}
+    evaluation = {"batch_size": 12, "doubt": True, "dropout_passes": 3}
     found = {size.stage: size for size in sizes(tmp_path, task=task, methods=[{"method": "naive"}], evaluation=evaluation)}
     doubt, test = found["doubt/student/0-naive"], found["test/student/0-naive"]
     assert doubt.peak > 0
     if name == "slurp_scenario":  # the validation examples too
         assert doubt.tokens > 1.3 * test.tokens
+    dropout = found["dropout/student/0-naive"]
+    once = test if name == "slurp_scenario" else doubt
+    assert (dropout.tokens, dropout.flops, dropout.peak) == (3 * once.tokens, 3 * once.flops, once.peak)
 
 
 def test_what_does_not_fit_names_the_nearest_setting(tmp_path):

@@ -1,19 +1,26 @@
 """Every student's doubt in results.json: through all stages of a run with the models replaced, and as figures alone."""
 
+import zlib
+from pathlib import Path
+
 import numpy as np
+import pyarrow as pa
 import pytest
-from faked_runs import fake_models, run_here
+from faked_runs import fake_models, model_logits, run_here
 from scipy.special import softmax
 from sklearn.metrics import roc_auc_score
 from test_stages import keys_of
 
+from raw2s.errors import ConfigError
 from raw2s.evaluation import drawn_utterances
 from raw2s.evaluation.metrics import ACCURACY, SLU_F1, macro_f1
+from raw2s.labeling.units import Answered
 from raw2s.pipeline.doubt_figures import (
     Doubtful,
     Draws,
     Predicted,
     class_calibration,
+    differing,
     disagreement,
     doubt_records,
     ensemble_of,
@@ -30,6 +37,35 @@ def test_no_other_stage_moves_and_every_student_is_asked():
     assert without.items() <= asked.items()
     tests = {name for name in without if name.startswith(("test/student", "test/cdpo"))}
     assert asked.keys() - without.keys() == {name.replace("test/", "doubt/") for name in tests}
+    dropped = keys_of(evaluation={"doubt": True, "dropout_passes": 3})
+    assert asked.items() <= dropped.items()
+    assert dropped.keys() - asked.keys() == {name.replace("test/", "dropout/") for name in tests}
+    more = keys_of(evaluation={"doubt": True, "dropout_passes": 4})
+    assert {name for name in more if more[name] != dropped[name]} == dropped.keys() - asked.keys()
+
+
+@pytest.mark.parametrize("task", [CLASS_TASK, {}], ids=["classes", "text"])
+def test_passes_with_dropout_are_two_measures_more(tmp_path, monkeypatch, task):
+    fake_models(monkeypatch)
+    sections = {"task": task} if task else {}
+    results, stages, artifacts = run_here(
+        tmp_path, methods=[{"method": "bayesian"}], evaluation=DOUBT | {"dropout_passes": 5}, **sections
+    )
+    found = {doubt.measure: doubt for doubt in results.students[0].doubt}
+    (stage,) = [stage for stage in stages if stage.kind == "dropout"]
+    assert (stage.passes, stage.loss.name) == (5, "edl")
+    rows = stage.test.predictions(artifacts[stage.test.name].folder)
+    wrong = np.array([row["predicted"] != row["gold"] for row in rows])
+    for name in ("dropout_entropy", "dropout_mutual_information"):
+        assert found[name].auroc == pytest.approx(roc_auc_score(wrong, [row["id"] for row in rows]))
+
+
+@pytest.mark.parametrize(
+    ("asked", "says"), [({"dropout_passes": 1, "doubt": True}, "two or more"), ({"dropout_passes": 9}, "doubt: true")]
+)
+def test_passes_that_tell_nothing_are_refused(asked, says):
+    with pytest.raises(ConfigError, match=says):
+        keys_of(evaluation=asked)
 
 
 def test_classifiers_have_the_measures_that_their_loss_gives_them(tmp_path, monkeypatch):
@@ -72,6 +108,28 @@ def test_answers_have_the_measures_of_their_tokens_and_cdpo_leaves_no_dirichlet(
     assert losses["cdpo"] is None
 
 
+def test_several_seeds_disagree_where_their_students_answers_differ(tmp_path, monkeypatch):
+    fake_models(monkeypatch)
+
+    def answers_of(pool, task, prompts, **_):
+        """A student of a seed of its own on every other example."""
+        own = zlib.crc32(Path(pool.model).parent.name.encode()) if pool.name == "student" else 0
+        rows = [{"id": i, "logits": model_logits(i if i % 2 else i + own, len(task.classes))} for i in prompts]
+        return Answered(pa.Table.from_pylist(rows), {}, 1.0)
+
+    monkeypatch.setattr("raw2s.labeling.answers.answers_of", answers_of)
+    methods = [{"method": "naive"}]
+    results, stages, artifacts = run_here(tmp_path, seeds=[1, 2, 3], task=CLASS_TASK, methods=methods, evaluation=DOUBT)
+    found = {doubt.measure: doubt for doubt in results.students[0].doubt}["seed_disagreement"]
+    tests = [stage for stage in stages if stage.name.startswith("test/student")]
+    rows = [stage.predictions(artifacts[stage.name].folder) for stage in tests]
+    said = np.array([[row["predicted"] for row in own] for own in rows])
+    wrong = said != [row["gold"] for row in rows[0]]
+    share = (said[:, None] != said).sum(axis=1) / 2
+    assert found.auroc == pytest.approx(np.mean([roc_auc_score(*own) for own in zip(wrong, share, strict=True)]))
+    assert found.auroc != 0.5
+
+
 def test_without_being_asked_nothing_is_said(tmp_path, monkeypatch):
     fake_models(monkeypatch)
     results, _, _ = run_here(tmp_path, task=CLASS_TASK, methods=[{"method": "naive"}])
@@ -93,6 +151,10 @@ def test_an_error_is_what_the_metric_does_not_count_as_gold(metric, gold, said):
 def test_teachers_disagree_by_pairs():
     assert disagreement([["a", "a"], ["a", "b"], ["a", "c"]]).tolist() == [0, 1]
     assert disagreement([["a"], ["a"], ["b"]]) == pytest.approx([2 / 3])
+
+
+def test_a_seed_differs_from_a_share_of_the_others():
+    assert differing(["a", "b", "c"], [["a", "a", "a"], ["a", "b", "a"]]).tolist() == [0, 0.5, 1]
 
 
 def predicted(seed, examples=300, classes=4):

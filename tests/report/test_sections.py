@@ -10,6 +10,7 @@ from raw2s.report import write_report
 from raw2s.report.costs import costs_of, duration
 from raw2s.report.examples import parts_of
 from raw2s.report.outcome import outcome
+from raw2s.report.systems import signed
 from raw2s.results import Agreement, Doubt, StageRecord
 
 STAGES = [
@@ -74,6 +75,10 @@ def test_agreement_is_a_matrix_of_all_models_by_the_teachers(tmp_path):
     page = page_of(make_results(STUDENTS, agreements=found), tmp_path)
     for own in found:
         assert f"{own.same:.1%}{own.both_wrong:.1%}" in page.text
+    same = {(own.stage, own.teacher): own.same for own in found}
+    for own in STUDENTS:
+        misfit = 1 - same[own.stage, f"teacher/{own.best_teacher}"]
+        assert f"{misfit:.1%}{signed(own.over_best)}" in page.text
     assert "Agreement" not in page_of(make_results(STUDENTS), tmp_path).text
 
 

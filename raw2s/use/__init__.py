@@ -1,0 +1,1 @@
+"""A student in use: a folder that says itself how it is asked, and what asks it."""
