@@ -7,10 +7,12 @@ A third run tests on the whole official test set, training nothing: its scores a
 Memory is proportional set size, summed over the job and every process it started, sampled every three seconds: shared pages count once.
 """
 
+import os
 import subprocess
 import sys
 import tempfile
 import time
+import uuid
 from pathlib import Path
 
 import harness
@@ -24,16 +26,16 @@ ROOT = Path(__file__).resolve().parents[1]
 
 def run(config: Path, storage: Path, *overrides: str) -> tuple[float, float, str]:
     """(seconds, peak GiB, output) of one run of the main job."""
-    log = storage / "output.txt"
+    log, mark = storage / "output.txt", uuid.uuid4().hex
     start, peak = time.monotonic(), 0
     with log.open("w") as stream:
         process = subprocess.Popen(
             [sys.executable, str(ROOT / "jobs" / "full_pipeline.py"), "--config", str(config),
              *(part for override in (f"storage={storage}", *overrides) for part in ("--set", override))],
-            stdout=stream, stderr=subprocess.STDOUT,
+            stdout=stream, stderr=subprocess.STDOUT, env=os.environ | {harness.MARK: mark},
         )  # fmt: skip
         while process.poll() is None:
-            peak = max(peak, sum(proportional_set_size(p) for p in family(process.pid)))
+            peak = max(peak, sum(proportional_set_size(p) for p in harness.marked(mark)))
             time.sleep(3)
     seconds = time.monotonic() - start
     text = log.read_text()
@@ -44,14 +46,6 @@ def run(config: Path, storage: Path, *overrides: str) -> tuple[float, float, str
 
 def read_results(storage: Path) -> Results:
     return Results.read(next(storage.glob("*/results.json")).parent)
-
-
-def family(pid: int) -> list[psutil.Process]:
-    try:
-        parent = psutil.Process(pid)
-        return [parent, *parent.children(recursive=True)]
-    except psutil.NoSuchProcess:
-        return []
 
 
 def proportional_set_size(process: psutil.Process) -> int:

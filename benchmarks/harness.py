@@ -12,6 +12,10 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+import psutil
+
+MARK = "RAW2S_STARTED_BY"
+"""In the environment of what a benchmark starts, and so in that of every process that it starts."""
 RESULTS = Path(__file__).parent / "results"
 
 Variants = Mapping[str, Callable[[], Any]]
@@ -53,6 +57,18 @@ def least(measured: Mapping[str, Mapping[str, float]]) -> dict[str, float]:
 def peak_mib() -> float:
     """The most memory that this process has held so far, libraries included."""
     return int(Path("/proc/self/status").read_text().split("VmHWM:")[1].split()[0]) / 1024
+
+
+def marked(mark: str) -> list[psutil.Process]:
+    """The living processes with this mark; not all are children of who set it, for Ray's workers are forked from one that stands alone."""
+    found = []
+    for process in psutil.process_iter():
+        try:
+            if process.environ().get(MARK) == mark and process.status() != psutil.STATUS_ZOMBIE:
+                found.append(process)
+        except psutil.Error:
+            continue
+    return found
 
 
 def environment(*libraries: str, **more: Any) -> dict[str, Any]:

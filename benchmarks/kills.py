@@ -81,7 +81,7 @@ def run(folder: Path, kinds: list[str], draw: random.Random, rows: int = ROWS) -
     for kind, step in zip(kinds, at, strict=True):
         wait_for(lambda step=step: reached(folder) >= step, driver)
         if kind == "driver":
-            processes = psutil.Process(driver.pid).children(recursive=True)
+            processes = harness.marked(str(folder))
             driver.send_signal(signal.SIGKILL)
             driver.wait()
             psutil.wait_procs(processes, timeout=30)  # its local Ray dies with it
@@ -91,7 +91,7 @@ def run(folder: Path, kinds: list[str], draw: random.Random, rows: int = ROWS) -
             if kind == "mid-checkpoint":
                 before = unregistered(folder)
                 wait_for(lambda before=before: bool(unregistered(folder) - before), driver, pause=0.0005)
-            workers = wait_for(lambda driver=driver: train_workers(driver), driver)
+            workers = wait_for(lambda: train_workers(folder), driver)
             draw.choice(sorted(workers, key=lambda process: process.pid)).send_signal(signal.SIGKILL)
             torn = unregistered(folder) - left
         left |= torn
@@ -152,7 +152,7 @@ def job(folder: Path) -> Job:
 def start(folder: Path) -> subprocess.Popen[bytes]:
     with (folder / "log.txt").open("ab") as log:
         command = [sys.executable, str(Path(__file__).resolve()), "--train", str(folder)]
-        environment = {k: v for k, v in os.environ.items() if k != "RAY_ADDRESS"}
+        environment = {k: v for k, v in os.environ.items() if k != "RAY_ADDRESS"} | {harness.MARK: str(folder)}
         return subprocess.Popen(command, stdout=log, stderr=log, env=environment)
 
 
@@ -176,10 +176,10 @@ def unregistered(folder: Path) -> set[str]:
     return found - {result["checkpoint_dir_name"] for result in snapshot(folder).get("checkpoint_results", [])}
 
 
-def train_workers(driver: subprocess.Popen[bytes]) -> list[psutil.Process]:
-    """The driver's own Ray Train workers."""
+def train_workers(folder: Path) -> list[psutil.Process]:
+    """The Ray Train workers of the driver in `folder`."""
     found = []
-    for process in psutil.Process(driver.pid).children(recursive=True):
+    for process in harness.marked(str(folder)):
         try:
             if "RayTrainWorker" in " ".join(process.cmdline()):
                 found.append(process)

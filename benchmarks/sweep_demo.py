@@ -21,7 +21,6 @@ from uuid import uuid4
 
 import demo
 import harness
-import psutil
 import ray
 
 from raw2s.pipeline.artifacts import LIBRARIES
@@ -33,21 +32,7 @@ from raw2s.tuning.trials import ranked, read_trials
 
 ROOT = Path(__file__).resolve().parents[1]
 SWEEPS = {"classification": "sweep_demo.yaml", "slots": "sweep_slots.yaml"}
-MARK = "RAW2S_STARTED_BY"
-"""In the environment of what is started here, and so in that of every process that it starts."""
 COUNTS = r"stages +before the trials (\d+) found, (\d+) made; by trials (\d+) found, (\d+) made"
-
-
-def marked(mark: str) -> list[psutil.Process]:
-    """The living processes with this mark."""
-    found = []
-    for process in psutil.process_iter():
-        try:
-            if process.environ().get(MARK) == mark and process.status() != psutil.STATUS_ZOMBIE:
-                found.append(process)
-        except psutil.Error:
-            continue
-    return found
 
 
 def wait_until_none(left: Callable[[], list[Any]], what: str, seconds: float = 60) -> None:
@@ -78,7 +63,7 @@ def run_job(config: Path, storage: Path, environment: dict[str, str]) -> str:
 def run_sweep(sweep: Sweep, config: Path, storage: Path) -> tuple[float, str]:
     """(seconds, output) of the job, of which nothing is left."""
     mark = uuid4().hex
-    os.environ[MARK] = mark
+    os.environ[harness.MARK] = mark
     start = time.monotonic()
     start_ray(sweep.config(sweep.start).ray, dashboard=True)
     output = run_job(config, storage, os.environ | {"RAY_ADDRESS": ray.get_runtime_context().gcs_address})
@@ -88,7 +73,7 @@ def run_sweep(sweep: Sweep, config: Path, storage: Path) -> tuple[float, str]:
     )
     wait_until_none(reserved, "reservations")  # not the workers: Ray's own detached actors stay as long as it does
     ray.shutdown()
-    wait_until_none(lambda: marked(mark), "processes")
+    wait_until_none(lambda: harness.marked(mark), "processes")
     return seconds, output
 
 

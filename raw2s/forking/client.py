@@ -9,49 +9,47 @@ import socket
 import sys
 import time
 
-WAIT_SECONDS = 60.0
-"""For a server that has just been started: its imports take five seconds, more on a busy machine."""
+WAIT_SECONDS = 30.0
+"""For the socket of a server that another client has just started."""
+SOURCE = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
 
 def main() -> None:
     folder, *arguments = sys.argv[1:]
-    server = _connected(os.path.join(folder, "workers"))
-    if server is None or not _forked(server, arguments):
+    path = os.path.join(folder, "workers")
+    try:
+        os.mkdir(folder, 0o700)
+    except FileExistsError:
+        pass
+    else:
+        if os.fork() == 0:  # Ray ends the process that it has started with the worker that it made
+            _become_server(folder, path)
+    if not _forked(path, arguments):
         os.execv(sys.executable, [sys.executable, *arguments])
 
 
-def _connected(path: str) -> socket.socket | None:
-    """A connection to the server, which is started where there is none; None where it does not answer in time."""
-    until = time.monotonic() + WAIT_SECONDS
-    while time.monotonic() < until:
-        server = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        try:
-            server.connect(path)
-            return server
-        except OSError:
-            server.close()
-        try:
-            os.close(os.open(path + ".started", os.O_CREAT | os.O_EXCL))
-        except OSError:  # by another client
-            time.sleep(0.05)
-            continue
-        source = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
-        environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, [source, os.environ.get("PYTHONPATH")]))}
-        if os.fork() == 0:
-            os.setsid()
-            os.execve(sys.executable, [sys.executable, "-m", "raw2s.forking.server", path], environment)
-    return None
+def _become_server(folder: str, path: str) -> None:
+    os.setsid()
+    log = os.open(os.path.join(folder, "log"), os.O_CREAT | os.O_WRONLY)
+    for standard, file in enumerate((os.open(os.devnull, os.O_RDONLY), log, log)):
+        os.dup2(file, standard)
+    imports = os.pathsep.join(filter(None, [SOURCE, os.environ.get("PYTHONPATH")]))
+    os.execve(sys.executable, [sys.executable, "-m", "raw2s.forking.server", path], os.environ | {"PYTHONPATH": imports})
 
 
-def _forked(server: socket.socket, arguments: list[str]) -> bool:
+def _forked(path: str, arguments: list[str]) -> bool:
     """Whether the server has made the process."""
+    until = time.monotonic() + WAIT_SECONDS
+    while not os.path.exists(path) and time.monotonic() < until:
+        time.sleep(0.02)
     request = json.dumps({"arguments": arguments, "environment": dict(os.environ), "folder": os.getcwd()}).encode()
     try:
-        with server:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as server:
+            server.connect(path)
             socket.send_fds(server, [len(request).to_bytes(4, "big")], [0, 1, 2])
             server.sendall(request)
             return bool(server.recv(1))
-    except OSError:
+    except OSError:  # no server, or it has died
         return False
 
 

@@ -1,7 +1,8 @@
 """Imports once what Ray's workers need, then forks one whenever a client asks. `python -m raw2s.forking.server SOCKET`
 
-Ends with the raylet whose workers it makes. A child gets the client's environment, folder and output, and runs the client's script as
-Python would. Only a process of one thread forks safely, so nothing here may start a thread or touch CUDA.
+Started by the first client in its environment, from which Ray's C++ takes the raylet and the job when it is imported. Ends with that
+raylet. A child gets the client's environment, folder and output, and runs the client's script as Python would. Only a process of one
+thread forks safely, so nothing here may start a thread or touch CUDA.
 """
 
 import importlib
@@ -13,30 +14,32 @@ import shutil
 import signal
 import socket
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
-
-import numpy as np
-from ray._raylet import ActorClassID, UniqueID
 
 from raw2s.imports import bulk_imports, without
 
 MODULES = ("ray.data", "ray.train.torch", "ray.tune", "raw2s.labeling.actors", "raw2s.training.fit", "raw2s.training.loop")
 
 
-def serve(path: str) -> None:
-    """Answer clients until the raylet ends. Returns in a child too, when its script has ended."""
+def serve(path: str, modules: Sequence[str]) -> None:
+    """Answer clients until the raylet ends. Returns in a child too, when its script has ended.
+
+    Raises RuntimeError where children would not be independent; the clients, like those of a server that died, do without.
+    """
     raylet = os.pidfd_open(int(os.environ["RAY_RAYLET_PID"]))
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as listening:
         listening.bind(path)
         listening.listen(64)  # clients wait from here on
-        _import()
+        _import(modules)
         if _draw_id() == _draw_id():
-            raise RuntimeError("forked workers would draw the same random ids of Ray; they start one by one instead")
+            raise RuntimeError("forked workers would draw the same random ids of Ray")
         signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for the children: their end is Ray's affair
+        heard: list[Any] = [listening, raylet]
         while True:
-            ready, _, _ = select.select([listening, raylet], [], [])
+            ready, _, _ = select.select(heard, [], [])
             if raylet in ready:
                 shutil.rmtree(Path(path).parent, ignore_errors=True)
                 return
@@ -52,22 +55,26 @@ def serve(path: str) -> None:
     _become(request, files)
 
 
-class _ActorClassID:
-    """Ray draws one for every actor class that it imports, from the generator that all children would then share."""
+def _import(modules: Sequence[str]) -> None:
+    with bulk_imports():
+        import ray.actor  # noqa: PLC0415
 
-    @staticmethod
-    def from_random() -> ActorClassID:
-        return ActorClassID(os.urandom(ActorClassID.size()))
+        class Drawn:
+            """Ray draws an id for every actor class that it imports, and from then on all children would share its generator."""
 
+            @staticmethod
+            def from_random() -> Any:
+                return ray.ActorClassID(os.urandom(ray.ActorClassID.size()))
 
-def _import() -> None:
-    with bulk_imports(), without("mlflow"), patch("ray.actor.ActorClassID", _ActorClassID):  # DeepSpeed's autotuner would load MLflow
-        for module in MODULES:
-            importlib.import_module(module)
+        with without("mlflow"), patch("ray.actor.ActorClassID", Drawn):  # DeepSpeed's autotuner would load MLflow
+            for module in modules:
+                importlib.import_module(module)
 
 
 def _draw_id() -> bytes:
     """A random id of Ray, as a child would draw it."""
+    from ray._raylet import UniqueID  # noqa: PLC0415
+
     reading, writing = os.pipe()
     if (child := os.fork()) == 0:
         os.write(writing, UniqueID.from_random().binary())
@@ -92,7 +99,7 @@ def _request(client: socket.socket) -> tuple[dict[str, Any], list[int]]:
 
 def _become(request: dict[str, Any], files: list[int]) -> None:
     """Make this child the process that the client was to be, and run its script."""
-    os.setsid()
+    os.setsid()  # Ray kills a worker's whole process group when it ends
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     for standard, file in enumerate(files):
         os.dup2(file, standard)
@@ -103,11 +110,12 @@ def _become(request: dict[str, Any], files: list[int]) -> None:
     known = set(sys.path)
     sys.path[:0] = [entry for entry in os.environ.get("PYTHONPATH", "").split(os.pathsep) if entry and entry not in known]
     sys.argv = request["arguments"]
-    np.random.seed()  # Python's own generator does so by itself
+    if "numpy" in sys.modules:
+        sys.modules["numpy"].random.seed()  # Python's own generator does so by itself
     runpy.run_path(sys.argv[0], run_name="__main__")
 
 
 if __name__ == "__main__":
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     os.environ.setdefault("DS_ACCELERATOR", "cpu")
-    serve(sys.argv[1])
+    serve(sys.argv[1], MODULES)

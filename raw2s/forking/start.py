@@ -3,6 +3,7 @@
 import shlex
 import sys
 import tempfile
+import uuid
 from pathlib import Path
 
 
@@ -10,5 +11,5 @@ def forked_workers() -> dict[str, str]:
     """Part of a runtime environment; empty where workers start as ever: off Linux, and with GPUs, where it has not been tried."""
     if sys.platform != "linux" or Path("/dev/nvidiactl").exists():
         return {}
-    client = Path(__file__).with_name("client.py")
-    return {"py_executable": shlex.join([sys.executable, "-S", "-E", str(client), tempfile.mkdtemp(prefix="raw2s-")])}
+    client, folder = Path(__file__).with_name("client.py"), Path(tempfile.gettempdir()) / f"raw2s-{uuid.uuid4().hex}"
+    return {"py_executable": shlex.join([sys.executable, "-S", "-E", str(client), str(folder)])}

@@ -8,7 +8,8 @@ from typing import Any
 
 from raw2s.decoding.dropout import answer_pass_doubts, class_pass_doubts
 from raw2s.labeling.actors import load_to_score
-from raw2s.labeling.units import Answered, Pool, PromptProgress, Unit, prompt_units, run_pass
+from raw2s.labeling.prompts import Unit, prompt_units
+from raw2s.labeling.units import Answered, Pool, PromptProgress, run_pass
 from raw2s.labels.table import DROPOUT_DOUBTS, Answer
 from raw2s.losses.doubt import DROPOUT_MEASURES
 from raw2s.methods import LossSection, evidence_by
