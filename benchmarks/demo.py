@@ -13,6 +13,7 @@ import sys
 import tempfile
 import time
 import uuid
+from collections.abc import Sequence
 from pathlib import Path
 
 import harness
@@ -22,15 +23,16 @@ from raw2s.pipeline.artifacts import LIBRARIES
 from raw2s.results import Results
 
 ROOT = Path(__file__).resolve().parents[1]
+JOB = (str(ROOT / "jobs" / "full_pipeline.py"),)
 
 
-def run(config: Path, storage: Path, *overrides: str) -> tuple[float, float, str]:
-    """(seconds, peak GiB, output) of one run of the main job."""
+def run(config: Path, storage: Path, *overrides: str, job: Sequence[str] = JOB) -> tuple[float, float, str]:
+    """(seconds, peak GiB, output) of one run of the main job, or of another that takes its arguments."""
     log, mark = storage / "output.txt", uuid.uuid4().hex
     start, peak = time.monotonic(), 0
     with log.open("w") as stream:
         process = subprocess.Popen(
-            [sys.executable, str(ROOT / "jobs" / "full_pipeline.py"), "--config", str(config),
+            [sys.executable, *job, "--config", str(config),
              *(part for override in (f"storage={storage}", *overrides) for part in ("--set", override))],
             stdout=stream, stderr=subprocess.STDOUT, env=os.environ | {harness.MARK: mark},
         )  # fmt: skip
