@@ -12,6 +12,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from raw2s.config import parse_config
 from raw2s.pipeline.rules import trainings_of
+from raw2s.results import Results
 from raw2s.tuning.reading import load_sweeps
 
 README = (ROOT / "README.md").read_text()
@@ -31,6 +32,18 @@ def test_every_figure_of_the_readme_is_in_a_benchmark_file(name):
     for results in [found for key, found in measured.items() if key.startswith("results")]:
         for cell in cells(results):
             assert re.search(re.escape(cell), README), f"{cell} of {name} is not in README.md"
+
+
+@pytest.mark.parametrize("name", ["scenario"])
+def test_the_grids_of_the_readme_are_the_benchmarks(name):
+    results = Results.model_validate_json((ROOT / "benchmarks" / "results" / f"grid_{name}.json").read_text())
+    assert results.ceiling is not None
+    for system in (*results.teachers, results.ceiling):
+        assert f"| {system.score:.3f} ± {system.standard_error:.3f} | | |" in README
+    for student in (student for student in results.students if student.aux):
+        figures = [(student.pgr, student.pgr_ci95, ""), (student.over_best, student.over_best_ci95, "+")]
+        cells = [f"{value:{sign}.3f} [{low:.3f}, {high:.3f}]" for value, (low, high), sign in figures]
+        assert " | ".join([f"{student.score:.3f} ± {student.standard_error:.3f}", *cells]) in README, student.label
 
 
 def test_the_sweeps_of_the_readme_are_the_benchmarks():
