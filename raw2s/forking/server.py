@@ -5,6 +5,7 @@ raylet. A child gets the client's environment, folder and output, and runs the c
 thread forks safely, so nothing here may start a thread or touch CUDA.
 """
 
+import atexit
 import importlib
 import json
 import os
@@ -25,7 +26,7 @@ MODULES = ("ray.data", "ray.train.torch", "ray.tune", "raw2s.labeling.actors", "
 
 
 def serve(path: str, modules: Sequence[str]) -> None:
-    """Answer clients until the raylet ends. Returns in a child too, when its script has ended.
+    """Answer clients until the raylet ends. Does not return in a child.
 
     Raises RuntimeError where children would not be independent; the clients, like those of a server that died, do without.
     """
@@ -112,7 +113,14 @@ def _become(request: dict[str, Any], files: list[int]) -> None:
     sys.argv = request["arguments"]
     if "numpy" in sys.modules:
         sys.modules["numpy"].random.seed()  # Python's own generator does so by itself
-    runpy.run_path(sys.argv[0], run_name="__main__")
+    status = 0
+    try:
+        runpy.run_path(sys.argv[0], run_name="__main__")
+    except SystemExit as end:
+        status = end.code if isinstance(end.code, int) else int(end.code is not None)
+    atexit._run_exitfuncs()
+    sys.stdout.flush()
+    os._exit(status)  # Ray's own way out has been seen to wait for itself for ever (2.60, ~CoreWorkerProcessImpl)
 
 
 if __name__ == "__main__":
