@@ -124,6 +124,11 @@ def broken_config(folder: Path) -> None:
     (folder / "config.json").write_text("{")
 
 
+def broken_tokenizer(folder: Path) -> None:
+    copied(folder)
+    (folder / "tokenizer.json").write_text("{}")
+
+
 def few_positions(folder: Path) -> None:
     copied(folder)
     sizes = json.loads((folder / "config.json").read_text())
@@ -268,6 +273,7 @@ MODELS: dict[str, tuple[Input, str]] = {
     "weights cut short": (student(cut), "model.safetensors is cut short or damaged (Error while deserializing header"),
     "a shard missing": (student(sharded), "has no model-2.safetensors; save the weights as safetensors"),
     "a broken config": (student(broken_config), "config.json that cannot be read ("),
+    "a broken tokenizer": (student(broken_tokenizer), "has a tokenizer that cannot be read ("),
     "too few positions": (student(few_positions, labeling={"max_new_tokens": 24}), "do not fit the 40 positions"),
     "a plan of a folder without weights": (
         lambda folder, patch: ["plan", *student(lambda f: copied(f, "*.safetensors"))(folder, patch)[1:]],

@@ -45,7 +45,7 @@ def _naming(name: str) -> Iterator[None]:
     """What cannot be loaded is named, in a ValueError: files that are missing or broken are so at every further try."""
     try:
         yield
-    except (OSError, SafetensorError) as error:
+    except (OSError, ValueError, SafetensorError) as error:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise ValueError(f"model {name} cannot be loaded ({reason}); mend its files, or name another") from error
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from safetensors import SafetensorError, safe_open
 
-from raw2s.models.load import load_model_config
+from raw2s.models.load import load_model_config, load_tokenizer
 from raw2s.models.source import TINY_FOLDER, model_source
 
 HUB_SECONDS = 5.0
@@ -47,6 +47,12 @@ def _folder_problem(folder: Path) -> str | None:
     if not any((folder / name).is_file() for name in TOKENIZERS):
         return f"{folder} has no tokenizer; save the model's own there with save_pretrained"
     try:
+        tokenizer = load_tokenizer(str(folder))
+    except Exception as error:  # tokenizers raises nothing narrower
+        return f"{folder} has a tokenizer that cannot be read ({_reason(error.__cause__ or error)}); save it anew"
+    if not tokenizer.is_fast:
+        return f"{folder} has a slow tokenizer, which gives no character offsets; save a fast one there (tokenizer.json)"
+    try:
         files = _weight_files(folder)
     except (OSError, ValueError, KeyError, AttributeError):
         return f"{folder / INDEX} cannot be read; write it anew"
@@ -76,5 +82,5 @@ def _require_hub(name: str) -> None:
         get_session().head(constants.ENDPOINT, timeout=HUB_SECONDS)
 
 
-def _reason(error: Exception) -> str:
+def _reason(error: BaseException) -> str:
     return (str(error).strip() or type(error).__name__).splitlines()[0]

@@ -1,12 +1,19 @@
 """What stages ask of Ray against what there is, without Ray: a run that could never start is told so in one line."""
 
+from io import StringIO
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from rich.console import Console
 from tiny_runs import tiny_run
 
-from raw2s.config import parse_config
+from raw2s.config import RayConfig, parse_config
+from raw2s.errors import ConfigError
+from raw2s.pipeline.artifacts import ArtifactStore
+from raw2s.pipeline.execute import execute
 from raw2s.pipeline.plan import plan_stages
+from raw2s.pipeline.progress import StageDisplay
 from raw2s.pipeline.resources import Node, lacking
 from raw2s.pipeline.stage import Stage
 
@@ -74,3 +81,17 @@ def test_it_is_told_exactly_where_the_workers_find_no_place(stages_of, cpus, wor
     stages = stages_of(teacher_training={"workers": workers, "cpus_per_worker": each, "micro_batch_size": 1, "batch_size": 12})
     nodes = [Node(resources={"CPU": cpus}, labels={})]
     assert (lacking(stages["teacher/gpt2"], nodes) is None) == (workers * each <= cpus)
+
+
+def test_nothing_starts_where_one_stage_has_no_place(stages_of, tmp_path, monkeypatch):
+    monkeypatch.setattr("raw2s.pipeline.execute.start_ray", lambda config: None)
+    monkeypatch.setattr("raw2s.pipeline.execute.cluster_nodes", lambda: [LAPTOP])
+    said = StringIO()
+    with pytest.raises(ConfigError, match="stage teacher/gpt2: a training worker asks for 3 CPU, and Ray has 2 CPU; lower"):
+        execute(
+            list(stages_of(teacher_training={"cpus_per_worker": 3}).values()),
+            store=ArtifactStore(tmp_path),
+            display=StageDisplay(Console(file=said)),
+            ray_config=RayConfig(),
+        )
+    assert said.getvalue() == "" and list(tmp_path.iterdir()) == []
