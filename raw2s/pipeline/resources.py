@@ -87,7 +87,7 @@ def cluster_nodes() -> list[Node]:
     import ray  # noqa: PLC0415
     from ray._private.state import state  # where Ray Train looks too; there is no public way  # noqa: PLC0415
 
-    nodes = [Node(resources=node["Resources"], labels=node.get("Labels", {})) for node in ray.nodes() if node["Alive"]]
+    nodes = [Node(resources=node["Resources"], labels=node.get("Labels") or {}) for node in ray.nodes() if node["Alive"]]
     grown: dict[str, Any] | None = state.get_max_resources_from_cluster_config()
     return [*nodes, Node(resources=grown, labels=None)] if grown else nodes
 
