@@ -1,6 +1,7 @@
 """The command line, `raw2s run|label|check|plan|sweep|report|labels|export|predict|publish|tasks|methods|teachers`, and the jobs that call it."""
 
 import argparse
+import os
 import sys
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -11,6 +12,7 @@ from raw2s import __version__
 from raw2s.config import RunConfig, SweepConfig, describe_keys, load_config
 from raw2s.errors import ConfigError, StageFailed
 from raw2s.imports import bulk_imports
+from raw2s.interrupt import ending_on_interrupt
 from raw2s.labels.export import COLUMNS, Format
 from raw2s.methods import METHODS
 from raw2s.tasks import TASKS
@@ -196,10 +198,14 @@ def _run_keys() -> str:
 
 
 def guarded(command: str, work: Callable[[], None]) -> int:
-    """The exit status of `work`: a user's mistake is one line and 2, a failed stage one line and 1."""
+    """The exit status of `work`: a user's mistake is one line and 2, a failed stage one line and 1; Ctrl-C ends the process."""
     try:
-        with bulk_imports():  # what a command loads, it has until it ends
+        with ending_on_interrupt(command), bulk_imports():  # what a command loads, it has until it ends
             work()
+            sys.stdout.flush()
+    except BrokenPipeError:  # `raw2s plan CONFIG | head`: nobody reads on
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
     except (ConfigError, StageFailed) as error:
         print(f"{command}: {error}", file=sys.stderr)
         return 2 if isinstance(error, ConfigError) else 1

@@ -15,6 +15,8 @@ from raw2s.errors import ConfigError
 Status = Literal["FINISHED", "FAILED", "KILLED"]
 PARAM_LIMIT = 500
 """MLflow refuses longer parameter values."""
+SERVER_SECONDS = 5.0
+"""For a server to answer at all before anything starts."""
 
 
 def _unless_lost(log: Callable[..., None]) -> Callable[..., None]:
@@ -146,13 +148,15 @@ def tracked_run(name: str, storage: Path, config: dict[str, Any]) -> Iterator[Tr
     logging.getLogger("alembic").setLevel(logging.WARNING)
     logging.getLogger("mlflow").setLevel(logging.WARNING)
     logging.getLogger("urllib3").setLevel(logging.ERROR)  # a line a retry
+    import requests  # noqa: PLC0415
     from mlflow.exceptions import MlflowException  # two seconds; `--help` and a config mistake should not wait  # noqa: PLC0415
 
     storage.mkdir(parents=True, exist_ok=True)
     uri = os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{storage.resolve() / 'mlflow.db'}"
     try:
+        _require_server(uri)
         tracker = _opened(uri, name, storage)
-    except MlflowException as error:
+    except (MlflowException, requests.RequestException) as error:
         reason = shorten(str(error).replace(uri, _without_password(uri)), 160, placeholder=" ...")
         raise ConfigError(
             f"MLFLOW_TRACKING_URI: no MLflow at {_without_password(uri)} ({reason}); start it, correct the address, or unset it"
@@ -164,6 +168,14 @@ def tracked_run(name: str, storage: Path, config: dict[str, Any]) -> Iterator[Tr
         tracker.end("FAILED")
         raise
     tracker.end("FINISHED")
+
+
+def _require_server(uri: str) -> None:
+    """Raise RequestException where a server does not answer: asked once, for MLflow's client asks for the better part of a minute."""
+    import requests  # noqa: PLC0415
+
+    if uri.startswith(("http://", "https://")):
+        requests.get(uri, timeout=SERVER_SECONDS)
 
 
 def _opened(uri: str, name: str, storage: Path) -> Tracker:

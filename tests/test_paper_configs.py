@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from model_folders import of_config
 from transformers import GPT2Config, GPTNeoXConfig, LlamaConfig, OPTConfig, Qwen2Config
 
 from raw2s.config import RunConfig, load_config, parse_config, read_yaml
@@ -62,7 +63,7 @@ def test_it_plans_every_row_of_the_papers_tables(config):
 def test_its_models_sizes_bear_it(config, tmp_path):
     tree = config.model_dump(mode="json")
     for model in (*tree["teachers"], tree["student"]):
-        SIZES[model["model"]].save_pretrained(tmp_path / model["model"])
+        of_config(tmp_path / model["model"], SIZES[model["model"]])
         model["model"] = str(tmp_path / model["model"])
     check(parse_config(tree))
 

@@ -10,6 +10,7 @@ from pydantic import ValidationError
 from raw2s.choices import Chosen
 from raw2s.config.own import OWN
 from raw2s.config.tree import RunConfig
+from raw2s.config.yaml_file import load_yaml
 from raw2s.errors import ConfigError
 from raw2s.section import Section
 
@@ -19,17 +20,17 @@ def load_config(path: Path, overrides: list[str] | None = None) -> RunConfig:
 
     Raises ConfigError.
     """
-    return parse_config(read_yaml(path, overrides or []))
+    tree = read_yaml(path, overrides or [])
+    if "sweep" in tree:
+        raise ConfigError(f"{path}: its section sweep makes it a sweep's file; run it with raw2s sweep")
+    return parse_config(tree)
 
 
 def read_yaml(path: Path, overrides: list[str]) -> dict[str, Any]:
     """The YAML mapping at `path` with the overrides put over it, unchecked. Raises ConfigError."""
-    if not path.is_file():
+    if not path.exists():
         raise ConfigError(f"{path}: no such config file; see configs/ for examples")
-    try:
-        tree = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{path}: not valid YAML ({str(error).splitlines()[0]}); mend the file") from None
+    tree = load_yaml(path)
     if not isinstance(tree, dict):
         raise ConfigError(f"{path}: a config is a mapping of keys; see configs/demo.yaml")
     for override in overrides:
@@ -50,19 +51,39 @@ def put_over(tree: dict[str, Any], override: str) -> None:
     key, separator, text = override.partition("=")
     if not separator:
         raise ConfigError(f"--set {override}: no value; write --set key=value")
-    *parents, last = key.split(".")
-    node: Any = tree
     try:
         value = yaml.safe_load(text)
-        for part in parents:
-            node = node[int(part)] if isinstance(node, list) else node.setdefault(part, {})
-        node[int(last) if isinstance(node, list) else last] = value
-    except (yaml.YAMLError, ValueError, IndexError, TypeError, AttributeError):
-        raise ConfigError(f"--set {override}: there is no such place in the config; see --help for the keys") from None
+    except yaml.YAMLError:
+        raise ConfigError(f"--set {override}: {text!r} is no YAML value; write --set key=value") from None
+    *parents, last = key.split(".")
+    node: Any = tree
+    for depth, part in enumerate(parents):
+        at = _key_in(node, part, override, ".".join(parents[:depth]))
+        node = node[at] if isinstance(node, list) else node.setdefault(at, {})
+    node[_key_in(node, last, override, ".".join(parents))] = value
+
+
+def _key_in(node: Any, part: str, override: str, place: str) -> Any:
+    """The part of a dotted key as a key of the mapping, or a number in the list, at `place`. Raises ConfigError where it is neither."""
+    if isinstance(node, dict):
+        return part
+    if not isinstance(node, list):
+        raise ConfigError(f"--set {override}: {place} is {node!r} and holds no keys; see --help for the keys")
+    if not part.isdecimal() or int(part) >= len(node):
+        raise ConfigError(f"--set {override}: {place} has {len(node)} entries, counted from 0; see --help for the keys")
+    return int(part)
 
 
 MOVED = {"students": "methods", "labeling.score": "score of a joint method, and preference.score"}
 """Keys of earlier versions, and where they are now."""
+
+
+EXPECTED = {
+    "string_pattern_mismatch": "a name is letters, digits, _, - and . alone",
+    "too_short": "at least one is needed",
+    "path_type": "a path is needed",
+}
+"""By the type of pydantic's error, where its own message is for programmers."""
 
 
 def explain(error: dict[str, Any], root: type[Section], tree: dict[str, Any]) -> str:
@@ -77,7 +98,8 @@ def explain(error: dict[str, Any], root: type[Section], tree: dict[str, Any]) ->
         return f"{key}: missing; add it to the config{others}"
     if error["type"] == "value_error":
         return ": ".join(part for part in (key, str(error["ctx"]["error"])) if part)
-    return f"{key}: {error['msg'].lower()}, not {error['input']!r}; correct the value"
+    expected = EXPECTED.get(error["type"], error["msg"].lower())
+    return f"{key}: {expected}, not {error['input']!r}; correct the value"
 
 
 def _advice(name: str, key: str, place: tuple[type[Section], Chosen | None]) -> str:

@@ -11,7 +11,6 @@ JSON lines, CSV or Parquet; a row is one annotator's answer to one item:
 Other columns are not read. A row without an answer counts as absent, and so does an item without a row.
 """
 
-import csv
 import difflib
 import hashlib
 import json
@@ -23,10 +22,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 
-Row = dict[str, Any]
+from raw2s.tasks.sources import SourceRow, file_rows
 
 
 @dataclass(frozen=True)
@@ -45,7 +42,7 @@ def read_label_file(file: Path, classes: Sequence[str]) -> list[Annotation]:
     Raises ValueError, in one line that names the row and what to do, for what cannot be used.
     """
     rows = _rows(file)
-    columns = set().union(*rows)
+    columns = set().union(*(row.values for row in rows))
     answers = ("label", "probabilities") if classes else ("text",)
     held = [column for column in answers if column in columns]
     if "id" not in columns or len(held) != 1:
@@ -53,7 +50,7 @@ def read_label_file(file: Path, classes: Sequence[str]) -> list[Annotation]:
         raise ValueError(f"{file}: needs a column id and one column {' or '.join(answers)}, and has {known}; name them so")
     seen: set[tuple[int, str]] = set()
     annotations = []
-    for number, row in enumerate(rows, start=1):
+    for place, row in ((row.place, row.values) for row in rows):
         answer = row.get(held[0])
         try:
             item = _id(row.get("id"))
@@ -76,7 +73,7 @@ def read_label_file(file: Path, classes: Sequence[str]) -> list[Annotation]:
                 else Annotation(item, annotator, text=_text(answer))
             )
         except ValueError as error:
-            raise ValueError(f"{file}: row {number}: {error}") from None
+            raise ValueError(f"{place}: {error}") from None
     return annotations
 
 
@@ -102,24 +99,10 @@ def ranked_texts(annotations: Iterable[Annotation]) -> dict[int, list[str]]:
     return {i: [text for text, _ in Counter(texts).most_common()] for i, texts in by_id.items()}
 
 
-def _rows(file: Path) -> list[Row]:
+def _rows(file: Path) -> list[SourceRow]:
     if not file.is_file():
         raise ValueError(f"no file {str(file)!r}; correct the path")
-    try:
-        match file.suffix:
-            case ".jsonl":
-                rows = [json.loads(line) for line in file.read_text(encoding="utf-8").split("\n") if line.strip()]
-                if not all(isinstance(row, dict) for row in rows):
-                    raise ValueError("a line is no JSON object")
-            case ".csv":
-                with file.open(encoding="utf-8-sig", newline="") as stream:
-                    rows = list(csv.DictReader(stream, strict=True))
-            case ".parquet":
-                rows = pq.read_table(file).to_pylist()
-            case _:
-                raise ValueError("its name ends in none of .jsonl, .csv, .parquet")
-    except (OSError, ValueError, csv.Error, pa.ArrowException) as error:
-        raise ValueError(f"{file}: cannot be read ({str(error).splitlines()[0]}); mend the file") from None
+    rows = list(file_rows("file", file))
     if not rows:
         raise ValueError(f"{file}: holds no row; give labels, or remove the teacher")
     return rows
@@ -159,7 +142,8 @@ def _probabilities(answer: Any, column: str, classes: Sequence[str]) -> tuple[fl
         values = []
     total = sum(values)
     if len(values) != len(classes) or not all(value >= 0 for value in values) or not math.isclose(total, 1, abs_tol=1e-3):
-        raise ValueError(f"the probabilities are not {len(classes)} numbers of at least 0 that sum to 1; correct them")
+        found = f"they are {len(values)}, and sum to {total:g}" if values else "they cannot be read"
+        raise ValueError(f"the probabilities are not {len(classes)} numbers of at least 0 that sum to 1: {found}; correct them")
     return tuple(value / total for value in values)
 
 

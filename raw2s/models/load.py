@@ -1,8 +1,11 @@
 """Loading and saving Hugging Face models: built-in names, folders, hub ids; safetensors only, no remote code."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
@@ -32,7 +35,19 @@ def load_model_config(name: str) -> PretrainedConfig:
 
 
 def load_tokenizer(name: str) -> PreTrainedTokenizerBase:
-    return AutoTokenizer.from_pretrained(model_source(name), use_fast=True, trust_remote_code=False)
+    """Raises ValueError when it cannot be loaded."""
+    with _naming(name):
+        return AutoTokenizer.from_pretrained(model_source(name), use_fast=True, trust_remote_code=False)
+
+
+@contextmanager
+def _naming(name: str) -> Iterator[None]:
+    """What cannot be loaded is named, in a ValueError: files that are missing or broken are so at every further try."""
+    try:
+        yield
+    except (OSError, ValueError, SafetensorError) as error:
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise ValueError(f"model {name} cannot be loaded ({reason}); mend its files, or name another") from error
 
 
 def inference_dtype(precision: Precision, cuda: bool) -> torch.dtype:
@@ -66,7 +81,7 @@ def load_weights(
 ) -> tuple[PreTrainedModel, set[str]]:
     """`load_model`, straight onto a device, with the names of the weights that the checkpoint lacks; tied ones are none.
 
-    `dropout`: whether it is to have the checkpoint's own in training; without, it is in the model's config no more.
+    Raises ValueError where a file is missing or broken. `dropout`: whether it is to have the checkpoint's own in training; without, it is in the model's config no more.
     """
     where: dict[str, Any] = {} if device is None else {"device_map": {"": device}}
     options: dict[str, Any] = {
@@ -77,18 +92,16 @@ def load_weights(
         **where,
         **({} if dropout else dict.fromkeys(own_dropout(load_model_config(name)), 0.0)),
     }
-    loaded: Any
+    kind: Any
     if form == "text":
-        loaded = AutoModelForCausalLM.from_pretrained(model_source(name), **options)
+        kind = AutoModelForCausalLM
     elif form == "classes":
-        labels = dict(enumerate(classes))
-        ids = {label: number for number, label in labels.items()}
-        loaded = AutoModelForSequenceClassification.from_pretrained(
-            model_source(name), num_labels=len(classes), id2label=labels, label2id=ids, **options
-        )
+        kind, labels = AutoModelForSequenceClassification, dict(enumerate(classes))
+        options |= {"num_labels": len(classes), "id2label": labels, "label2id": {label: i for i, label in labels.items()}}
     else:
         raise ValueError(f"form {form!r} is none of text and classes; give one of them")
-    model, found = loaded
+    with _naming(name):
+        model, found = kind.from_pretrained(model_source(name), **options)
     return model.eval(), set(found["missing_keys"])
 
 

@@ -24,7 +24,7 @@ from raw2s.pipeline.answer_stages import Answered
 from raw2s.pipeline.artifacts import ArtifactStore
 from raw2s.pipeline.doubt_figures import errors
 from raw2s.pipeline.plan import plan_stages
-from raw2s.pipeline.preflight import check
+from raw2s.pipeline.preflight import check, check_surroundings
 from raw2s.pipeline.seed_plan import SeedPlan
 from raw2s.pipeline.stage import Stage, inputs_first
 from raw2s.pipeline.weights import named_weights
@@ -45,6 +45,7 @@ def run_check(config: RunConfig, console: Console | None = None) -> Outlook:
     from raw2s.pipeline.progress import StageDisplay  # noqa: PLC0415
 
     check(config)
+    check_surroundings(config)
     if not config.models:
         raise ConfigError("teachers: label files say nothing of devel, so none can be checked; add a teacher that is a model")
     console = console or Console()

@@ -7,11 +7,12 @@ from pathlib import Path
 from typing import Any
 
 from raw2s.config import RayConfig
-from raw2s.errors import StageFailed
+from raw2s.errors import ConfigError, StageFailed
 from raw2s.pipeline.artifacts import Artifact, ArtifactStore
 from raw2s.pipeline.causes import cause
 from raw2s.pipeline.local_ray import start_ray
 from raw2s.pipeline.progress import Board, Point, StageDisplay, brief
+from raw2s.pipeline.resources import cluster_nodes, lacking
 from raw2s.pipeline.stage import Stage, Work
 
 POINTS_SECONDS = 2.0
@@ -39,24 +40,24 @@ def execute(
 
     `on_done` hears of finished stages, `on_points` of the points of training curves as they come; both are called in this thread.
 
-    Raises StageFailed for the first stage that fails, after those running beside it have ended: what they made is kept.
+    Raises StageFailed for the first stage that fails, after those running beside it have ended: what they made is kept; ConfigError,
+    before any stage starts, for one that Ray has no place for. Ctrl-C waits for none.
     """
-    done: dict[str, Done] = {}
+    done = _found(stages, store, display)
     for stage in stages:
-        artifact = store.find(stage.kind, stage.key, display.warn)
-        if artifact is not None:
-            done[stage.name] = Done(artifact, cached=True)
-            display.say(f"{stage.name}: found, {brief(artifact.metrics)}", style="dim")
+        if stage.name in done:
             on_done(stage, done[stage.name])
     if len(done) == len(stages):
         return done
 
     start_ray(ray_config)
-    display.board = Board.remote()  # type: ignore[attr-defined]
     waiting = [stage for stage in stages if stage.name not in done]
+    _require_places(waiting)
+    display.board = Board.remote()  # type: ignore[attr-defined]
     running: dict[Future[Artifact], Stage] = {}
     failure: StageFailed | None = None
-    with ThreadPoolExecutor(ray_config.parallel_stages) as pool:
+    pool = ThreadPoolExecutor(ray_config.parallel_stages)
+    try:
         while running or (waiting and failure is None):
             if failure is None:
                 for stage in [s for s in waiting if all(needed.name in done for needed in s.inputs.values())]:
@@ -80,10 +81,30 @@ def execute(
                 manifest = done[stage.name].artifact.manifest
                 display.finished(stage.name, f"done in {manifest['seconds']:.1f} s, {brief(manifest['metrics'])}")
                 on_done(stage, done[stage.name])
+    finally:
+        pool.shutdown(wait=False)  # on Ctrl-C stages still run; else none does
     on_points(display.take_points())
     if failure is not None:
         raise failure
     return done
+
+
+def _found(stages: list[Stage], store: ArtifactStore, display: StageDisplay) -> dict[str, Done]:
+    """The stages that are finished already, by name."""
+    done = {}
+    for stage in stages:
+        artifact = store.find(stage.kind, stage.key, display.warn)
+        if artifact is not None:
+            done[stage.name] = Done(artifact, cached=True)
+            display.say(f"{stage.name}: found, {brief(artifact.metrics)}", style="dim")
+    return done
+
+
+def _require_places(stages: list[Stage]) -> None:
+    nodes = cluster_nodes()
+    for stage in stages:
+        if problem := lacking(stage, nodes):
+            raise ConfigError(problem)
 
 
 def _build(stage: Stage, inputs: dict[str, Artifact], store: ArtifactStore, display: StageDisplay) -> Artifact:

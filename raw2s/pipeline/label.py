@@ -14,7 +14,7 @@ from raw2s.pipeline.data_stages import Examples
 from raw2s.pipeline.jsonl import read_jsonl
 from raw2s.pipeline.labeling_stages import Label
 from raw2s.pipeline.plan import plan_stages
-from raw2s.pipeline.preflight import check
+from raw2s.pipeline.preflight import check, check_surroundings
 from raw2s.pipeline.stage import inputs_first
 from raw2s.results import Results
 
@@ -28,6 +28,7 @@ def run_labels(config: RunConfig, console: Console | None = None) -> list[Path]:
     from raw2s.pipeline.progress import StageDisplay  # noqa: PLC0415
 
     check(config)
+    check_surroundings(config)
     console = console or Console()
     store = ArtifactStore(config.storage / "artifacts")
     labels = [plan_stages(config, seed).label for seed in config.seeds]

@@ -6,7 +6,9 @@ import socket
 from typing import Any
 
 from raw2s.config import RayConfig
+from raw2s.errors import ConfigError
 from raw2s.forking.start import forked_workers
+from raw2s.pipeline.ray_address import check_ray_address, no_ray_at
 
 RAY_ENV = {
     "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.5",  # how soon a finished worker is noticed; Ray's 2 s add up over the stages
@@ -23,8 +25,11 @@ def start_ray(config: RayConfig, *, dashboard: bool = False) -> None:
 
     Tune needs the dashboard: without its state API an early-stopped sweep never ends. And whoever asks that API must know which
     Ray is his own: beside another one on the machine he would ask the wrong one, or give up, and the sweep would not end either.
-    Only from the main thread: the local Ray's processes die with the thread that started them.
+    Only from the main thread: the local Ray's processes die with the thread that started them. Raises ConfigError for a cluster
+    that cannot be joined.
     """
+    joined = os.environ.get("RAY_ADDRESS") or None
+    check_ray_address(joined)
     for name, value in RAY_ENV.items():
         os.environ.setdefault(name, value)
     import ray  # a second run that finds every stage needs no Ray  # noqa: PLC0415
@@ -33,8 +38,8 @@ def start_ray(config: RayConfig, *, dashboard: bool = False) -> None:
     if not ray.is_initialized():
         # Worker output stays in Ray's log files; a worker's error comes back with its exception.
         options: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
-        address = os.environ.get("RAY_ADDRESS")
-        if address is None:
+        address = joined
+        if joined is None:
             options |= {
                 "address": "local",  # else it would join, or be refused by, whatever Ray another process has started here
                 "num_cpus": config.num_cpus,
@@ -48,7 +53,12 @@ def start_ray(config: RayConfig, *, dashboard: bool = False) -> None:
                 address = f"{ray.util.get_node_ip_address()}:{port}"
         if dashboard:
             options["runtime_env"] = options.get("runtime_env", {}) | {"env_vars": {"RAY_ADDRESS": address}}
-        ray.init(**options)
+        try:
+            ray.init(**options)
+        except (ConnectionError, RuntimeError, ValueError) as error:
+            if joined is None:
+                raise
+            raise ConfigError(no_ray_at(joined, error)) from error
         os.environ.pop("RAY_GCS_SERVER_PORT", None)
     for name in ("ray", "ray.data", "ray.train", "ray.tune"):
         logging.getLogger(name).setLevel(logging.ERROR)

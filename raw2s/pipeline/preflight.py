@@ -1,16 +1,22 @@
 """What can be checked of a config before anything starts: that its data, models and label files exist and fit each other."""
 
+import heapq
+import os
+import tempfile
 from collections.abc import Mapping
 from importlib.util import find_spec
+from pathlib import Path
 
 from raw2s.config import RunConfig
 from raw2s.decoding.heads import output_head
-from raw2s.decoding.tokens import positions_of
+from raw2s.decoding.tokens import check_context, encode_prompt, positions_of
 from raw2s.errors import ConfigError
 from raw2s.methods import method_of
 from raw2s.models.load import load_model_config, load_tokenizer
 from raw2s.models.source import model_source
 from raw2s.models.tiny import builtin_refusal
+from raw2s.models.whole import model_problem
+from raw2s.pipeline.ray_address import check_ray_address
 from raw2s.pipeline.rules import check_rules, trainings_of, trainings_on_b
 from raw2s.sizing.model import meta_model
 from raw2s.tasks import Halves, Task, draw_halves, task_of
@@ -18,6 +24,10 @@ from raw2s.teachers import Asked, teacher_kind
 
 CPU_PARAMETERS = 10**9
 """Of a model that may be trained in fp32 without a GPU; with a larger one, keys were left out."""
+LONGEST = 50
+"""Test examples whose tokens are counted."""
+AROUND = 2
+"""Tokens that a tokenizer may put around a prompt."""
 CTRANSLATE2_MODELS = ("gpt2", "opt", "gpt_neox", "llama")
 
 
@@ -26,8 +36,7 @@ def check(config: RunConfig) -> None:
     models = {f"teachers.{i}.model": t.model for i, t in enumerate(config.teachers) if t in config.models}
     models["student.model"] = config.student.model
     for key, model in models.items():
-        _check_model_exists(key, model)
-        if refusal := builtin_refusal(config.task, model_source(model)):
+        if refusal := model_problem(model) or builtin_refusal(config.task, model_source(model)):
             raise ConfigError(f"{key}: {refusal}")
     try:
         task = task_of(config.task)
@@ -41,12 +50,29 @@ def check(config: RunConfig) -> None:
         _check_model_fits(config, task, key, model)
         if task.chat and load_tokenizer(model).chat_template is None:
             raise ConfigError(f"{key}: {model} has no chat template; name a model made for chat, or set task.chat: false")
+        _check_test_fits(config, task, key, model)
     _check_packages(config)
     _check_trainable(config)
     if task.form == "text":
         _check_adapters(config)
     _check_sizes(config, next(iter(halves.values())))
     _check_given(config, task, halves)
+
+
+def check_surroundings(config: RunConfig) -> None:
+    """Raise ConfigError where the cluster that RAY_ADDRESS names does not answer, or the storage cannot be written."""
+    check_ray_address(os.environ.get("RAY_ADDRESS"))
+    check_storage(config.storage)
+
+
+def check_storage(storage: Path) -> None:
+    """Raise ConfigError where it is no folder that can be made and written."""
+    try:
+        storage.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=storage):
+            pass
+    except OSError as error:
+        raise ConfigError(f"storage: {storage} is no folder that can be written ({error.strerror}); name another") from None
 
 
 def _check_packages(config: RunConfig) -> None:
@@ -132,14 +158,18 @@ def _check_ctranslate2(key: str, model: str) -> None:
         )
 
 
-def _check_model_exists(key: str, model: str) -> None:
-    try:
-        load_model_config(model)
-    except (OSError, ValueError) as error:
-        reason = str(error).strip().splitlines()[0]
-        raise ConfigError(
-            f"{key}: no model {model!r} ({reason}); name a built-in model, a folder or a reachable hub id"
-        ) from None
+def _check_test_fits(config: RunConfig, task: Task, key: str, model: str) -> None:
+    """The longest test examples fit the model's positions, with an answer after them: a test leaves none out."""
+    sizes, new = load_model_config(model), config.labeling.max_new_tokens if task.form == "text" else 0
+    positions = positions_of(sizes)
+    for example in heapq.nlargest(LONGEST, task.held_out("test"), key=lambda example: len(example["prompt"])):
+        if positions is None or (not task.chat and len(example["prompt"].encode()) + new + AROUND <= positions):
+            continue  # no token is less than a byte
+        try:
+            tokens = len(encode_prompt(load_tokenizer(model), example["prompt"], chat=task.chat)) + new
+            check_context(sizes, tokens, f"test example {example['id']} with {new} new tokens")
+        except ValueError as error:
+            raise ConfigError(f"{key}: {error}") from None
 
 
 def _check_model_fits(config: RunConfig, task: Task, key: str, model: str) -> None:

@@ -13,7 +13,7 @@ from raw2s.pipeline.artifacts import ArtifactStore
 from raw2s.pipeline.collect import collect_results
 from raw2s.pipeline.execute import Done, execute
 from raw2s.pipeline.plan import plan_stages
-from raw2s.pipeline.preflight import check
+from raw2s.pipeline.preflight import check, check_surroundings
 from raw2s.pipeline.progress import StageDisplay
 from raw2s.pipeline.seed_plan import SeedPlan
 from raw2s.pipeline.stage import Stage
@@ -31,22 +31,27 @@ def run_pipeline(config: RunConfig, console: Console | None = None) -> Results:
     Raises ConfigError before anything starts, StageFailed after.
     """
     check(config)
+    check_surroundings(config)
     console = console or Console()
     folder = (config.storage / config.name).resolve()
-    folder.mkdir(parents=True, exist_ok=True)
     dumped = config.model_dump(mode="json")
-    (folder / "config.yaml").write_text(yaml.safe_dump(dumped, sort_keys=False))
     store = ArtifactStore(config.storage / "artifacts")
     plans = [plan_stages(config, seed) for seed in config.seeds]
     stages = list({stage.name: stage for plan in plans for stage in plan.in_order()}.values())
     console.print(" ".join(truth_used(config, plans[0])), style="dim", highlight=False, soft_wrap=True)
     passing = passing_storage(config.storage)
     with tracked_run(config.name, config.storage, dumped) as tracker, StageDisplay(console) as display:
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "config.yaml").write_text(yaml.safe_dump(dumped, sort_keys=False))
         if passing:
             display.warn(passing)
 
         def log(stage: Stage, done: Done) -> None:
             tracker.log_stage(stage.name, stage.settings, done.artifact.metrics, key=stage.key, cached=done.cached)
+            if done.artifact.metrics.get("unparsable") == 1:
+                display.warn(
+                    f"{stage.name}: none of the answers is in the asked format, so all count as empty; see the closing notes"
+                )
 
         done = execute(stages, store=store, display=display, ray_config=config.ray, on_done=log, on_points=tracker.log_points)
         finished = datetime.now(UTC).isoformat(timespec="seconds")

@@ -4,6 +4,7 @@ Every row knows its place, so that a mistake in it can be named in one line.
 """
 
 import csv
+import io
 import json
 import re
 from collections.abc import Iterator
@@ -13,6 +14,8 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+
+from raw2s.utf8 import read_utf8
 
 SUFFIXES = (".jsonl", ".csv", ".parquet")
 _HUB = re.compile(r"(?P<id>[\w.-]+/[\w.-]+)(:(?P<config>[\w.-]+))?(@(?P<split>[^@]+))?")
@@ -42,9 +45,9 @@ def read_source(key: str, source: str, split: str) -> list[SourceRow]:
             raise ValueError(
                 f"{key}: folder {source!r} holds no .jsonl, .csv or .parquet file; put one there, or correct the path"
             )
-        rows = [row for file in files for row in _file_rows(key, file)]
+        rows = [row for file in files for row in file_rows(key, file)]
     elif path.is_file():
-        rows = list(_file_rows(key, path))
+        rows = list(file_rows(key, path))
     elif path.suffix in SUFFIXES or (len(path.parts) > 1 and path.parent.is_dir()):  # a path, and no hub id to go looking for
         raise ValueError(f"{key}: no file or folder {source!r}; correct the path")
     else:
@@ -76,14 +79,15 @@ def text_in(row: SourceRow, column: str) -> str:
     return value
 
 
-def _file_rows(key: str, file: Path) -> Iterator[SourceRow]:
+def file_rows(key: str, file: Path) -> Iterator[SourceRow]:
+    """The rows of one file. Raises ValueError as `read_source` does."""
     readers = {".jsonl": _json_lines, ".csv": _csv_rows, ".parquet": _parquet_rows}
     if file.suffix not in readers:
         raise ValueError(f"{key}: {str(file)!r} ends in none of {', '.join(SUFFIXES)}; convert it, or correct the path")
     try:
         for number, values in readers[file.suffix](file):
             yield SourceRow(f"{file}: row {number}", values)
-    except (OSError, UnicodeDecodeError, csv.Error, pa.ArrowException) as error:
+    except (OSError, csv.Error, pa.ArrowException) as error:
         raise ValueError(f"{file}: cannot be read ({_reason(error)}); mend the file") from None
 
 
@@ -92,13 +96,14 @@ def _reason(error: Exception) -> str:
 
 
 def _json_lines(file: Path) -> Iterator[tuple[int, dict[str, Any]]]:
-    for number, line in enumerate(file.read_text(encoding="utf-8-sig").split("\n"), start=1):
+    for number, line in enumerate(read_utf8(file).split("\n"), start=1):
         if not line.strip():
             continue
         try:
             values = json.loads(line)
         except ValueError as error:
-            raise ValueError(f"{file}: row {number}: not JSON ({error}); mend the line") from None
+            reason = f"{error.msg}, column {error.colno}" if isinstance(error, json.JSONDecodeError) else str(error)
+            raise ValueError(f"{file}: row {number}: not JSON ({reason}); mend the line") from None
         if not isinstance(values, dict):
             raise ValueError(
                 f"{file}: row {number}: a {type(values).__name__} and no JSON object; write {{column: value}} a line"
@@ -107,11 +112,11 @@ def _json_lines(file: Path) -> Iterator[tuple[int, dict[str, Any]]]:
 
 
 def _csv_rows(file: Path) -> Iterator[tuple[int, dict[str, Any]]]:
-    with file.open(encoding="utf-8-sig", newline="") as stream:
-        for number, values in enumerate(csv.DictReader(stream, strict=True), start=1):
-            if None in values:  # where DictReader puts what has no column
-                raise ValueError(f"{file}: row {number}: more values than columns; quote what holds a comma")
-            yield number, values
+    stream = io.StringIO(read_utf8(file), newline="")
+    for number, values in enumerate(csv.DictReader(stream, strict=True), start=1):
+        if None in values:  # where DictReader puts what has no column
+            raise ValueError(f"{file}: row {number}: more values than columns; quote what holds a comma")
+        yield number, values
 
 
 def _parquet_rows(file: Path) -> Iterator[tuple[int, dict[str, Any]]]:

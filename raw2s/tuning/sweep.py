@@ -20,6 +20,7 @@ from raw2s.errors import StageFailed
 from raw2s.pipeline.artifacts import ArtifactStore
 from raw2s.pipeline.execute import Done, execute
 from raw2s.pipeline.local_ray import start_ray
+from raw2s.pipeline.preflight import check_surroundings
 from raw2s.pipeline.progress import StageDisplay
 from raw2s.pipeline.run import run_pipeline
 from raw2s.pipeline.stage import Stage, inputs_first
@@ -60,6 +61,7 @@ def run_sweeps(sweeps: Sequence[Sweep], console: Console | None = None) -> list[
     console = console or Console()
     searched = [sweep for sweep in sweeps if sweep.knobs]
     settings, config = searched[0].settings, searched[0].config(searched[0].start)
+    check_surroundings(config)
     folder, store = (config.storage / settings.name).resolve(), ArtifactStore(config.storage / "artifacts")
     logged = {**joined({sweep.entry: sweep.tree for sweep in searched}), "sweep": settings.model_dump(mode="json")}
     with ExitStack() as held:

@@ -76,8 +76,8 @@ class Student:
             classes = tuple(sheet.classes)
             model, missing = load_to_answer(str(folder), sheet.form, classes, precision="auto", cuda=torch.cuda.is_available())
             tokenizer = load_tokenizer(str(folder))
-        except (OSError, RuntimeError) as error:  # of a missing file, or of weights of another shape
-            reason = str(error).splitlines()[0]
+        except (ValueError, RuntimeError) as error:  # of a missing file, or of weights of another shape
+            reason = str(error.__cause__ or error).splitlines()[0]
             raise ValueError(
                 f"{folder}: the model cannot be loaded ({reason}); make the folder again with `raw2s export`"
             ) from None

@@ -121,7 +121,7 @@ MISTAKES = {
     "half an id": ([{"id": 1.5, "label": "music"}], "row 1: 1.5 is no id"),
     "an id missing": ([{"id": 1, "label": "music"}, {"label": "music"}], "row 2: None is no id"),
     "too few probabilities": ([{"id": 1, "probabilities": [0.5, 0.5]}], "row 1: the probabilities are not 3 numbers"),
-    "a sum of 2": ([{"id": 1, "probabilities": [1, 1, 0]}], "that sum to 1; correct them"),
+    "a sum of 2": ([{"id": 1, "probabilities": [1, 1, 0]}], "that sum to 1: they are 3, and sum to 2; correct them"),
     "less than nothing": ([{"id": 1, "probabilities": [1, 1, -1]}], "of at least 0"),
     "no numbers": ([{"id": 1, "probabilities": "many"}], "row 1: the probabilities are not 3 numbers"),
     "no rows": ([], "holds no row; give labels, or remove the teacher"),
@@ -144,8 +144,8 @@ def test_a_text_is_a_string(tmp_path):
 @pytest.mark.parametrize(
     ("name", "content", "says"),
     [
-        ("a.jsonl", "{", "cannot be read"),
-        ("a.jsonl", "[1]\n", "a line is no JSON object"),
+        ("a.jsonl", '{"id": 1, "label": "music"}\n\n{', "a.jsonl: row 3: not JSON (Expecting"),
+        ("a.jsonl", "[1]\n", "row 1: a list and no JSON object"),
         ("a.parquet", "id,label\n", "cannot be read"),
         ("a.txt", "id,label\n", "ends in none of .jsonl, .csv, .parquet"),
         ("a.csv", "", "holds no row"),

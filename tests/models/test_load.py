@@ -2,10 +2,11 @@ import copy
 
 import pytest
 import torch
+from model_folders import copied
 from transformers import AutoModelForCausalLM, BloomConfig, GPT2Config, GPTNeoXConfig, LlamaConfig, OPTConfig, Qwen2Config
 from transformers.activations import NewGELUActivation
 
-from raw2s.models.load import fuse_gelu, inference_dtype, load_model, load_weights, own_dropout
+from raw2s.models.load import fuse_gelu, inference_dtype, load_model, load_tokenizer, load_weights, own_dropout
 from raw2s.models.source import licence_of
 
 SIZE = {"vocab_size": 50, "hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "pad_token_id": 0}
@@ -94,3 +95,29 @@ def test_a_models_licence_is_what_its_card_says(tmp_path, card, said):
 def test_of_a_hub_model_it_is_said_where_the_licence_stands():
     assert licence_of("someone/some-model") == "someone/some-model: see its page on the hub for the licence"
     assert licence_of("tiny-opt") == "tiny-opt: cc-by-4.0, as its card says"
+
+
+def cut_short(folder):
+    weights = folder / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-1])
+
+
+@pytest.mark.parametrize(
+    ("breaks", "load"),
+    [
+        (cut_short, lambda name: load_model(name, "text")),
+        (cut_short, lambda name: load_model(name, "classes", ("a", "b"))),
+        (lambda folder: (folder / "model.safetensors").unlink(), lambda name: load_model(name, "text")),
+        (lambda folder: (folder / "config.json").write_text("{"), lambda name: load_model(name, "text")),
+        (lambda folder: (folder / "tokenizer_config.json").write_text("{"), load_tokenizer),
+    ],
+)
+def test_what_cannot_be_loaded_is_named_in_a_value_error_which_nobody_tries_again(tmp_path, breaks, load):
+    name = copied(tmp_path / "broken")
+    load(name)
+    breaks(tmp_path / "broken")
+    with pytest.raises(ValueError) as told:
+        load(name)
+    assert str(told.value).startswith(f"model {name} cannot be loaded (")
+    assert str(told.value).endswith("; mend its files, or name another")
+    assert "\n" not in str(told.value)

@@ -312,7 +312,7 @@ CONFIG_MISTAKES = {
     "CSV without rows": ({"validation": "header.csv"}, "task.validation: header.csv is empty"),
     "folder without data": ({"train": "none"}, "task.train: folder 'none' holds no .jsonl, .csv or .parquet file"),
     "no Parquet": ({"train": "broken.parquet"}, "broken.parquet: cannot be read ("),
-    "not UTF-8": ({"train": "latin.jsonl"}, "latin.jsonl: cannot be read ('utf-8' codec"),
+    "not UTF-8": ({"train": "latin.jsonl"}, "latin.jsonl: line 1 is not UTF-8; save the file as UTF-8"),
     "too many values": ({"train": "wide.csv"}, "wide.csv: row 2: more values than columns; quote what holds a comma"),
     "too few rows": ({"n_teacher": 15, "n_student": 10}, "task.n_teacher + task.n_student is 25, but train.jsonl holds 20 rows"),
     "nothing left for B": ({"n_teacher": 20}, "task.n_teacher + task.n_student is 21, but train.jsonl holds 20 rows"),

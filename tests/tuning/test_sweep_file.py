@@ -8,8 +8,9 @@ from tiny_runs import tiny_run
 from raw2s.cli import main
 from raw2s.config import merged
 from raw2s.errors import ConfigError
+from raw2s.pipeline.resources import reserved
 from raw2s.tuning.reading import load_sweeps
-from raw2s.tuning.resources import reserved, trials_at_once
+from raw2s.tuning.resources import trials_at_once
 from raw2s.tuning.space import is_distribution
 from raw2s.tuning.sweep import shared_stages
 
@@ -67,7 +68,10 @@ REFUSED = {
         r"methods\.0\.loss\.gamma_max: .*greater than or equal to 0",
     ),
     "weights of more teachers": ({"weights": {"loss": {"simplex": 3}}}, "weights.loss: 3 weights for 2 teachers"),
-    "an option that no run takes": ({"student": {"model": {"choice": ["tiny-llama", "/no/model"]}}}, r"student\.model: no model"),
+    "an option that no run takes": (
+        {"student": {"model": {"choice": ["tiny-llama", "/no/model"]}}},
+        r"student\.model: no folder",
+    ),
     "the folder": ({"storage": {"choice": ["a", "b"]}}, "storage: storage is one for all trials"),
     "what comes after the model": (
         {"evaluation": {"beams": {"int": [1, 3]}}},

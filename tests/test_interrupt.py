@@ -1,0 +1,131 @@
+"""Ctrl-C: the first ends a command within seconds and says how to go on, the second at once."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+from tiny_runs import ROOT, start_pipeline, tiny_run, write_config
+
+from raw2s.interrupt import SECONDS, STATUS, ending_on_interrupt
+
+SAID = "raw2s run: stopping; what is finished is kept, and the same command goes on from there (Ctrl-C again kills at once)"
+WAITING = """
+import signal, threading, time
+from concurrent.futures import ThreadPoolExecutor, wait
+from raw2s.cli import guarded
+
+def work():
+    pool = ThreadPoolExecutor(1)
+    try:
+        stage = pool.submit(time.sleep, 60)
+        print("up", flush=True)
+        wait([stage])
+    finally:
+        pool.shutdown(wait=False)
+        print("left", flush=True)
+
+guarded("raw2s run", work)
+"""
+"""As `execute` waits for a stage that goes on whatever happens."""
+DEAF = """
+import signal, time
+from raw2s.cli import guarded
+
+def work():
+    signal.pthread_sigmask(signal.SIG_BLOCK, [])
+    print("up", flush=True)
+    until = time.monotonic() + 60
+    while time.monotonic() < until:
+        try:
+            time.sleep(60)
+        except KeyboardInterrupt:
+            pass
+
+guarded("raw2s run", work)
+"""
+"""A library that swallows the interrupt."""
+
+
+def started(script: str) -> subprocess.Popen[str]:
+    """The script as a shell starts what is behind an &, with SIGINT ignored; it is up."""
+    process = subprocess.Popen(
+        [sys.executable, "-c", script],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd=ROOT,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_IGN),
+    )
+    assert process.stdout is not None and process.stdout.readline() == "up\n"
+    return process
+
+
+def ended(process: subprocess.Popen[str], within: float) -> tuple[str, str]:
+    try:
+        return process.communicate(timeout=within)
+    finally:
+        process.kill()
+
+
+@pytest.mark.timeout(120)
+def test_the_first_leaves_a_stage_that_runs_on_and_says_how_to_go_on():
+    process = started(WAITING)
+    process.send_signal(signal.SIGINT)
+    out, err = ended(process, within=10)
+    assert process.returncode == STATUS
+    assert err.strip() == SAID
+    assert out == "left\n", "what is open was closed"
+
+
+@pytest.mark.timeout(120)
+def test_the_second_kills_what_does_not_listen():
+    process = started(DEAF)
+    process.send_signal(signal.SIGINT)
+    assert process.stderr is not None
+    assert [process.stderr.readline(), process.stderr.readline()] == ["\n", f"{SAID}\n"]
+    process.send_signal(signal.SIGINT)
+    start = time.monotonic()
+    ended(process, within=SECONDS - 1)
+    assert process.returncode == STATUS
+    assert time.monotonic() - start < SECONDS - 1
+
+
+@pytest.mark.timeout(120)
+def test_what_does_not_listen_ends_by_itself_too():
+    process = started(DEAF)
+    process.send_signal(signal.SIGINT)
+    ended(process, within=10)
+    assert process.returncode == STATUS
+
+
+def test_afterwards_signals_are_as_they_were():
+    before, threads = signal.getsignal(signal.SIGINT), len(os.listdir("/proc/self/fd"))
+    with ending_on_interrupt("raw2s run"):
+        assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    assert signal.getsignal(signal.SIGINT) is before
+    assert signal.set_wakeup_fd(-1) == -1
+    until = time.monotonic() + 10
+    while len(os.listdir("/proc/self/fd")) > threads and time.monotonic() < until:
+        time.sleep(0.01)
+    assert len(os.listdir("/proc/self/fd")) <= threads, "the listener has gone"
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+def test_a_run_in_training_ends_within_ten_seconds(tmp_path):
+    """A teacher that trains for long; what was finished before is there."""
+    changes = {"teacher_training": {"epochs": 400, "keep": "last"}, "teachers": [{"name": "gpt2", "model": "tiny-gpt2"}]}
+    process = start_pipeline(write_config(tmp_path, tiny_run(tmp_path / "runs", **changes)))
+    assert process.stdout is not None
+    for line in process.stdout:
+        if "teacher/gpt2: started" in line:
+            break
+    time.sleep(15)
+    process.send_signal(signal.SIGINT)
+    out, _ = ended(process, within=10)
+    assert process.returncode == STATUS
+    assert "stopping; what is finished is kept" in out and "Traceback" not in out
+    assert list((tmp_path / "runs" / "artifacts").glob("split/*/manifest.json"))
