@@ -2,6 +2,7 @@
 
 import argparse
 from collections.abc import Sequence
+from functools import cache
 from itertools import groupby
 from pathlib import Path
 
@@ -80,6 +81,7 @@ def sweep_keys() -> str:
     return "\n".join(["keys of a sweep, with their defaults:", *(f"  {line}" for line in lines), "", _run_keys()])
 
 
+@cache
 def _run_keys() -> str:
     """The keys of a config, a section for each of its own."""
     text = "keys of a config, with their defaults:"

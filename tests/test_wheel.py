@@ -1,5 +1,6 @@
-"""What a wheel holds that was built from the sdist, outside the checkout: all that the package reads at run time."""
+"""A wheel built from the sdist, outside the checkout: it holds all that the package reads at run time, and works from there."""
 
+import os
 import subprocess
 import sys
 import tarfile
@@ -7,12 +8,22 @@ import zipfile
 from pathlib import Path
 
 import pytest
+from own_mails import mails, write_jsonl
 from tiny_runs import ROOT
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 
 BUILD = "import sys; from setuptools import build_meta; print(getattr(build_meta, sys.argv[1])(sys.argv[2]))"
 """As pip and build call it."""
+
+
+FIRST_STEPS = """
+import sys
+from raw2s.cli import DEMO, main
+print(DEMO.parents[1], flush=True)
+sys.exit(main(["init", "mails.jsonl"]) or main(["plan", "config.yaml"]) or main(["plan", str(DEMO)]))
+"""
+"""What a newcomer types first, and what `raw2s demo` would run."""
 
 
 def built(what: str, source: Path, out: Path) -> Path:
@@ -47,3 +58,18 @@ def test_the_wheel_of_the_sdist_holds_the_whole_package(tmp_path):
     assert held["raw2s/configs/demo.yaml"] == (ROOT / "configs" / "demo.yaml").read_bytes()
     (scripts,) = (text.decode() for name, text in held.items() if name.endswith("entry_points.txt"))
     assert "raw2s = raw2s.cli:main" in scripts
+
+    with zipfile.ZipFile(wheel) as archive:
+        archive.extractall(tmp_path / "installed")
+    write_jsonl(tmp_path / "mails.jsonl", mails(0, 120))
+    done = subprocess.run(
+        [sys.executable, "-P", "-c", FIRST_STEPS],
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": str(tmp_path / "installed")},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    lines = done.stdout.splitlines()
+    assert lines[0] == str(tmp_path / "installed" / "raw2s")
+    assert len([line for line in lines if line.startswith("label ") and line.endswith("to do")]) == 2

@@ -31,7 +31,7 @@ def read_yaml(path: Path, overrides: list[str]) -> dict[str, Any]:
     except yaml.YAMLError as error:
         raise ConfigError(f"{path}: not valid YAML ({str(error).splitlines()[0]}); mend the file") from None
     if not isinstance(tree, dict):
-        raise ConfigError(f"{path}: a config is a mapping of keys; see configs/demo.yaml")
+        raise ConfigError(f"{path}: a config is a mapping of keys; raw2s init writes one")
     for override in overrides:
         put_over(tree, override)
     return tree
