@@ -291,6 +291,8 @@ class Results(Record):
     """Of every two students."""
     claims: list[Claim] = []
     """Those of the paper that the students can answer."""
+    doubt_claims: list[Claim] = []
+    """What doubt is worth, where it was asked for: `as the paper` where the statement holds. Corrected together."""
     by_teachers: list[SomeTeachers] = []
     """Of a run whose students learned from several numbers of teachers; the smallest first, method by method."""
     agreements: list[Agreement] = []

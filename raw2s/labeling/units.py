@@ -103,6 +103,9 @@ class UnitActor:
 
     def __init__(self, make: bytes, schema: pa.Schema, progress: PromptProgress, note: str) -> None:
         with bulk_imports():  # unpickling `make` imports what the teacher needs
+            from raw2s.forking.threads import use_own_threads  # noqa: PLC0415
+
+            use_own_threads()
             self.teacher: Teacher = ray.cloudpickle.loads(make)()
         self.schema, self.progress, self.note = schema, progress, note
 

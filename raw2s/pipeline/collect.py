@@ -27,6 +27,7 @@ from raw2s.pipeline.answered import agreements, answered
 from raw2s.pipeline.claims import judge
 from raw2s.pipeline.comparisons import Compared, Resampled, compare_students
 from raw2s.pipeline.contrasts import contrasts
+from raw2s.pipeline.doubt_claims import Weighed, doubt_claims
 from raw2s.pipeline.doubt_figures import Draws
 from raw2s.pipeline.environment import environment
 from raw2s.pipeline.execute import Done
@@ -152,7 +153,7 @@ class _Collector:
         counted = {key: [m[key] for m in metrics] for key in ("items", "missing", "ids_not_in_b", "annotators")}
         return OnB(score=float(np.mean(per_seed)) if per_seed else None, ci95=ci95, per_seed=per_seed, **counted)
 
-    def student(self, index: int, planned: PlannedStudent, tests: Sequence[Test]) -> Student:
+    def student(self, planned: PlannedStudent, tests: Sequence[Test], doubt: Weighed | None) -> Student:
         loss = planned.method.loss
         return Student(
             title=planned.title,
@@ -162,7 +163,7 @@ class _Collector:
             weighting=planned.weighting,
             **self.scores(tests),
             **self.gap(planned, tests),
-            **self.doubts.of(index),
+            **({} if doubt is None else doubt.fields),
         )
 
     @cached_property
@@ -211,12 +212,14 @@ class _Collector:
 
     def resampled_student(self, index: int, planned: PlannedStudent) -> Resampled:
         tests = [plan.students[index].test for plan in self.plans]
-        student = self.student(index, planned, tests)
+        doubt = self.doubts.of(index)
+        student = self.student(planned, tests, doubt)
         return Resampled(
             student=student,
             samples=self.sampled(tests),
             per_example=np.mean([self.task.metric.score(self.counts[test.name]) for test in tests], axis=0),
             best=None if student.best_teacher is None else self.sampled(self.teacher_tests[student.best_teacher]),
+            doubt=doubt,
         )
 
     @cached_property
@@ -228,6 +231,9 @@ class _Collector:
         scores, samples = [student.score for student in students], [own.samples for own in self.resampled]
         asked = contrasts(students, self.task.form) + (more_teachers(students) if self.all_tested else [])
         return judge(asked, scores, samples)
+
+    def doubt_claims(self) -> list[Claim]:
+        return doubt_claims([(own.student.label, own.doubt) for own in self.resampled if own.doubt is not None])
 
     @property
     def all_tested(self) -> bool:
@@ -280,6 +286,7 @@ class _Collector:
             students=self.compared.students,
             differences=self.compared.differences,
             claims=self.claims(),
+            doubt_claims=self.doubt_claims(),
             by_teachers=self.by_teachers(),
             agreements=self.agreements(),
             visible=self.compared.visible,

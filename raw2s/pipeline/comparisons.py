@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from raw2s.evaluation.comparing import holm, p_of_difference, visible_difference
 from raw2s.evaluation.intervals import Samples, interval, sign_test
+from raw2s.pipeline.doubt_claims import Weighed
 from raw2s.results import Difference, Student
 
 
@@ -22,6 +23,8 @@ class Resampled:
     """(examples,): the score of each alone, the mean over the seeds."""
     best: Samples | None
     """Of the best teacher that it learned from; None where none was tested."""
+    doubt: Weighed | None = None
+    """None where it was not asked for."""
 
 
 @dataclass(frozen=True, kw_only=True)

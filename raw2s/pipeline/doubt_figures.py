@@ -4,7 +4,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -111,17 +111,23 @@ def ensemble_of(members: Sequence[Predicted]) -> tuple[Predicted, dict[str, Valu
     return predicted, found | {"mutual_information": mutual_information.numpy()}
 
 
-def doubt_records(seeds: Sequence[Doubtful], score: Any, resampled: Draws) -> list[Doubt]:
-    """A record a measure, from the student of every seed."""
-    return [_doubt_record(measure, seeds, score, resampled) for measure in seeds[0].doubts]
+class Measured(NamedTuple):
+    record: Doubt
+    auroc_R: Samples
 
 
-def _doubt_record(measure: str, seeds: Sequence[Doubtful], score: Any, resampled: Draws) -> Doubt:
+def measured_doubts(seeds: Sequence[Doubtful], score: Any, resampled: Draws) -> list[Measured]:
+    """A record a measure, from the student of every seed, with the AUROC that its interval is of."""
+    return [_measured(measure, seeds, score, resampled) for measure in seeds[0].doubts]
+
+
+def _measured(measure: str, seeds: Sequence[Doubtful], score: Any, resampled: Draws) -> Measured:
     given = [(own.doubts[measure], own.error_U, own.counts_UC, score) for own in seeds]
     found = Selected(*np.mean([selected(*own) for own in given], axis=0))
     sampled = zip(*(selected(*own, resampled.draws_RU) for own in given), strict=True)
-    auroc, aurc, at_80 = (defined_interval(np.einsum("RS,SR->R", resampled.seeds_RS, values)) for values in sampled)
-    return Doubt(
+    of_seeds = [np.einsum("RS,SR->R", resampled.seeds_RS, values) for values in sampled]
+    auroc, aurc, at_80 = (defined_interval(samples) for samples in of_seeds)
+    record = Doubt(
         measure=measure,
         auroc=_finite(float(found.auroc_R[0])),
         auroc_ci95=auroc,
@@ -131,6 +137,7 @@ def _doubt_record(measure: str, seeds: Sequence[Doubtful], score: Any, resampled
         at_80_ci95=at_80,
         risk=np.mean([risk_coverage(own.doubts[measure], own.error_U, COVERAGES) for own in seeds], axis=0).tolist(),
     )
+    return Measured(record, of_seeds[0])
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -143,20 +150,23 @@ class Judged:
     right_U: NDArray[np.bool_]
 
 
-def class_calibration(seeds: Sequence[Predicted], resampled: Draws) -> Calibration:
+class Calibrated(NamedTuple):
+    record: Calibration
+    nll_R: list[Samples]
+    """What the intervals are of: as the probabilities are, and of classes after a temperature."""
+
+
+def class_calibration(seeds: Sequence[Predicted], resampled: Draws) -> Calibrated:
     """Of the classifiers of all seeds; their temperatures are fitted on the validation examples."""
     temperatures = [fit_temperature(own.log_p_PK, own.label_P) for own in seeds]
     as_is = [_judged(own, 1.0) for own in seeds]
     scaled = [_judged(own, temperature) for own, temperature in zip(seeds, temperatures, strict=True)]
-    return Calibration(
-        as_is=_calibration_error(as_is, resampled),
-        temperature=temperatures,
-        scaled=_calibration_error(scaled, resampled),
-        reliability=_bins(as_is),
-    )
+    (error, nll_R), (scaled_error, scaled_nll_R) = (_calibration_error(judged, resampled) for judged in (as_is, scaled))
+    record = Calibration(as_is=error, temperature=temperatures, scaled=scaled_error, reliability=_bins(as_is))
+    return Calibrated(record, [nll_R, scaled_nll_R])
 
 
-def text_calibration(seeds: Sequence[Doubtful], resampled: Draws) -> Calibration:
+def text_calibration(seeds: Sequence[Doubtful], resampled: Draws) -> Calibrated:
     """Of whole answers: the probability of its own answer, as a student's confidence that the answer is right."""
     judged = []
     for own in seeds:
@@ -165,7 +175,8 @@ def text_calibration(seeds: Sequence[Doubtful], resampled: Draws) -> Calibration
         labels_U = right_U.astype(np.int64)
         loss_U, square_U = log_losses(probabilities_U2, labels_U), squared_errors(probabilities_U2, labels_U)
         judged.append(Judged(loss_U=loss_U, square_U=square_U, confidence_U=confidence_U, right_U=right_U))
-    return Calibration(as_is=_calibration_error(judged, resampled), temperature=[], scaled=None, reliability=_bins(judged))
+    error, nll_R = _calibration_error(judged, resampled)
+    return Calibrated(Calibration(as_is=error, temperature=[], scaled=None, reliability=_bins(judged)), [nll_R])
 
 
 def _judged(own: Predicted, temperature: float) -> Judged:
@@ -175,21 +186,22 @@ def _judged(own: Predicted, temperature: float) -> Judged:
     return Judged(loss_U=loss_U, square_U=square_U, confidence_U=confidence_U, right_U=right_U)
 
 
-def _calibration_error(seeds: Sequence[Judged], resampled: Draws) -> CalibrationError:
+def _calibration_error(seeds: Sequence[Judged], resampled: Draws) -> tuple[CalibrationError, Samples]:
+    """With the NLL that its interval is of."""
     weights_RU = resampled.draws_RU / resampled.draws_RU.shape[1]
-
-    def ci95(values: Sequence[Values]) -> Interval:
-        return defined_interval(np.einsum("RS,SR->R", resampled.seeds_RS, [weights_RU @ own_U for own_U in values]))
-
     losses, squares = [own.loss_U for own in seeds], [own.square_U for own in seeds]
-    return CalibrationError(
+    nll_R, brier_R = (
+        np.einsum("RS,SR->R", resampled.seeds_RS, [weights_RU @ own_U for own_U in own]) for own in (losses, squares)
+    )
+    error = CalibrationError(
         nll=_finite(float(np.mean(losses))),
-        nll_ci95=ci95(losses),
+        nll_ci95=defined_interval(nll_R),
         brier=float(np.mean(squares)),
-        brier_ci95=ci95(squares),
+        brier_ci95=defined_interval(brier_R),
         ece=float(np.mean([gap_in_bins(own.confidence_U, own.right_U) for own in seeds])),
         rms_ce=float(np.mean([rms_calibration_error(own.confidence_U, own.right_U) for own in seeds])),
     )
+    return error, nll_R
 
 
 def _bins(seeds: Sequence[Judged]) -> list[ReliabilityBin]:

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from raw2s.evaluation.metrics import Counts
 from raw2s.pipeline.answered import as_answered
+from raw2s.pipeline.doubt_claims import AS_IS, SCALED, Weighed
 from raw2s.pipeline.doubt_figures import (
     Doubtful,
     Draws,
@@ -20,9 +21,9 @@ from raw2s.pipeline.doubt_figures import (
     defined_interval,
     differing,
     disagreement,
-    doubt_records,
     ensemble_of,
     errors,
+    measured_doubts,
     text_calibration,
     text_doubts,
     token_means,
@@ -47,21 +48,31 @@ class StudentDoubts:
     """The metric's, by the name of the test."""
     resampled: Draws
 
-    def of(self, index: int) -> dict[str, Any]:
-        """What a `Student` holds of its doubt; nothing where none was asked for."""
+    def of(self, index: int) -> Weighed | None:
+        """The student's doubt; None where none was asked for."""
         planned = [(plan, plan.students[index]) for plan in self.plans]
         if any(student.doubt is None for _, student in planned):
-            return {}
+            return None
         score, resampled = self.task.metric.score, self.resampled
         said = [self.said(student.test) for _, student in planned]
         asked = [self.doubtful(*own, others=said[:place] + said[place + 1 :]) for place, own in enumerate(planned)]
-        records = doubt_records(asked, score, resampled)
-        if self.task.form == "text":
-            return {"doubt": records, "calibration": text_calibration(asked, resampled)}
-        members = [self.predicted(*own) for own in planned]
-        calibration = class_calibration(members, resampled)
-        ensemble = self.ensemble(members) if len(members) > 1 else None
-        return {"doubt": records, "calibration": calibration, "ensemble": ensemble}
+        found = measured_doubts(asked, score, resampled)
+        members = [self.predicted(*own) for own in planned] if self.task.form == "classes" else []
+        calibrated = class_calibration(members, resampled) if members else text_calibration(asked, resampled)
+        fields: dict[str, Any] = {"doubt": [own.record for own in found], "calibration": calibrated.record}
+        if len(members) > 1:
+            fields["ensemble"] = self.ensemble(members)
+        errors_of = [calibrated.record.as_is, *([] if calibrated.record.scaled is None else [calibrated.record.scaled])]
+        return Weighed(
+            fields=fields,
+            evidential=planned[0][1].evidence is not None,
+            auroc={own.record.measure: (own.record.auroc, own.auroc_R) for own in found if own.record.auroc is not None},
+            nll={
+                state: (error.nll, samples)
+                for state, error, samples in zip((AS_IS, SCALED), errors_of, calibrated.nll_R, strict=False)
+                if error.nll is not None
+            },
+        )
 
     def doubtful(self, plan: SeedPlan, student: PlannedStudent, others: Sequence[NDArray[np.object_]]) -> Doubtful:
         """`others` are what the other seeds' students of the entry said."""
@@ -116,6 +127,6 @@ class StudentDoubts:
             members=len(members),
             score=float(metric.score(counts_UC.mean(axis=0))),
             ci95=defined_interval(metric.score(weights_RU @ counts_UC)),
-            doubt=doubt_records([doubtful], metric.score, one),
-            calibration=class_calibration([predicted], one),
+            doubt=[own.record for own in measured_doubts([doubtful], metric.score, one)],
+            calibration=class_calibration([predicted], one).record,
         )

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 
 from raw2s.report.figures import BLUE, GREEN, GREY, INK, MANY_PANELS, STYLE, VERMILION, WIDTH, Drawing
 from raw2s.report.systems import list_systems
-from raw2s.results import Calibration, Doubt, Results
+from raw2s.results import Calibration, Doubt, Results, Verdict
 
 SECTION = "Doubt"
 COLORS = (BLUE, VERMILION, GREEN, INK)
@@ -21,6 +21,10 @@ NOTES = [
     "Vacuity, K/S, is the share of the prior in an evidential student's counts. It does not say what more data would teach, and it moves "
     "with the number of classes or tokens K: compare it within one vocabulary only.",
 ]
+
+
+ANSWERS: dict[Verdict, str] = {"as the paper": "yes", "the reverse": "no, the reverse", "cannot be told": "cannot be told"}
+"""To whether a statement of `Results.doubt_claims` holds."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from raw2s.report.doubt import list_doubted
+from raw2s.report.doubt import ANSWERS, list_doubted
 from raw2s.report.outcome import outcome
 from raw2s.report.paper_layout import laid_out
 from raw2s.report.systems import BY_TEACHERS, bounds, fraction, list_systems, notes, p_text, signed
@@ -44,6 +44,7 @@ def run_section(results: Results) -> str:
     for table in laid_out(results):
         lines += _section(table.title, table.columns, table.rows)
     lines += [*_claims(results), *_by_teachers(results), *_against_best(results), *_doubt(results), *_calibration(results)]
+    lines += _doubt_claims(results)
     return "\n".join([*lines, *(f"- {note}" for note in notes(results))])
 
 
@@ -102,6 +103,11 @@ def _calibration(results: Results) -> list[str]:
         if e is not None
     ]
     return _section("Calibration", ["student", "probabilities", "NLL", "Brier", "ECE", "rms, debiased"], rows)
+
+
+def _doubt_claims(results: Results) -> list[str]:
+    rows = [[c.statement, signed(c.effect), bounds(c.ci95), p_text(c.p_holm), ANSWERS[c.verdict]] for c in results.doubt_claims]
+    return _section("What doubt is worth", ["does it?", "by", "95 % interval", "p, corrected", "answer"], rows)
 
 
 def _section(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from raw2s.report.costs import costs_of, duration
-from raw2s.report.doubt import NOTES, list_doubted
+from raw2s.report.doubt import ANSWERS, NOTES, list_doubted
 from raw2s.report.drawings import draw_all
 from raw2s.report.examples import ExampleGroup, parts_of
 from raw2s.report.figures import History
@@ -49,6 +49,7 @@ def write_report(results: Results, histories: dict[str, History], examples: Sequ
         duration=duration,
         doubted=list_doubted(results),
         doubt_notes=NOTES,
+        doubt_answers=ANSWERS,
         by_teachers=BY_TEACHERS,
         bounds=bounds,
         fraction=fraction,

@@ -103,9 +103,11 @@ def _drop_if_torn(folder: Path) -> None:
 def _worker(settings: dict[str, Any]) -> None:
     """What Ray Train runs in every worker process."""
     with bulk_imports(), without("mlflow"):  # DeepSpeed's autotuner would take it along
+        from raw2s.forking.threads import use_own_threads  # noqa: PLC0415
         from raw2s.models.load import quiet_transformers  # noqa: PLC0415
         from raw2s.training.loop import train  # the driver needs no DeepSpeed, which takes seconds to import  # noqa: PLC0415
 
+    use_own_threads()
     quiet_transformers()
     job: Job = settings["job"]
     stopped = _stopped_file(job)

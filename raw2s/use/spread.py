@@ -9,6 +9,7 @@ import ray
 import ray.data
 from ray.data import ActorPoolStrategy
 
+from raw2s.forking.threads import use_own_threads
 from raw2s.models.load import quiet_transformers
 from raw2s.use.predict import Answered, answer_chunk
 from raw2s.use.rows import Chunk, Table
@@ -19,6 +20,7 @@ class ChunkActor:
     """The Ray Data actor: the student loaded once, and a chunk's answers as JSON, for their fields differ from row to row."""
 
     def __init__(self, source: str, table: Table) -> None:
+        use_own_threads()
         quiet_transformers()
         self.student, self.table = Student.load(source), table
 

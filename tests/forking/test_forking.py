@@ -11,8 +11,10 @@ import time
 from pathlib import Path
 
 import pytest
+import torch
 
 from raw2s.forking import client, start
+from raw2s.forking.threads import use_own_threads
 
 CLIENT = [sys.executable, "-S", "-E", client.__file__]
 SCRIPT = """
@@ -114,3 +116,14 @@ def test_elsewhere_workers_start_as_ever(monkeypatch, platform, gpu):
 def test_every_ray_has_a_server_of_its_own():
     one, other = start.forked_workers(), start.forked_workers()
     assert one != other and not Path(one["py_executable"].split()[-1]).exists()
+
+
+def test_a_worker_uses_as_many_threads_as_it_has_cpus(monkeypatch):
+    before = torch.get_num_threads()
+    try:
+        for said, found in (("2", 2), ("1", 1), ("", 1)):
+            monkeypatch.setenv("OMP_NUM_THREADS", said)
+            use_own_threads()
+            assert torch.get_num_threads() == found
+    finally:
+        torch.set_num_threads(before)

@@ -22,9 +22,9 @@ from raw2s.pipeline.doubt_figures import (
     class_calibration,
     differing,
     disagreement,
-    doubt_records,
     ensemble_of,
     errors,
+    measured_doubts,
     text_calibration,
 )
 
@@ -174,13 +174,13 @@ def test_an_ensemble_is_the_mean_of_its_members_and_disagrees_where_they_do():
     assert alone["mutual_information"] == pytest.approx(0, abs=1e-9)
     # Convexity: the mean's NLL is no more than the members' mean (Lakshminarayanan et al., 2017).
     draws = Draws(draws_RU=drawn_utterances(300, resamples=20), seeds_RS=np.ones((20, 1)))
-    single = [class_calibration([m], draws).as_is.nll for m in members]
-    assert class_calibration([ensemble], draws).as_is.nll <= np.mean(single)
+    single = [class_calibration([m], draws).record.as_is.nll for m in members]
+    assert class_calibration([ensemble], draws).record.as_is.nll <= np.mean(single)
 
 
 def test_a_temperature_never_worsens_what_it_is_fitted_on_and_finds_the_oversure():
     draws = Draws(draws_RU=drawn_utterances(300, resamples=20), seeds_RS=np.ones((20, 1)))
-    found = class_calibration([predicted(1)], draws)
+    found = class_calibration([predicted(1)], draws).record
     assert found.scaled.nll <= found.as_is.nll + 1e-9
     assert found.temperature[0] > 1  # of the logits half is noise
     assert found.as_is.nll_ci95[0] < found.as_is.nll < found.as_is.nll_ci95[1]
@@ -194,9 +194,9 @@ def test_figures_are_means_over_the_seeds_and_paired_with_the_runs_resamples():
         for lift in (0.1, 2.0)
     ]
     draws = Draws(draws_RU=drawn_utterances(80, resamples=200), seeds_RS=np.full((200, 2), 0.5))
-    (both,) = doubt_records(seeds, ACCURACY.score, draws)
+    ((both, _),) = measured_doubts(seeds, ACCURACY.score, draws)
     one = Draws(draws_RU=draws.draws_RU, seeds_RS=np.ones((200, 1)))
-    alone = [doubt_records([own], ACCURACY.score, one)[0].auroc for own in seeds]
+    alone = [measured_doubts([own], ACCURACY.score, one)[0].record.auroc for own in seeds]
     assert both.auroc == pytest.approx(np.mean(alone))
     assert alone[1] == 1
     assert both.auroc_ci95[0] < both.auroc < both.auroc_ci95[1]
@@ -211,7 +211,7 @@ def test_a_text_is_calibrated_where_answers_are_right_as_often_as_they_are_likel
         name: Doubtful(doubts={"sequence_probability": doubt}, error_U=error, counts_UC=1.0 - error[:, None])
         for name, doubt in {"own": -np.log(chance), "sure": np.full(5000, 1e-30), "lost": np.full(5000, 1e4)}.items()
     }
-    own, sure, lost = (text_calibration([seeds[name]], one).as_is for name in seeds)
+    own, sure, lost = (text_calibration([seeds[name]], one).record.as_is for name in seeds)
     assert own.rms_ce < 0.02
     assert sure.ece == pytest.approx(error.mean())
     assert lost.ece == pytest.approx(1 - error.mean())

@@ -1,11 +1,12 @@
 """The report's section on doubt: there when asked for, whole, and never calling vacuity what it is not."""
 
+import pytest
 from html_page import Page
 from test_report import make_results, student
 
 from raw2s.report import write_report
 from raw2s.report.markdown import run_section
-from raw2s.results import Calibration, CalibrationError, Doubt, Ensemble, ReliabilityBin, Results
+from raw2s.results import Calibration, CalibrationError, Claim, Doubt, Ensemble, ReliabilityBin, Results
 
 FIGURES = {"auroc_ci95": (0.6, 0.8), "aurc": 0.2119, "aurc_ci95": (0.1, 0.3), "at_80": 0.8123, "at_80_ci95": (0.7, 0.9)}
 RISK = [k / 40 for k in range(20)]
@@ -72,3 +73,16 @@ def test_a_pages_section_has_every_measure_and_both_calibrations():
     assert f"| {title}, ensemble of 3 | mutual information | 0.711" in section
     assert f"| {title} | after a temperature | 0.654 | 0.300 | 0.111 | 0.099 |" in section
     assert "Calibration" not in run_section(make_results([student("naive", 0.6)]))
+
+
+@pytest.mark.parametrize(
+    ("verdict", "answer"), [("as the paper", "yes"), ("the reverse", "no, the reverse"), ("cannot be told",) * 2]
+)
+def test_what_doubt_is_worth_is_said_whichever_way_it_falls(tmp_path, verdict, answer):
+    claim = Claim(
+        statement="Vacuity | <b>?", paper=None, effect=0.0421, ci95=(0.01, 0.07), p=0.001, p_holm=0.0123, verdict=verdict
+    )
+    weighed = results().model_copy(update={"doubt_claims": [claim]})
+    assert f"| Vacuity \\| <b>? | +0.042 | [0.010, 0.070] | 0.012 | {answer} |" in run_section(weighed)
+    page = write_report(weighed, {}, [], tmp_path).read_text(encoding="utf-8")
+    assert "Vacuity | &lt;b&gt;?" in page and f"<td>{answer}</td>" in page
