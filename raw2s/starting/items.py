@@ -9,7 +9,7 @@ from raw2s.tasks import draw_halves, task_of
 
 
 def write_items_of_b(config: RunConfig, file: Path) -> tuple[int, str]:
-    """Write every seed's B to the new `file`, each item once, with an empty column for the answer and the prompt.
+    """Write every seed's B to the new `file`, each item once: an empty column for the answer, and the prompt as people read it.
 
     No ground truth is in it. The teachers' label files need not be there yet. Returns how many items they are, and the column to fill
     in. Raises ConfigError, in one line and before anything is written.
@@ -21,7 +21,7 @@ def write_items_of_b(config: RunConfig, file: Path) -> tuple[int, str]:
     try:
         check_suffix(file)
         form = task_of(config.task).form
-        prompts = {e["id"]: e["prompt"] for seed in config.seeds for e in draw_halves(config.task, seed).student}
+        prompts = {e["id"]: e["prompt"].strip() for seed in config.seeds for e in draw_halves(config.task, seed).student}
     except ValueError as error:
         raise ConfigError(str(error)) from None
     write_to_fill_in(file, form, ((i, {"prompt": prompt}) for i, prompt in prompts.items()))

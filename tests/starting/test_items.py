@@ -29,7 +29,7 @@ def test_the_items_are_b_of_every_seed_and_filled_in_they_are_a_label_file(confi
     assert main(["export-items", str(config), str(file), "--set", "task.split_seed=null"]) == 0
     task = load_config(config, ["task.split_seed=null"]).task
     drawn = [draw_halves(task, seed).student for seed in (1, 2)]
-    prompts = {example["id"]: example["prompt"] for examples in drawn for example in examples}
+    prompts = {example["id"]: example["prompt"].strip() for examples in drawn for example in examples}
     assert len(prompts) > len(drawn[0])
     assert f"{len(prompts)} of B; fill in column label" in capsys.readouterr().out
     if suffix == ".csv":
