@@ -8,7 +8,8 @@ import argparse
 import sys
 from pathlib import Path
 
-from raw2s.cli import guarded, run_command, with_config
+from raw2s.arguments import with_config
+from raw2s.cli import guarded, run_command
 from raw2s.config import load_config
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -10,7 +10,8 @@ import argparse
 import sys
 from pathlib import Path
 
-from raw2s.cli import guarded, with_config
+from raw2s.arguments import with_config
+from raw2s.cli import guarded
 from raw2s.config import load_config
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -7,7 +7,8 @@ import argparse
 import sys
 from pathlib import Path
 
-from raw2s.cli import guarded, sweep_command, sweep_keys
+from raw2s.arguments import sweep_keys
+from raw2s.cli import guarded, sweep_command
 
 ROOT = Path(__file__).resolve().parents[1]
 

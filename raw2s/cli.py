@@ -1,4 +1,4 @@
-"""The command line, `raw2s run|label|check|plan|sweep|report|labels|export|predict|publish|tasks|methods|teachers`, and the jobs that call it."""
+"""What each command of `raw2s` does (`raw2s.arguments` has what may follow it), and the jobs that call it."""
 
 import argparse
 import os
@@ -8,12 +8,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from raw2s import __version__
-from raw2s.config import RunConfig, SweepConfig, describe_keys, load_config
+from raw2s.arguments import command_parser
+from raw2s.config import RunConfig, load_config
 from raw2s.errors import ConfigError, StageFailed
 from raw2s.imports import bulk_imports
 from raw2s.interrupt import ending_on_interrupt
-from raw2s.labels.export import COLUMNS, Format
+from raw2s.labels.export import Format
 from raw2s.methods import METHODS
 from raw2s.tasks import TASKS
 from raw2s.teachers import TEACHERS
@@ -24,6 +24,29 @@ LISTED: dict[str, dict[str, Any]] = {
     "teachers": {name: kind.section for name, kind in TEACHERS.items()},
 }
 """What `raw2s tasks|methods|teachers` lists: by name something that its file defines, whose first line says what it is."""
+
+
+DEMO = Path(__file__).parent / "configs" / "demo.yaml"
+"""The built-in demo's config, in the package as in the checkout."""
+
+
+def init_command(file: Path, labels: Sequence[Path], out: Path) -> None:
+    """Write a first config for files."""
+    from raw2s.models.load import quiet_transformers  # noqa: PLC0415
+    from raw2s.starting.first_config import write_first_config  # noqa: PLC0415
+
+    quiet_transformers()
+    for line in write_first_config(file, labels, out):
+        print(line)
+    print(f"config   {out}: look at its comments, then raw2s plan {out}, raw2s run {out}")
+
+
+def export_items_command(config: RunConfig, file: Path) -> None:
+    """Write B for annotators."""
+    from raw2s.starting.items import write_items_of_b  # noqa: PLC0415
+
+    count, label = write_items_of_b(config, file)
+    print(f"items    {file}: {count:,} of B; fill in column {label}, and name the file as a teacher")
 
 
 def run_command(config: RunConfig) -> None:
@@ -179,24 +202,6 @@ def publish_command(folder: Path, repository: str) -> None:
         raise ConfigError(str(error)) from None
 
 
-def with_config(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--set", action="append", default=[], metavar="KEY=VALUE", help="put a value over the config; may be repeated"
-    )
-    parser.formatter_class = argparse.RawDescriptionHelpFormatter
-    parser.epilog = _run_keys()
-
-
-def sweep_keys() -> str:
-    """What a sweep's file may hold beside a run config, for its help."""
-    lines = [*describe_keys(SweepConfig, "sweep."), "any other key may be a distribution: docs/sweeps.md"]
-    return "\n".join(["keys of a sweep, with their defaults:", *(f"  {line}" for line in lines), "", _run_keys()])
-
-
-def _run_keys() -> str:
-    return "keys of a config, with their defaults:\n" + "\n".join(f"  {line}" for line in describe_keys())
-
-
 def guarded(command: str, work: Callable[[], None]) -> int:
     """The exit status of `work`: a user's mistake is one line and 2, a failed stage one line and 1; Ctrl-C ends the process."""
     try:
@@ -212,68 +217,12 @@ def guarded(command: str, work: Callable[[], None]) -> int:
     return 0
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="raw2s", description="Bayesian WeakS-to-Strong on a Ray cluster.")
-    parser.add_argument("--version", action="version", version=f"raw2s {__version__}")
-    commands = parser.add_subparsers(dest="command", required=True)
-    for name, text in (
-        ("run", "run a config's pipeline"),
-        ("label", "run a config's pipeline up to the teachers' label table"),
-        ("check", "ask before training whether several teachers should help: how good they are on devel, and how alike"),
-        ("plan", "list its stages, which are finished, and what each takes: memory, work, disk, GPU-hours"),
-        ("sweep", "search with Ray Tune"),
-    ):
-        command = commands.add_parser(name, help=text, description=text)
-        command.add_argument("config", type=Path)
-        with_config(command)
-    commands.choices["sweep"].epilog = sweep_keys()
-    plan = commands.choices["plan"]
-    plan.add_argument("--gpu", default="H100", metavar="NAME", help="the card of stages on a GPU (default H100)")
-    plan.add_argument("--memory", metavar="SIZE", help="of the device, such as 80GiB, in place of that card's; of CPU stages too")
-    plan.add_argument(
-        "--mfu",
-        type=float,
-        default=0.4,
-        help="share of the card's peak that hours are counted with; of its bandwidth in beams (0.4)",
-    )
-    plan.add_argument("--json", action="store_true", help="print the figures alone, as JSON, in bytes")
-    report = commands.add_parser("report", help="print a finished run's table again")
-    report.add_argument("run", type=Path, help="<storage>/<name>")
-    labels = commands.add_parser("labels", help="write a finished label table as a data set for other trainers")
-    export = labels.add_subparsers(dest="action", required=True).add_parser("export", help="as TRL and others read it")
-    export.add_argument("folder", type=Path, help="a label artifact, as `raw2s label` prints it, or <storage>/<name>")
-    export.add_argument("--format", choices=list(COLUMNS), default="text", help="the columns: docs/label_table.md")
-    export.add_argument("--to", type=Path, metavar="OUT", help="a new folder; by default labels-FORMAT here")
-    _add_use(commands)
-    for name in LISTED:
-        commands.add_parser(name, help=f"list the {name} that a config can name")
-    return parser
-
-
-def _add_use(commands: Any) -> None:
-    """What is done with a trained student."""
-    export = commands.add_parser("export", help="make a folder of a finished run's student, with all it takes to ask it")
-    export.add_argument("run", type=Path, help="<storage>/<name>")
-    export.add_argument("student", nargs="?", help="its stage, such as student/0-bayesian; @2 after it is that of seed 2")
-    export.add_argument("folder", type=Path, help="a new folder")
-    predict = commands.add_parser("predict", help="answer the rows of a file, with probabilities and doubt")
-    predict.add_argument("model", help="a folder that `raw2s export` made, or a hub id of one")
-    predict.add_argument("--input", type=Path, required=True, metavar="FILE", help="rows: .jsonl, .csv, or .txt, a text a line")
-    predict.add_argument("--output", type=Path, required=True, metavar="FILE", help="the answers, a JSON line a row")
-    predict.add_argument(
-        "--accuracy", type=float, metavar="A", help="abstain where devel says that it takes to be right this often"
-    )
-    predict.add_argument("--ask", type=int, metavar="N", help="write the N most doubtful rows as a label file to fill in")
-    predict.add_argument("--ask-file", type=Path, metavar="FILE", help=".jsonl or .csv; by default ask.jsonl beside the output")
-    predict.add_argument("--workers", type=int, metavar="N", help="spread a large file over N actors of Ray Data")
-    publish = commands.add_parser("publish", help="upload such a folder to the Hugging Face hub")
-    publish.add_argument("folder", type=Path)
-    publish.add_argument("repository", help="org/name")
-
-
 def main(argv: Sequence[str] | None = None) -> int:
-    arguments = _parser().parse_args(argv)
+    arguments = command_parser(list(LISTED)).parse_args(argv)
     work: dict[str, Callable[[], None]] = {
+        "demo": lambda: run_command(load_config(DEMO, arguments.set)),
+        "init": lambda: init_command(arguments.file, arguments.labels, arguments.out),
+        "export-items": lambda: export_items_command(load_config(arguments.config, arguments.set), arguments.file),
         "run": lambda: run_command(load_config(arguments.config, arguments.set)),
         "plan": lambda: plan_command(
             load_config(arguments.config, arguments.set), arguments.gpu, arguments.memory, arguments.mfu, arguments.json

@@ -6,10 +6,12 @@ from pathlib import Path
 import pytest
 from datasets import load_from_disk
 from faked_runs import fake_models, run_here
-from tiny_runs import tiny_run, write_config
+from tiny_runs import ROOT, tiny_run, write_config
 
 from raw2s import __version__
+from raw2s.arguments import SECTIONS
 from raw2s.cli import main
+from raw2s.config import RunConfig, load_config
 from raw2s.methods import METHODS
 from raw2s.pipeline.execute import Done, build
 from raw2s.pipeline.stage import Work
@@ -22,6 +24,37 @@ def test_version(capsys):
         main(["--version"])
     assert ended.value.code == 0
     assert capsys.readouterr().out == f"raw2s {__version__}\n"
+
+
+def test_the_help_names_every_command_in_its_section(capsys):
+    with pytest.raises(SystemExit):
+        main(["--help"])
+    said = capsys.readouterr().out
+    for title, commands in SECTIONS.items():
+        section = said.partition(f"\n{title}:\n")[2].partition("\n\n")[0]
+        assert [line.split()[0] for line in section.splitlines()] == list(commands)
+    for command in (name for own in SECTIONS.values() for name in own):
+        with pytest.raises(SystemExit):
+            main([command, "--help"])
+        assert capsys.readouterr().out.startswith(f"usage: raw2s {command} [-h]")
+
+
+def test_the_keys_of_a_config_are_listed_section_by_section(capsys):
+    with pytest.raises(SystemExit):
+        main(["run", "--help"])
+    sections = capsys.readouterr().out.partition("keys of a config, with their defaults:\n\n")[2].split("\n\n")
+    titles = [section.partition(":")[0] for section in sections]
+    assert titles == ["the run", *(key for key in RunConfig.model_fields if key not in ("name", "storage", "seeds"))]
+    for title, section in zip(titles[1:], sections[1:], strict=True):
+        assert all(line.startswith(f"  {title}") for line in section.splitlines()[1:])
+
+
+def test_the_demo_is_the_config_that_the_checkout_has(monkeypatch):
+    ran = []
+    monkeypatch.setattr("raw2s.cli.run_command", ran.append)
+    assert main(["demo", "--set", "name=mine"]) == 0
+    assert ran == [load_config(ROOT / "configs" / "demo.yaml", ["name=mine"])]
+    assert ran[0].storage == Path("runs")
 
 
 @pytest.mark.parametrize(("command", "known"), [("tasks", TASKS), ("methods", METHODS), ("teachers", TEACHERS)])

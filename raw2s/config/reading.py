@@ -32,7 +32,7 @@ def read_yaml(path: Path, overrides: list[str]) -> dict[str, Any]:
         raise ConfigError(f"{path}: no such config file; see configs/ for examples")
     tree = load_yaml(path)
     if not isinstance(tree, dict):
-        raise ConfigError(f"{path}: a config is a mapping of keys; see configs/demo.yaml")
+        raise ConfigError(f"{path}: a config is a mapping of keys; raw2s init writes one")
     for override in overrides:
         put_over(tree, override)
     return tree

@@ -11,6 +11,7 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from raw2s.evaluation.metrics import ACCURACY, EXACT_MATCH, ROUGE_L, SLU_F1, Metric, macro_f1
+from raw2s.section import Positive
 from raw2s.tasks.own_rows import MetricName, RowSection, answer_parser, read_examples
 from raw2s.tasks.sources import SourceRow, read_source
 from raw2s.tasks.task import Example, Halves, Part, Task, TaskKind
@@ -31,10 +32,14 @@ class OwnSection(RowSection):
     """Instead of `train`: the rows of A, on which the teachers learn."""
     student: str | None = None
     """Instead of `train`: the rows of B, which the teachers label; their answers may be missing."""
-    validation: str
-    """The rows on which checkpoints are chosen."""
-    test: str
-    """The rows on which every model is tested."""
+    validation: str | None = None
+    """The rows on which checkpoints are chosen; null, with `test` null as well, holds answered rows of `train` out."""
+    test: str | None = None
+    """The rows on which every model is tested; null, with `validation` null as well, holds answered rows of `train` out."""
+    n_validation: Positive | None = None
+    """Examples on which checkpoints are chosen; null takes all of `validation`, or without that a tenth."""
+    n_test: Positive | None = None
+    """Examples on which every model is tested; null takes all of `test`, or without that a tenth."""
     classes: tuple[ClassName, ...] | None = None
     """The classes in their order; null takes the answers of all files, sorted."""
     credit: str = "own data"
@@ -52,6 +57,11 @@ class OwnSection(RowSection):
                 if given
                 else "no data to learn from; give train:, or teacher: and student:"
             )
+        if (self.validation is None) != (self.test is None):
+            given, missing = ("validation", "test") if self.test is None else ("test", "validation")
+            raise ValueError(f"{given}: is given without {missing}:; add it, or remove both to hold rows of train out")
+        if self.validation is None and not self.train:
+            raise ValueError("validation: and test: are missing; add them, or give train alone, of which rows are then held out")
         if self.classes is not None and self.form == "text":
             raise ValueError("classes: is given with form: text; remove it, or set form: classes")
         if self.classes is not None and len(set(self.classes)) < max(2, len(self.classes)):
@@ -65,8 +75,10 @@ def _make(section: OwnSection) -> Task:
     sources = {
         key: read_source(f"task.{key}", source, split) for key, split in HUB_SPLITS.items() if (source := getattr(section, key))
     }
-    parts = {key: read_examples(section, rows, may_lack=key == "student") for key, rows in sources.items()}
-    classes = _classes(section, sources, parts) if section.form == "classes" else ()
+    lacking = "student" if section.validation else "train"
+    read = {key: read_examples(section, rows, may_lack=key == lacking) for key, rows in sources.items()}
+    parts = read if section.validation else _hold_out(section, read["train"])
+    classes = _classes(section, sources, read) if section.form == "classes" else ()
     return Task(
         name=section.name,
         form=section.form,
@@ -79,7 +91,7 @@ def _make(section: OwnSection) -> Task:
         credit=section.credit,
         chat=section.chat,
         template=section.prompt,
-        notes=_repeats(parts),
+        notes=(*_unanswered(section, parts), *_repeats(parts)),
     )
 
 
@@ -111,25 +123,55 @@ def _classes(section: OwnSection, sources: Mapping[str, Sequence[SourceRow]], pa
     return classes
 
 
+def _hold_out(section: OwnSection, rows: Sequence[Example]) -> Parts:
+    """`train` with answered rows of it as validation and test, by one fixed shuffle, so that no seed moves what is compared."""
+    answered = [row for row in rows if row["target"] is not None]
+    if not answered:
+        raise ValueError(f"task.answer: no row of {section.train} has an answer in column {section.answer!r}; correct it")
+    tenth = max(1, len(answered) // 10)
+    validation, test = section.n_validation or tenth, section.n_test or tenth
+    if validation + test >= len(answered):
+        raise ValueError(
+            f"task.n_validation + task.n_test is {validation + test}, and {section.train} has {len(answered):,} answered rows, of "
+            "which one at least must be left to learn from; lower them"
+        )
+    held = random.Random(0).sample(answered, validation + test)
+    ids = {row["id"] for row in held}
+    return {"train": [row for row in rows if row["id"] not in ids], "validation": held[:validation], "test": held[validation:]}
+
+
 def _draw(section: OwnSection, parts: Parts, seed: int) -> Halves:
     """`train` shuffled and cut in two; of `teacher` and `student` apart, samples in their order (all rows without a size)."""
     rng = random.Random(seed)
     if "train" in parts:
-        there = len(parts["train"])
-        taught = section.n_teacher or max(1, there // 2)
-        labeled = section.n_student or max(1, there - taught)
-        if taught + labeled > there:
-            raise ValueError(
-                f"task.n_teacher + task.n_student is {taught + labeled}, but {section.train} holds {there:,} rows; lower them"
-            )
-        rows = rng.sample(parts["train"], taught + labeled)
-        return Halves(rows[:taught], rows[taught:])
+        return _cut(section, parts["train"], rng)
     return Halves(
         *(
             [parts[key][row] for row in sorted(rng.sample(range(len(parts[key])), _size(section, parts, key)))]
             for key in ("teacher", "student")
         )
     )
+
+
+def _cut(section: OwnSection, rows: Sequence[Example], rng: random.Random) -> Halves:
+    """A and B of `train`; what has no answer can only be in B."""
+    answered = [row for row in rows if row["target"] is not None]
+    taught = section.n_teacher or max(1, len(answered) // 2)
+    labeled = section.n_student or max(1, len(rows) - taught)
+    if taught + labeled > len(rows):
+        raise ValueError(
+            f"task.n_teacher + task.n_student is {taught + labeled}, but {section.train} holds {len(rows):,} rows"
+            + ("" if section.validation else " beside those held out")
+            + "; lower them"
+        )
+    if len(answered) == len(rows):
+        drawn = rng.sample(rows, taught + labeled)
+        return Halves(drawn[:taught], drawn[taught:])
+    if taught > len(answered):
+        raise ValueError(f"task.n_teacher: {taught} is more than the {len(answered):,} answered rows left; lower it")
+    teacher = rng.sample(answered, taught)
+    ids = {row["id"] for row in teacher}
+    return Halves(teacher, rng.sample([row for row in rows if row["id"] not in ids], labeled))
 
 
 def _held_out(section: OwnSection, parts: Parts, part: Part) -> list[Example]:
@@ -143,6 +185,12 @@ def _size(section: OwnSection, parts: Parts, key: str) -> int:
     if size is not None and size > there:
         raise ValueError(f"task.n_{key}: {size} is more than the {there:,} rows there are; lower it, or set null for all")
     return size or there
+
+
+def _unanswered(section: OwnSection, parts: Parts) -> tuple[str, ...]:
+    """A reader should know of rows that only B can take; a gap in the column is easily overlooked."""
+    lacking = sum(row["target"] is None for row in parts.get("train", []))
+    return (f"{lacking:,} rows of {section.train} have no answer, so they are in B if anywhere",) if lacking else ()
 
 
 def _repeats(parts: Parts) -> tuple[str, ...]:

@@ -1,8 +1,6 @@
 """Which rows to ask a human about next: those whose answers are least probable, as a label file without labels."""
 
-import csv
 import heapq
-import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -10,8 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from raw2s.form import FormName
-
-SUFFIXES = (".jsonl", ".csv")
+from raw2s.labels.to_fill_in import check_suffix, write_to_fill_in
 
 
 @dataclass(kw_only=True)
@@ -26,8 +23,7 @@ class MostDoubtful:
     def __post_init__(self) -> None:
         if self.count < 1:
             raise ValueError(f"{self.count} rows to ask about are none; ask for 1 or more")
-        if self.file.suffix not in SUFFIXES:
-            raise ValueError(f"{self.file}: its name ends in none of {', '.join(SUFFIXES)}, which label files do; rename it")
+        check_suffix(self.file)
 
     def see(self, row: Mapping[str, Any]) -> None:
         """A row as `predict.answer_chunk` gives it. Without an answer, or an id that a label file could name, it is not asked about."""
@@ -39,16 +35,8 @@ class MostDoubtful:
 
     def write(self, form: FormName) -> int:
         """The most doubtful first, the label empty, what the student reads and says beside it; returns how many they are."""
-        label = "label" if form == "classes" else "text"
         rows: dict[int, dict[str, Any]] = {}
         for _, _, row in sorted(self.kept, key=lambda kept: kept[:2], reverse=True):
-            shown = {name: row[name] for name in ("prompt", "answer", "probability")}
-            rows.setdefault(row["id"], {"id": row["id"], label: None, **shown})
-        with self.file.open("w", encoding="utf-8", newline="") as stream:
-            if self.file.suffix == ".csv":
-                writer = csv.DictWriter(stream, ["id", label, "prompt", "answer", "probability"])
-                writer.writeheader()
-                writer.writerows(rows.values())
-            else:
-                stream.writelines(json.dumps(row) + "\n" for row in rows.values())
+            rows.setdefault(row["id"], {name: row[name] for name in ("prompt", "answer", "probability")})
+        write_to_fill_in(self.file, form, rows.items())
         return len(rows)

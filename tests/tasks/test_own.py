@@ -117,13 +117,13 @@ def test_a_and_b_are_disjoint_and_move_with_the_seed_alone(seed, n_teacher, n_st
     assert task.draw(seed) == halves
 
 
-def _task_of_made_rows(own):
+def _task_of_made_rows(own, table=None):
     from unittest import mock
 
     from raw2s.tasks import own as module
     from raw2s.tasks.sources import SourceRow
 
-    made = [SourceRow(f"row {n}", row) for n, row in enumerate(rows(0, 20))]
+    made = [SourceRow(f"row {n}", row) for n, row in enumerate(table or rows(0, 20))]
     with mock.patch.object(module, "read_source", lambda *_: made):
         return module.OWN.make(own)
 
@@ -162,6 +162,41 @@ def test_b_may_lack_the_column_of_answers_altogether(folder):
     assert draw_halves(section(**APART | {"student": "b.csv"}), 0).student == [
         {"id": 0, "prompt": "it is\nso\n", "target": None, "gold": None}
     ]
+
+
+HELD_OUT = {"validation": None, "test": None}
+"""One file holds everything."""
+
+
+def part_ids(task, seed):
+    """The ids of A, B, validation and test."""
+    halves = task.draw(seed)
+    return [
+        {e["id"] for e in part} for part in (halves.teacher, halves.student, task.held_out("validation"), task.held_out("test"))
+    ]
+
+
+def test_of_one_file_a_tenth_is_held_out_twice_whatever_the_seed(folder):
+    task = task_of(section(**HELD_OUT))
+    a, b, validation, test = part_ids(task, 1)
+    assert [len(part) for part in (a, b, validation, test)] == [8, 8, 2, 2]
+    assert a | b | validation | test == set(range(20)), "every row once"
+    assert part_ids(task, 2)[2:] == [validation, test]
+    assert part_ids(task, 2)[0] != a
+    assert not task.notes
+    sized = part_ids(task_of(section(**HELD_OUT, n_validation=3, n_test=5, n_teacher=4)), 1)
+    assert [len(part) for part in sized] == [4, 8, 3, 5]
+
+
+@given(seed=st.integers(0, 2**31), unanswered=st.sets(st.integers(0, 19), max_size=12))
+def test_of_one_file_what_has_no_answer_is_in_b_alone(seed, unanswered):
+    table = [row | ({"label": None} if i in unanswered else {}) for i, row in enumerate(rows(0, 20))]
+    task = _task_of_made_rows(section(**HELD_OUT, classes=CLASSES), table)
+    a, b, validation, test = part_ids(task, seed)
+    assert unanswered <= b
+    assert a | b | validation | test == set(range(20))
+    assert len(a) + len(b) + len(validation) + len(test) == 20
+    assert bool(task.notes) == bool(unanswered)
 
 
 def test_given_classes_keep_their_order_and_one_may_be_unused(folder):
@@ -294,6 +329,11 @@ CONFIG_MISTAKES = {
     "no data": ({"train": None}, "no data to learn from; give train:, or teacher: and student:"),
     "student without teacher": ({"train": None, "student": "b.jsonl"}, "student: is given without teacher:; add it"),
     "teacher without student": ({"train": None, "teacher": "b.jsonl"}, "teacher: is given without student:; add it"),
+    "validation alone": ({"test": None}, "validation: is given without test:; add it, or remove both to hold rows of train out"),
+    "nothing to hold out of": (APART | HELD_OUT, "validation: and test: are missing; add them, or give train alone"),
+    "all held out": (HELD_OUT | {"n_test": 18}, "task.n_validation + task.n_test is 20, and train.jsonl has 20 answered rows"),
+    "nothing left beside them": (HELD_OUT | {"n_teacher": 16}, "is 17, but train.jsonl holds 16 rows beside those held out"),
+    "no answers to hold out": (HELD_OUT | {"answer": "lable"}, "task.answer: no row of train.jsonl has an answer in column 'lable'"),
     "metric of text": ({"metric": "rouge_l"}, "metric: rouge_l does not fit form: classes; name one of accuracy, macro_f1"),
     "metric of classes": ({"form": "text"}, "metric: accuracy does not fit form: text; name one of exact_match, rouge_l, slu_f1"),
     "classes of a text": (TEXT | {"classes": ["a", "b"]}, "classes: is given with form: text; remove it"),
