@@ -17,8 +17,9 @@ import mlflow
 import pytest
 import ray
 import yaml
+from harness import MARK, marked
 from own_mails import TEAMS, mails, own_mails
-from sweep_demo import MARK, marked, wait_until_none
+from sweep_demo import wait_until_none
 from tiny_runs import ROOT, tiny_run, write_config
 
 from raw2s.cli import main

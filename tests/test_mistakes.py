@@ -187,7 +187,7 @@ LATIN = [{"id": 1, "label": "café"}]
 CONFIGS: dict[str, tuple[Input, str]] = {
     "no config file": (command("run", "none.yaml"), "none.yaml: no such config file; see configs/"),
     "a folder for a config": (command("run", "."), ".: cannot be read (Is a directory); name a YAML file"),
-    "an empty file": (text(""), "config.yaml: a config is a mapping of keys; see configs/demo.yaml"),
+    "an empty file": (text(""), "config.yaml: a config is a mapping of keys; raw2s init writes one"),
     "a list for a config": (text("- a\n- b\n"), "config.yaml: a config is a mapping of keys"),
     "a brace left open": (text("name: a\ntask: {name: slurp_slots\nseeds: [1]\n"), "config.yaml: line 3, column 6: expected"),
     "a list left open": (text("teachers: [\n"), "config.yaml: line 2, column 1: expected"),
