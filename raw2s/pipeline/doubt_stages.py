@@ -1,8 +1,10 @@
 """The stages that ask a student how certain it is: forward passes over the test examples, beside its test."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -82,22 +84,8 @@ class AnswerDoubts(Stage):
 
     def run(self, work: Work) -> Metrics:
         from raw2s.labeling import doubts  # imports Ray  # noqa: PLC0415
-        from raw2s.labeling.units import PromptProgress  # noqa: PLC0415
 
-        prompts = self.testset.prompts(work.folder(self.testset), "test")
-        said = {row["id"]: row["output"] for row in self.test.predictions(work.folder(self.test))}
-        answered = doubts.doubts_of(
-            self.labeler.pool(work),
-            self.labeler.asked(work, prompts),
-            said,
-            loss=self.loss,
-            batch_size=self.decoding.batch_size,
-            folder=work.parts / "doubts",
-            progress=PromptProgress(work.board, self.name, len(prompts)),
-        )
-        _require_all(answered.rejected)
-        pq.write_table(in_order(answered.answers, prompts), work.out / self.DOUBTS)
-        return {"prompts": len(prompts)}
+        return _ask_again(self, work, partial(doubts.doubts_of, loss=self.loss))
 
     def doubts(self, folder: Path) -> dict[str, list[list[float]]]:
         """By measure one list of tokens an answer, in the order of the test examples; without those that the student lacks."""
@@ -122,26 +110,32 @@ class DropoutDoubts(Stage):
 
     def run(self, work: Work) -> Metrics:
         from raw2s.labeling import dropout  # imports Ray  # noqa: PLC0415
-        from raw2s.labeling.units import PromptProgress  # noqa: PLC0415
 
-        prompts = self.testset.prompts(work.folder(self.testset), "test")
-        answered = dropout.dropout_doubts_of(
-            self.labeler.pool(work),
-            self.labeler.asked(work, prompts),
-            {row["id"]: row["output"] for row in self.test.predictions(work.folder(self.test))},
-            passes=dropout.Passes(count=self.passes, loss=self.loss, classes=self.test.task.classes),
-            batch_size=self.decoding.batch_size,
-            folder=work.parts / "doubts",
-            progress=PromptProgress(work.board, self.name, len(prompts)),
-        )
-        _require_all(answered.rejected)
-        pq.write_table(in_order(answered.answers, prompts), work.out / self.DOUBTS)
-        return {"prompts": len(prompts)}
+        passes = dropout.Passes(count=self.passes, loss=self.loss, classes=self.test.task.classes)
+        return _ask_again(self, work, partial(dropout.dropout_doubts_of, passes=passes))
 
     def doubts(self, folder: Path) -> dict[str, list[list[float]]]:
         """By measure one list of tokens an answer, of a class one value, in the order of the test examples."""
         table = pq.read_table(folder / self.DOUBTS, columns=list(DROPOUT_MEASURES))
         return {name: table[name].to_pylist() for name in DROPOUT_MEASURES}
+
+
+def _ask_again(stage: AnswerDoubts | DropoutDoubts, work: Work, ask: Callable[..., Any]) -> Metrics:
+    """Ask the student about its own answers to the test examples, and leave what it says in their order."""
+    from raw2s.labeling.units import PromptProgress  # imports Ray  # noqa: PLC0415
+
+    prompts = stage.testset.prompts(work.folder(stage.testset), "test")
+    answered = ask(
+        stage.labeler.pool(work),
+        stage.labeler.asked(work, prompts),
+        {row["id"]: row["output"] for row in stage.test.predictions(work.folder(stage.test))},
+        batch_size=stage.decoding.batch_size,
+        folder=work.parts / "doubts",
+        progress=PromptProgress(work.board, stage.name, len(prompts)),
+    )
+    _require_all(answered.rejected)
+    pq.write_table(in_order(answered.answers, prompts), work.out / stage.DOUBTS)
+    return {"prompts": len(prompts)}
 
 
 def _require_all(rejected: dict[int, str]) -> None:
