@@ -17,8 +17,12 @@ BESIDE = {"README.md": "index.md", "CONTRIBUTING.md": "contributing.md", "CHANGE
 """Pages that stand beside docs/, by their names on the site."""
 LINK = re.compile(r"(?<=\]\()(?!https?:|#)([^)#\s]+)")
 """The file of a link, without its anchor."""
+ITEM = re.compile(r"- |\d+\. ")
 KEY = re.compile(r"  (\S+) \[(.*?)\]: (.*)")
-KEYS = {"<!-- keys of a run -->": run_keys, "<!-- keys of a sweep -->": sweep_keys}
+KEYS = {
+    "<!-- keys of a run -->": run_keys,
+    "<!-- keys of a sweep -->": lambda: sweep_keys().removesuffix(run_keys()),
+}
 """What stands in a page for a list of keys, and the text of `--help` that it becomes."""
 
 
@@ -42,7 +46,9 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
     for mark, text in KEYS.items():
         if mark in markdown:
             markdown = markdown.replace(mark, as_lists(text()))
-    return markdown if page.file.src_uri in BESIDE.values() else site_links(markdown, Path("docs", page.file.src_uri))
+    if page.file.src_uri not in BESIDE.values():
+        markdown = site_links(markdown, Path("docs", page.file.src_uri))
+    return apart(markdown)
 
 
 def linked(link: str, page: Path) -> PurePosixPath:
@@ -60,6 +66,18 @@ def site_links(text: str, page: Path) -> str:
         return BESIDE.get(str(target), f"repository/{target}")
 
     return LINK.sub(turned, text)
+
+
+def apart(text: str) -> str:
+    """An empty line before every list: the site's Markdown asks for one after a paragraph, and the repository's does not."""
+    lines: list[str] = []
+    fenced = False
+    for line in text.splitlines():
+        fenced ^= line.startswith("```")
+        if not fenced and ITEM.match(line) and lines and lines[-1] and not (ITEM.match(lines[-1]) or lines[-1].startswith("  ")):
+            lines.append("")
+        lines.append(line)
+    return "\n".join(lines)
 
 
 def as_lists(text: str) -> str:
