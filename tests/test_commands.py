@@ -17,7 +17,7 @@ import yaml
 from tiny_runs import ROOT, tiny_run
 
 from raw2s.arguments import command_parser
-from raw2s.cli import LISTED
+from raw2s.cli import LISTED, main
 from raw2s.config import load_config, parse_config, put_over
 from raw2s.errors import ConfigError
 from raw2s.tuning.reading import load_sweeps
@@ -149,3 +149,11 @@ def test_workflow_and_citation_fit_their_schemas():
         schema = json.loads((folder / f"{name}.json").read_text(encoding="utf-8"))
         text = (ROOT / file).read_text(encoding="utf-8").replace("\non:", '\n"on":')  # YAML 1.1 reads a bare on as true
         jsonschema.Draft7Validator(schema).validate(yaml.safe_load(text))
+
+
+def test_what_init_says_in_the_tutorial_is_what_it_says(tmp_path, monkeypatch, capsys):
+    page = (ROOT / "docs" / "tutorial.md").read_text(encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    exec(re.findall(r"```python\n(.*?)```", page, flags=re.DOTALL)[0], {})
+    assert main(["init", "mails.jsonl"]) == 0
+    assert f"```\nraw2s init mails.jsonl\n```\n\n```\n{capsys.readouterr().out}```\n" in page
