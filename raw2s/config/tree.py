@@ -128,6 +128,8 @@ class RunConfig(Section):
     """The methods to compare; each entry is one trained student."""
     preference: PreferenceConfig = PreferenceConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
+    tracking: list[Literal["mlflow", "wandb"]] = ["mlflow"]
+    """Where the run is logged beside its own folder, in no key: mlflow, wandb (an extra), both, or [] for none."""
     ray: RayConfig = RayConfig()
 
     @model_validator(mode="after")
@@ -139,6 +141,8 @@ class RunConfig(Section):
             raise ValueError("teachers: two teachers have the same name; rename one")
         if "student" in names:  # the student's own actors are called so beside the teachers'
             raise ValueError("teachers: 'student' is the student's name; rename the teacher")
+        if len(set(self.tracking)) < len(self.tracking):
+            raise ValueError("tracking: a tracker occurs twice; remove one")
         if len(set(self.seeds)) < len(self.seeds):
             raise ValueError("seeds: a seed occurs twice; remove one")
         _check_weights("weights", self.weights, len(names))

@@ -38,10 +38,13 @@ class Compared:
     """Between two students; None of one."""
 
 
-def compare_students(students: Sequence[Resampled]) -> Compared:
-    """p-values of the bootstrap are corrected (Holm) in one table, those of the sign test in another."""
+def compare_students(students: Sequence[Resampled], pairs: Sequence[tuple[Resampled, Resampled]] | None = None) -> Compared:
+    """p-values of the bootstrap are corrected (Holm) in one table, those of the sign test in another.
+
+    `pairs`: the students to compare, in the order of the differences; every two by default.
+    """
     over_best = [own.samples - own.best if own.best is not None else None for own in students]
-    pairs = list(itertools.combinations(students, 2))
+    pairs = list(itertools.combinations(students, 2)) if pairs is None else pairs
     between = [one.samples - other.samples for one, other in pairs]
     to_teachers = [difference for difference in over_best if difference is not None]
     p_values = [p_of_difference(difference) for difference in (*to_teachers, *between)]

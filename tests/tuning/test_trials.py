@@ -234,8 +234,9 @@ def test_trials_end_as_finished_stopped_or_failed_in_the_file_the_terminal_and_m
     error = tmp_path / "error.pkl"
     error.write_bytes(pickle.dumps(StageFailed("the loss is nan")))
     console = Console(file=io.StringIO(), width=300)
-    with tracked_run("sweep", tmp_path, {}) as tracker:
-        log = TrialLog(SWEEP, tmp_path, tracker, console, first=5)
+    with tracked_run("sweep", tmp_path, {}) as tracking:
+        tracker = tracking.trackers["mlflow"]
+        log = TrialLog(SWEEP, tmp_path, tracking, console, first=5)
         good, stopped, bad = (
             TuneTrial(name, dict(point), file) for name, point, file in zip("abc", POINTS, (None, None, str(error)), strict=False)
         )
