@@ -115,7 +115,9 @@ def test_a_stage_starts_when_it_begins_and_a_found_one_names_what_made_it(storag
 def test_what_made_a_run_and_its_data_stand_beside_it(storage):
     about = {"command": "raw2s run c.yaml", "commit": "abc, changed", "torch": "2.13"}
     with tracked_run("run", storage, {}, about=about) as tracking:
-        tracking.log_data(Data(name="split", digest="0123456789abcdef", folder=storage, sizes={"teacher": 3, "student": 4}))
+        tracking.log_data(
+            Data(name="split", digest="0123456789abcdef", folder="artifacts/split/k", sizes={"teacher": 3, "student": 4})
+        )
     run = runs_in(storage)["run"]
     tags = run.data.tags
     assert (tags["mlflow.source.name"], tags["raw2s.torch"]) == ("raw2s run c.yaml", "2.13")
@@ -227,7 +229,7 @@ storage = Path(sys.argv[1])
 page = storage / "report.html"
 page.write_text("a page")
 with tracked_run("demo", storage, {"task": {"n_test": 5}}, by=["wandb"], about={"commit": "abc"}) as tracking:
-    tracking.log_data(Data(name="split", digest="0123456789abcdef", folder=storage, sizes={"teacher": 3}))
+    tracking.log_data(Data(name="split", digest="0123456789abcdef", folder="artifacts/split/k", sizes={"teacher": 3}))
     tracking.begin("student/0", {})
     tracking.log_points([("student/0", {"step": 1, "loss": 2.25, "time": 1e12})])
     tracking.log_ended(Ended(name="student/0", key="abc", cached=True, settings={}, metrics={"final_loss": 1.5}))

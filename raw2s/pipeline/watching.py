@@ -94,9 +94,8 @@ class Watching(Listener):
         if isinstance(stage, Trained):
             links["model"] = stage.source(Path(stage.place))
         if isinstance(stage, Examples):
-            name = f"{self.file.status.run} {stage.name}"
             self.tracking.log_data(
-                Data(name=name, digest=stage.drawn.content, folder=done.artifact.folder, sizes=done.artifact.metrics)
+                Data(name=stage.name, digest=stage.drawn.content, folder=stage.place, sizes=done.artifact.metrics)
             )
         metrics = done.artifact.metrics | {"seconds": manifest["seconds"]}
         self.tracking.log_ended(

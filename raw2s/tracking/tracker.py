@@ -43,7 +43,8 @@ class Data:
     name: str
     digest: str
     """Over their content."""
-    folder: Path
+    folder: str
+    """Where they lie, from the storage."""
     sizes: Mapping[str, int]
     """Examples by part."""
 
