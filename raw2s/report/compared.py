@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from rich.console import Group
+from rich.console import Group, RenderableType
 from rich.text import Text
 
 from raw2s.report.figures import Drawing
@@ -86,7 +86,7 @@ def compared_table(comparison: Comparison) -> Group:
         said = [": ".join(pair.one), ": ".join(pair.other), f"{signed(own.difference)}\n{bounds(own.ci95)}", p_text(own.p_holm)]
         pairs.add_row(*map(Text, said))
     left_out = [f"{len(order) - PAIRS_SHOWN} more pairs are on the page."] if len(order) > PAIRS_SHOWN else []
-    parts = [Text(), Text(comparison.about, style="bold"), Text()]
+    parts: list[RenderableType] = [Text(), Text(comparison.about, style="bold"), Text()]
     parts += [keys, Text()] if comparison.keys else [Text("Their configs are the same."), Text()]
     parts += [scores, Text(), *([pairs, Text()] if comparison.pairs else [])]
     return Group(*parts, *map(Text, [*left_out, *comparison.notes]), Text())
