@@ -5,12 +5,15 @@ import subprocess
 import sys
 import time
 from importlib.util import find_spec
+from pathlib import Path
 
 import mlflow
 import pytest
-from tiny_runs import ROOT
+from tiny_runs import ROOT, tiny_run
 
+from raw2s.config import parse_config
 from raw2s.errors import ConfigError
+from raw2s.pipeline.preflight import _check_packages
 from raw2s.tracking import Ended, tracked_run
 from raw2s.tracking.mlflow import MlflowTracker
 from raw2s.tracking.tracker import Data
@@ -269,3 +272,11 @@ def test_wandb_without_a_login_is_told_in_one_line(tmp_path):
     assert done.returncode == 1
     assert "ConfigError: tracking: wandb does not start (No API key configured" in done.stderr.splitlines()[-1]
     assert "run wandb login, or set WANDB_MODE=offline" in done.stderr
+
+
+def test_wandb_that_is_not_installed_is_a_mistake_before_anything_starts(monkeypatch):
+    monkeypatch.setattr("raw2s.pipeline.preflight.find_spec", lambda name: None)
+    with pytest.raises(
+        ConfigError, match=r"^tracking: the package wandb is not installed; run pip install 'raw2s\[wandb\]', or remove it$"
+    ):
+        _check_packages(parse_config(tiny_run(Path("runs"), tracking=["mlflow", "wandb"])))

@@ -110,6 +110,8 @@ class RunConfig(Section):
     """Where runs and the artifact store lie; on a cluster, a path every node sees."""
     seeds: Annotated[list[int], Field(min_length=1)] = [1]
     """The whole pipeline runs once per seed; scores are means over them."""
+    tracking: list[Literal["mlflow", "wandb"]] = ["mlflow"]
+    """Where the run is logged beside its own folder, in no key: mlflow, wandb (an extra), both, or [] for none."""
     task: AnyTask = Field(default={}, validate_default=True)
     """What is learned, and from which data."""
     teachers: Annotated[list[AnyTeacher], Field(min_length=1)]
@@ -128,8 +130,6 @@ class RunConfig(Section):
     """The methods to compare; each entry is one trained student."""
     preference: PreferenceConfig = PreferenceConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
-    tracking: list[Literal["mlflow", "wandb"]] = ["mlflow"]
-    """Where the run is logged beside its own folder, in no key: mlflow, wandb (an extra), both, or [] for none."""
     ray: RayConfig = RayConfig()
 
     @model_validator(mode="after")
