@@ -25,8 +25,12 @@ SECTIONS: dict[str, dict[str, str]] = {
         "label": "run a config's pipeline up to the teachers' label table",
         "sweep": "search with Ray Tune",
     },
+    "while it runs": {
+        "status": "say how far a run is, from another terminal; exit status 0: done, 3: running, 4: failed or killed",
+    },
     "after a run": {
         "report": "print a finished run's table again",
+        "compare": "set several finished runs side by side: what differs in their configs, their scores, paired tests",
         "labels": "write a finished label table as a data set for other trainers",
         "export": "make a folder of a finished run's student, with all it takes to ask it",
         "predict": "answer the rows of a file, with probabilities and doubt",
@@ -57,7 +61,7 @@ def command_parser(listed: Sequence[str]) -> argparse.ArgumentParser:
     choices = commands.choices
     _add_starting(choices)
     _add_running(choices)
-    choices["report"].add_argument("run", type=Path, help="<storage>/<name>")
+    _add_looking(choices)
     labels = choices["labels"].add_subparsers(dest="action", required=True).add_parser("export", help="as TRL and others read it")
     labels.add_argument("folder", type=Path, help="a label artifact, as `raw2s label` prints it, or <storage>/<name>")
     labels.add_argument("--format", choices=list(COLUMNS), default="text", help="the columns: docs/label_table.md")
@@ -138,6 +142,23 @@ def _add_running(choices: dict[str, argparse.ArgumentParser]) -> None:
         help="share of the card's peak that hours are counted with; of its bandwidth in beams (0.4)",
     )
     choices["plan"].add_argument("--json", action="store_true", help="print the figures alone, as JSON, in bytes")
+
+
+def _add_looking(choices: dict[str, argparse.ArgumentParser]) -> None:
+    """What looks at runs, and changes nothing."""
+    status = choices["status"]
+    status.add_argument("run", type=Path, help="<storage>/<name>, or the run's config")
+    status.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="with a config: what the run was given")
+    status.add_argument(
+        "--watch", type=float, nargs="?", const=2.0, metavar="SECONDS", help="look again every so often (2 s), until it ends"
+    )
+    status.add_argument("--models", action="store_true", help="list the folders of its models too")
+    choices["report"].add_argument("run", type=Path, help="<storage>/<name>")
+    compare = choices["compare"]
+    compare.add_argument("runs", type=Path, nargs="+", metavar="run", help="<storage>/<name>, two or more")
+    compare.add_argument(
+        "--out", type=Path, default=Path("comparison"), metavar="FOLDER", help="of report.html; by default comparison"
+    )
 
 
 def _add_use(choices: dict[str, argparse.ArgumentParser]) -> None:

@@ -3,6 +3,7 @@
 import argparse
 import os
 import sys
+import time
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
@@ -12,7 +13,7 @@ from raw2s.arguments import command_parser
 from raw2s.config import RunConfig, load_config
 from raw2s.errors import ConfigError, StageFailed
 from raw2s.imports import bulk_imports
-from raw2s.interrupt import ending_on_interrupt
+from raw2s.interrupt import GOES_ON, ending_on_interrupt
 from raw2s.labels.export import Format
 from raw2s.methods import METHODS
 from raw2s.tasks import TASKS
@@ -140,6 +141,21 @@ def report_command(folder: Path) -> None:
     print(f"report   {folder / 'report.html'}")
 
 
+def compare_command(runs: Sequence[Path], out: Path) -> None:
+    """Set several finished runs side by side."""
+    from rich.console import Console  # noqa: PLC0415
+
+    from raw2s.models.load import quiet_transformers  # noqa: PLC0415
+    from raw2s.pipeline.compare import compare_runs  # noqa: PLC0415
+    from raw2s.report.compared import compared_table, write_compared  # noqa: PLC0415
+
+    quiet_transformers()
+    comparison = compare_runs(runs)
+    console = Console()
+    console.print(compared_table(comparison))
+    console.print(f"report   {write_compared(comparison, out)}", highlight=False, soft_wrap=True, markup=False)
+
+
 def export_command(run: Path, student: str | None, out: Path) -> None:
     """Make a folder of a finished run's student."""
     from raw2s.models.load import quiet_transformers  # noqa: PLC0415
@@ -202,11 +218,42 @@ def publish_command(folder: Path, repository: str) -> None:
         raise ConfigError(str(error)) from None
 
 
-def guarded(command: str, work: Callable[[], None]) -> int:
-    """The exit status of `work`: a user's mistake is one line and 2, a failed stage one line and 1; Ctrl-C ends the process."""
+def status_command(arguments: argparse.Namespace) -> int:
+    """Say how far a run is; returns 0 where it is done, 3 while it runs, 4 where it failed or was killed."""
+    from rich.console import Console  # noqa: PLC0415
+
+    from raw2s.report.progress import models, status_table  # noqa: PLC0415
+    from raw2s.status import RunStatus  # noqa: PLC0415
+
+    folder: Path = arguments.run
+    if not folder.is_dir():
+        config = load_config(folder, arguments.set)
+        folder = config.storage / config.name
+    console = Console()
+    while True:
+        status = RunStatus.read(folder)
+        if status is None:
+            raise ConfigError(f"{folder}: no status.json that this version reads; give the folder of a run, <storage>/<name>")
+        if arguments.watch and console.is_terminal:
+            console.clear()
+        console.print(status_table(status))
+        outcome = status.now()
+        if not arguments.watch or outcome != "running":
+            break
+        time.sleep(arguments.watch)
+    if arguments.models:
+        console.print("\n".join(models(status, folder.resolve().parent)), highlight=False, soft_wrap=True, markup=False)
+    return {"done": 0, "running": 3}.get(outcome, 4)
+
+
+def guarded(command: str, work: Callable[[], int | None], said: str = GOES_ON) -> int:
+    """The exit status of `work`: a user's mistake is one line and 2, a failed stage one line and 1; Ctrl-C ends the process.
+
+    `said`: what Ctrl-C is answered with.
+    """
     try:
-        with ending_on_interrupt(command), bulk_imports():  # what a command loads, it has until it ends
-            work()
+        with ending_on_interrupt(command, said), bulk_imports():  # what a command loads, it has until it ends
+            status = work()
             sys.stdout.flush()
     except BrokenPipeError:  # `raw2s plan CONFIG | head`: nobody reads on
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -214,12 +261,12 @@ def guarded(command: str, work: Callable[[], None]) -> int:
     except (ConfigError, StageFailed) as error:
         print(f"{command}: {error}", file=sys.stderr)
         return 2 if isinstance(error, ConfigError) else 1
-    return 0
+    return status or 0
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     arguments = command_parser(list(LISTED)).parse_args(argv)
-    work: dict[str, Callable[[], None]] = {
+    work: dict[str, Callable[[], int | None]] = {
         "demo": lambda: run_command(load_config(DEMO, arguments.set)),
         "init": lambda: init_command(arguments.file, arguments.labels, arguments.out),
         "export-items": lambda: export_items_command(load_config(arguments.config, arguments.set), arguments.file),
@@ -230,14 +277,17 @@ def main(argv: Sequence[str] | None = None) -> int:
         "sweep": lambda: sweep_command(arguments.config, arguments.set),
         "label": lambda: label_command(load_config(arguments.config, arguments.set)),
         "check": lambda: check_command(load_config(arguments.config, arguments.set)),
+        "status": lambda: status_command(arguments),
         "report": lambda: report_command(arguments.run),
+        "compare": lambda: compare_command(arguments.runs, arguments.out),
         "labels": lambda: export_labels_command(arguments.folder, arguments.format, arguments.to),
         "export": lambda: export_command(arguments.run, arguments.student, arguments.folder),
         "predict": lambda: predict_command(arguments),
         "publish": lambda: publish_command(arguments.folder, arguments.repository),
         **{name: partial(list_command, name) for name in LISTED},
     }
-    return guarded(f"raw2s {arguments.command}", work[arguments.command])
+    said = "" if arguments.command == "status" else GOES_ON  # which only looks
+    return guarded(f"raw2s {arguments.command}", work[arguments.command], said)
 
 
 if __name__ == "__main__":

@@ -1,9 +1,10 @@
-"""Ctrl-C: the first ends a command within seconds and says how to go on, the second at once."""
+"""Ctrl-C and SIGTERM: the first ends a command within seconds and says how to go on, the second at once."""
 
 import os
 import signal
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -11,47 +12,55 @@ SECONDS = 8.0
 """How long the main thread may take to leave; then the process ends as it is."""
 STATUS = 130
 """Of a process that Ctrl-C has ended, as shells have it."""
+ENDING = {signal.SIGINT: STATUS, signal.SIGTERM: 143}
+"""The signals that end a command, and its status then."""
+GOES_ON = "stopping; what is finished is kept, and the same command resumes there (Ctrl-C again kills at once)"
 
 
 @contextmanager
-def ending_on_interrupt(command: str) -> Iterator[None]:
-    """Within it SIGINT ends the process with `STATUS`, whatever its threads wait for. Only from the main thread.
+def ending_on_interrupt(command: str, said: str = GOES_ON) -> Iterator[None]:
+    """Within it SIGINT and SIGTERM end the process with their status, whatever its threads wait for. Only from the main thread.
 
-    The processes of a local Ray, and a job's on a cluster, end with their driver; a stage that is cut off is begun again.
+    The processes of a local Ray, and a job's on a cluster, end with their driver; a stage that is cut off is begun again. `said`
+    is told at once; empty, nothing is.
     """
-    said = threading.Event()
+    heard: list[int] = []
     hearing, writing = os.pipe()
     os.set_blocking(writing, False)
-    before = signal.getsignal(signal.SIGINT)
-    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell starts what is behind an & with SIGINT ignored
+    before = {number: signal.getsignal(number) for number in ENDING}
+    for number in ENDING:
+        signal.signal(number, signal.default_int_handler)  # a shell starts what is behind an & with SIGINT ignored
     written_before = signal.set_wakeup_fd(writing, warn_on_full_buffer=False)
-    threading.Thread(target=_listen, args=(hearing, command, said), daemon=True).start()
+    threading.Thread(target=_listen, args=(hearing, f"\n{command}: {said}" if said else "", heard), daemon=True).start()
     try:
         yield
-    except KeyboardInterrupt:
-        said.wait(1.0)
+    except (KeyboardInterrupt, SystemExit):  # Ray makes the latter of SIGTERM
+        until = time.monotonic() + 1.0
+        while not heard and time.monotonic() < until:
+            time.sleep(0.01)  # the listener is a thread
+        if not heard:
+            raise
         sys.stdout.flush()
-        os._exit(STATUS)  # Python would wait for the stages' threads
+        os._exit(ENDING[signal.Signals(heard[0])])  # Python would wait for the stages' threads
     finally:
         signal.set_wakeup_fd(written_before)
-        signal.signal(signal.SIGINT, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
         os.close(writing)
 
 
-def _listen(hearing: int, command: str, said: threading.Event) -> None:
+def _listen(hearing: int, said: str, heard: list[int]) -> None:
     """Hear signals as they come, even while the main thread is deep in C and Python cannot tell it."""
     while got := os.read(hearing, 1):
-        if got[0] != signal.SIGINT:
+        if got[0] not in ENDING:
             continue
-        if said.is_set():
-            os._exit(STATUS)
-        print(
-            f"\n{command}: stopping; what is finished is kept, and the same command resumes there (Ctrl-C again kills at once)",
-            file=sys.stderr,
-            flush=True,
-        )
-        said.set()
-        deadline = threading.Timer(SECONDS, os._exit, (STATUS,))
+        status = ENDING[signal.Signals(got[0])]
+        if heard:
+            os._exit(status)
+        if said:
+            print(said, file=sys.stderr, flush=True)
+        heard.append(got[0])
+        deadline = threading.Timer(SECONDS, os._exit, (status,))
         deadline.daemon = True
         deadline.start()
     os.close(hearing)

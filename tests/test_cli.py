@@ -44,7 +44,7 @@ def test_the_keys_of_a_config_are_listed_section_by_section(capsys):
         main(["run", "--help"])
     sections = capsys.readouterr().out.partition("keys of a config, with their defaults:\n\n")[2].split("\n\n")
     titles = [section.partition(":")[0] for section in sections]
-    assert titles == ["the run", *(key for key in RunConfig.model_fields if key not in ("name", "storage", "seeds"))]
+    assert titles == ["the run", *(key for key in RunConfig.model_fields if key not in ("name", "storage", "seeds", "tracking"))]
     for title, section in zip(titles[1:], sections[1:], strict=True):
         assert all(line.startswith(f"  {title}") for line in section.splitlines()[1:])
 

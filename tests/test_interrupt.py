@@ -6,10 +6,12 @@ import subprocess
 import sys
 import time
 
+import mlflow
 import pytest
 from tiny_runs import ROOT, start_pipeline, tiny_run, write_config
 
 from raw2s.interrupt import SECONDS, STATUS, ending_on_interrupt
+from raw2s.status import RunStatus
 
 SAID = "raw2s run: stopping; what is finished is kept, and the same command resumes there (Ctrl-C again kills at once)"
 WAITING = """
@@ -30,6 +32,10 @@ def work():
 guarded("raw2s run", work)
 """
 """As `execute` waits for a stage that goes on whatever happens."""
+LIKE_RAY = WAITING.replace(
+    "wait([stage])", "signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(number)); wait([stage])"
+).replace("import signal", "import signal, sys")
+"""With Ray's own answer to SIGTERM, which it puts over ours."""
 DEAF = """
 import signal, time
 from raw2s.cli import guarded
@@ -71,11 +77,16 @@ def ended(process: subprocess.Popen[str], within: float) -> tuple[str, str]:
 
 
 @pytest.mark.timeout(120)
-def test_the_first_leaves_a_stage_that_runs_on_and_says_how_to_go_on():
-    process = started(WAITING)
-    process.send_signal(signal.SIGINT)
+@pytest.mark.parametrize(
+    ("script", "sent", "status"),
+    [(WAITING, signal.SIGINT, STATUS), (WAITING, signal.SIGTERM, 143), (LIKE_RAY, signal.SIGTERM, 143)],
+    ids=["Ctrl-C", "SIGTERM", "SIGTERM under Ray"],
+)
+def test_the_first_leaves_a_stage_that_runs_on_and_says_how_to_go_on(script, sent, status):
+    process = started(script)
+    process.send_signal(sent)
     out, err = ended(process, within=10)
-    assert process.returncode == STATUS
+    assert process.returncode == status
     assert err.strip() == SAID
     assert out == "left\n", "what is open was closed"
 
@@ -129,3 +140,11 @@ def test_a_run_in_training_ends_within_ten_seconds(tmp_path):
     assert process.returncode == STATUS
     assert "stopping; what is finished is kept" in out and "Traceback" not in out
     assert list((tmp_path / "runs" / "artifacts").glob("split/*/manifest.json"))
+    status = RunStatus.read(tmp_path / "runs" / "tiny")
+    assert status is not None and (status.outcome, status.reason) == ("killed", "stopped by Ctrl-C or a signal")
+    teacher = next(own for own in status.stages if own.name == "teacher/gpt2")
+    assert teacher.state == "running" and teacher.steps is not None and 0 < teacher.steps.done < teacher.steps.total
+    client = mlflow.MlflowClient(f"sqlite:///{tmp_path / 'runs' / 'mlflow.db'}")
+    runs = client.search_runs([client.get_experiment_by_name("raw2s").experiment_id])
+    left = {run.info.run_name: run.info.status for run in runs}
+    assert left["tiny"] == left["teacher/gpt2"] == "KILLED" and left["split"] == "FINISHED"

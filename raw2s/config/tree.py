@@ -110,6 +110,8 @@ class RunConfig(Section):
     """Where runs and the artifact store lie; on a cluster, a path every node sees."""
     seeds: Annotated[list[int], Field(min_length=1)] = [1]
     """The whole pipeline runs once per seed; scores are means over them."""
+    tracking: list[Literal["mlflow", "wandb"]] = ["mlflow"]
+    """Where the run is logged beside its own folder, in no key: mlflow, wandb (an extra), both, or [] for none."""
     task: AnyTask = Field(default={}, validate_default=True)
     """What is learned, and from which data."""
     teachers: Annotated[list[AnyTeacher], Field(min_length=1)]
@@ -139,6 +141,8 @@ class RunConfig(Section):
             raise ValueError("teachers: two teachers have the same name; rename one")
         if "student" in names:  # the student's own actors are called so beside the teachers'
             raise ValueError("teachers: 'student' is the student's name; rename the teacher")
+        if len(set(self.tracking)) < len(self.tracking):
+            raise ValueError("tracking: a tracker occurs twice; remove one")
         if len(set(self.seeds)) < len(self.seeds):
             raise ValueError("seeds: a seed occurs twice; remove one")
         _check_weights("weights", self.weights, len(names))

@@ -38,13 +38,14 @@ class Compared:
     """Between two students; None of one."""
 
 
-def compare_students(students: Sequence[Resampled]) -> Compared:
+def compare_students(students: Sequence[Resampled], pairs: Sequence[tuple[Resampled, Resampled]] | None = None) -> Compared:
     """p-values are corrected (Holm) for the table they stand in: the students against their best teachers, and the pairs of students.
 
     In one family with the 300 pairs of 25 students none of the 25 questions that are asked would find an answer.
+    `pairs`: the students to compare, in the order of the differences; every two by default.
     """
     over_best = [own.samples - own.best if own.best is not None else None for own in students]
-    pairs = list(itertools.combinations(students, 2))
+    pairs = list(itertools.combinations(students, 2)) if pairs is None else pairs
     between = [one.samples - other.samples for one, other in pairs]
     to_teachers = [difference for difference in over_best if difference is not None]
     of_best = iter(holm([p_of_difference(difference) for difference in to_teachers]))

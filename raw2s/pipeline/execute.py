@@ -1,6 +1,5 @@
 """Running stages: finished ones are found in the store, the others run, side by side where nothing orders them."""
 
-from collections.abc import Callable
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -11,12 +10,12 @@ from raw2s.errors import ConfigError, StageFailed
 from raw2s.pipeline.artifacts import Artifact, ArtifactStore
 from raw2s.pipeline.causes import cause
 from raw2s.pipeline.local_ray import start_ray
-from raw2s.pipeline.progress import Board, Point, StageDisplay, brief
+from raw2s.pipeline.progress import Board, Point, StageDisplay, State, brief
 from raw2s.pipeline.resources import cluster_nodes, lacking
 from raw2s.pipeline.stage import Stage, Work
 
 POINTS_SECONDS = 2.0
-"""How often the points of the training curves are asked for."""
+"""How often the board is asked how far the stages are."""
 
 
 @dataclass(frozen=True)
@@ -27,18 +26,27 @@ class Done:
     cached: bool
 
 
+class Listener:
+    """Is told how the stages come on, in the thread of `execute`; whoever listens says what it does with what it needs."""
+
+    def started(self, stage: Stage) -> None:
+        """It runs; of one that was found nothing is heard before `done`."""
+
+    def done(self, stage: Stage, done: Done) -> None: ...
+
+    def failed(self, stage: Stage, reason: str) -> None: ...
+
+    def progressed(self, states: dict[str, State], points: list[tuple[str, Point]]) -> None:
+        """How far the stages are, by name, and the new points of training curves; every `POINTS_SECONDS`, and at the end."""
+
+
+SILENT = Listener()
+
+
 def execute(
-    stages: list[Stage],
-    *,
-    store: ArtifactStore,
-    display: StageDisplay,
-    ray_config: RayConfig,
-    on_done: Callable[[Stage, Done], None] = lambda stage, done: None,
-    on_points: Callable[[list[tuple[str, Point]]], None] = lambda points: None,
+    stages: list[Stage], *, store: ArtifactStore, display: StageDisplay, ray_config: RayConfig, listener: Listener = SILENT
 ) -> dict[str, Done]:
     """Finish every stage (inputs come first in `stages`); results by stage name.
-
-    `on_done` hears of finished stages, `on_points` of the points of training curves as they come; both are called in this thread.
 
     Raises StageFailed for the first stage that fails, after those running beside it have ended: what they made is kept; ConfigError,
     before any stage starts, for one that Ray has no place for. Ctrl-C waits for none.
@@ -46,7 +54,7 @@ def execute(
     done = _found(stages, store, display)
     for stage in stages:
         if stage.name in done:
-            on_done(stage, done[stage.name])
+            listener.done(stage, done[stage.name])
     if len(done) == len(stages):
         return done
 
@@ -64,26 +72,28 @@ def execute(
                     if len(running) < ray_config.parallel_stages:
                         waiting.remove(stage)
                         inputs = {needed.key: done[needed.name].artifact for needed in stage.inputs.values()}
-                        running[pool.submit(_build, stage, inputs, store, display)] = stage
+                        display.started(stage.name)
+                        listener.started(stage)
+                        running[pool.submit(_build, stage, inputs, store, display.board)] = stage
             finished, _ = wait(running, timeout=POINTS_SECONDS, return_when=FIRST_COMPLETED)
-            on_points(display.take_points())
+            listener.progressed(*display.progress())
             for future in finished:
                 stage = running.pop(future)
                 error = future.exception()
                 if error is not None:
+                    reason = str(error) if isinstance(error, StageFailed) else cause(error)
                     display.finished(stage.name, "failed")
-                    failure = failure or StageFailed(
-                        f"stage {stage.name} failed: {error if isinstance(error, StageFailed) else cause(error)}"
-                    )
+                    listener.failed(stage, reason)
+                    failure = failure or StageFailed(f"stage {stage.name} failed: {reason}")
                     failure.__cause__ = failure.__cause__ or error
                     continue
                 done[stage.name] = Done(future.result(), cached=False)
                 manifest = done[stage.name].artifact.manifest
                 display.finished(stage.name, f"done in {manifest['seconds']:.1f} s, {brief(manifest['metrics'])}")
-                on_done(stage, done[stage.name])
+                listener.done(stage, done[stage.name])
     finally:
         pool.shutdown(wait=False)  # on Ctrl-C stages still run; else none does
-    on_points(display.take_points())
+    listener.progressed(*display.progress())
     if failure is not None:
         raise failure
     return done
@@ -107,10 +117,9 @@ def _require_places(stages: list[Stage]) -> None:
             raise ConfigError(problem)
 
 
-def _build(stage: Stage, inputs: dict[str, Artifact], store: ArtifactStore, display: StageDisplay) -> Artifact:
-    display.started(stage.name)
+def _build(stage: Stage, inputs: dict[str, Artifact], store: ArtifactStore, board: Any) -> Artifact:
     with store.parts(stage.kind, stage.key) as parts:
-        return build(stage, store, Work(inputs=inputs, out=parts, parts=parts, board=display.board))
+        return build(stage, store, Work(inputs=inputs, out=parts, parts=parts, board=board))
 
 
 def build(stage: Stage, store: ArtifactStore, work: Work) -> Artifact:

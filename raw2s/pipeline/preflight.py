@@ -76,6 +76,8 @@ def check_storage(storage: Path) -> None:
 
 
 def _check_packages(config: RunConfig) -> None:
+    if "wandb" in config.tracking and find_spec("wandb") is None:
+        raise ConfigError("tracking: the package wandb is not installed; run pip install 'raw2s[wandb]', or remove it")
     for _, _, use, training in trainings_of(config):
         if training.lora is not None and find_spec("peft") is None:
             raise ConfigError(f"{use}.lora: the package peft is not installed; run pip install 'raw2s[lora]', or remove the key")

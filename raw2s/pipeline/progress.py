@@ -40,10 +40,10 @@ class Board:
     def snapshot(self) -> dict[str, State]:
         return self.states
 
-    def take_points(self) -> list[tuple[str, Point]]:
-        """The points since it was asked last."""
+    def progress(self) -> tuple[dict[str, State], list[tuple[str, Point]]]:
+        """How far every stage is, and the points since it was asked last."""
         points, self.points = self.points, []
-        return points
+        return self.states, points
 
 
 class StageDisplay:
@@ -93,9 +93,9 @@ class StageDisplay:
             self.bars.remove_task(self.tasks.pop(stage))
         self.say(f"{stage}: {note}")
 
-    def take_points(self) -> list[tuple[str, Point]]:
-        """The points of all training curves since this was called last."""
-        return _answer(self.board.take_points, [])
+    def progress(self) -> tuple[dict[str, State], list[tuple[str, Point]]]:
+        """How far every stage is, and the points of all training curves since this was called last."""
+        return _answer(self.board.progress, ({}, []))
 
     def _poll(self) -> None:
         while not self._stop.wait(REFRESH_SECONDS):

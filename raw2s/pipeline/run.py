@@ -1,6 +1,7 @@
 """The main job: plan, execute, evaluate, report."""
 
-import sys
+import shlex
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from raw2s.config import RunConfig
 from raw2s.pipeline.answered import answered, choose_examples
 from raw2s.pipeline.artifacts import ArtifactStore
 from raw2s.pipeline.collect import collect_results
+from raw2s.pipeline.environment import command, environment
 from raw2s.pipeline.execute import Done, execute
 from raw2s.pipeline.plan import plan_stages
 from raw2s.pipeline.preflight import check, check_surroundings
@@ -19,10 +21,15 @@ from raw2s.pipeline.seed_plan import SeedPlan
 from raw2s.pipeline.stage import Stage
 from raw2s.pipeline.training_stages import Trained
 from raw2s.pipeline.truth import truth_used
+from raw2s.pipeline.watching import Watching, kept
 from raw2s.report import closing_table, write_report
 from raw2s.report.examples import ExampleGroup
 from raw2s.results import Results
-from raw2s.tracking import tracked_run
+from raw2s.status import RunStatus
+from raw2s.tracking import Tracking, tracked_run
+
+MODELS_SHOWN = 6
+"""Students whose folders a run's last lines name."""
 
 
 def run_pipeline(config: RunConfig, console: Console | None = None) -> Results:
@@ -35,38 +42,67 @@ def run_pipeline(config: RunConfig, console: Console | None = None) -> Results:
     console = console or Console()
     folder = (config.storage / config.name).resolve()
     dumped = config.model_dump(mode="json")
-    store = ArtifactStore(config.storage / "artifacts")
     plans = [plan_stages(config, seed) for seed in config.seeds]
     stages = list({stage.name: stage for plan in plans for stage in plan.in_order()}.values())
     console.print(" ".join(truth_used(config, plans[0])), style="dim", highlight=False, soft_wrap=True)
-    passing = passing_storage(config.storage)
-    with tracked_run(config.name, config.storage, dumped) as tracker, StageDisplay(console) as display:
+    earlier = RunStatus.read(folder)
+    about = {"command": command(), "storage": str(config.storage.resolve()), **environment()}
+    with (
+        tracked_run(config.name, config.storage, dumped, by=config.tracking, about=about) as tracking,
+        StageDisplay(console) as display,
+    ):
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "config.yaml").write_text(yaml.safe_dump(dumped, sort_keys=False))
-        if passing:
-            display.warn(passing)
-
-        def log(stage: Stage, done: Done) -> None:
-            tracker.log_stage(stage.name, stage.settings, done.artifact.metrics, key=stage.key, cached=done.cached)
-            if done.artifact.metrics.get("unparsable") == 1:
-                display.warn(
-                    f"{stage.name}: none of the answers is in the asked format, so all count as empty; see the closing notes"
-                )
-
-        done = execute(stages, store=store, display=display, ray_config=config.ray, on_done=log, on_points=tracker.log_points)
-        finished = datetime.now(UTC).isoformat(timespec="seconds")
-        results = collect_results(config, plans, stages, done, finished=finished, command=" ".join(sys.argv))
-        file = results.write(folder)
-        report = write_report(results, histories(stages, done), examples(plans[0], done, results), folder)
-        tracker.log_results(scores(results), [folder / "config.yaml", file, report])
-        where = tracker.where
+        for warning in filter(None, [passing_storage(config.storage), _take_over(earlier, tracking)]):
+            display.warn(warning)
+        with kept(folder, config.name, stages, command=command(), tracked=tracking.ids) as file:
+            done = execute(
+                stages,
+                store=ArtifactStore(config.storage / "artifacts"),
+                display=display,
+                ray_config=config.ray,
+                listener=Watching(file, tracking, display),
+            )
+            finished = datetime.now(UTC).isoformat(timespec="seconds")
+            results = collect_results(config, plans, stages, done, finished=finished, command=command())
+            written = results.write(folder)
+            report = write_report(results, histories(stages, done), examples(plans[0], done, results), folder)
+            tracking.log_results(scores(results), [folder / "config.yaml", written, report])
     console.print(closing_table(results))
-    console.print(f"report   {report}\nresults  {file}\nmlflow   {where}", highlight=False, soft_wrap=True)
-    if results.students:
-        console.print(f"use      raw2s export {folder} {results.students[0].stage} FOLDER", highlight=False, soft_wrap=True)
-    if passing:
+    console.print("\n".join(closing_lines(config, folder, plans, results)), highlight=False, soft_wrap=True, markup=False)
+    console.print(tracking.where, end="", highlight=False, soft_wrap=True, markup=False)
+    if passing := passing_storage(config.storage):
         console.print(f"warning: {passing}", style="yellow", highlight=False, soft_wrap=True)
     return results
+
+
+def _take_over(earlier: RunStatus | None, tracking: Tracking) -> str | None:
+    """End what a killed process of the same run left open in the trackers; a warning where it lives."""
+    if earlier is None or (state := earlier.now()) in ("done", "failed"):
+        return None
+    if state == "running":
+        process = earlier.process
+        return f"process {process.pid} on {process.host} runs {earlier.run} too; both write into its folder"
+    for run_id in earlier.tracked.values():
+        tracking.end_killed(run_id)
+    return None
+
+
+def closing_lines(config: RunConfig, folder: Path, plans: Sequence[SeedPlan], results: Results) -> list[str]:
+    """Where what the run made lies, and how to use it and to make it again."""
+    lines = [f"report   {folder / 'report.html'}", f"results  {folder / 'results.json'}"]
+    students = [
+        (student.stage, student.stage.source(config.storage.resolve() / student.stage.place)) for student in plans[0].students
+    ]
+    lines += [f"model    {stage.name}: {lies}" for stage, lies in students[:MODELS_SHOWN]]
+    if len(students) > MODELS_SHOWN or len(plans) > 1:
+        lines.append(f"models   all of them: raw2s status {shlex.quote(str(folder))} --models")
+    if results.students:
+        lines.append(f"use      raw2s export {shlex.quote(str(folder))} {results.students[0].stage} FOLDER")
+    made_by = f"seeds {', '.join(map(str, config.seeds))}; raw2s {results.environment['raw2s']}"
+    made_by += f", commit {commit}" if (commit := results.environment.get("commit")) else ""
+    again = f"cd {shlex.quote(str(Path.cwd()))} && raw2s run {shlex.quote(str(folder / 'config.yaml'))}"
+    return [*lines, f"started  {results.command}", f"again    {again}  # {made_by}"]
 
 
 def passing_storage(storage: Path) -> str | None:
@@ -80,13 +116,19 @@ def passing_storage(storage: Path) -> str | None:
 
 
 def scores(results: Results) -> dict[str, float]:
-    """What the run's MLflow entry shows of them."""
+    """What the trackers show of them; low and high are the ends of 95 % intervals."""
     found = {f"teacher/{teacher.name}": teacher.score for teacher in results.tested}
     if results.ceiling is not None:
         found["ceiling"] = results.ceiling.score
     for index, student in enumerate(results.students):
-        method = student.method.replace("+", "_").replace(":", "_")
-        found |= {f"student/{index}_{method}": student.score, f"pgr/{index}_{method}": student.pgr}
+        name = f"{index}_{student.method.replace('+', '_').replace(':', '_')}"
+        figures = {
+            "student": (student.score, student.ci95),
+            "pgr": (student.pgr, student.pgr_ci95),
+            "over_best": (student.over_best, student.over_best_ci95),
+        }
+        for what, (value, (low, high)) in figures.items():
+            found |= {f"{what}/{name}": value, f"{what}_low/{name}": low, f"{what}_high/{name}": high}
     return {name: value for name, value in found.items() if value is not None}
 
 

@@ -69,6 +69,11 @@ class Stage(ABC):
     def key(self) -> str:
         return artifact_key(self.kind, self.version, self.settings, self.input_keys)
 
+    @property
+    def place(self) -> str:
+        """The folder of its artifact, from the storage."""
+        return f"artifacts/{self.kind}/{self.key}"
+
     @cached_property
     def settings(self) -> dict[str, Any]:
         """The fields that decide the content, as plain data, inputs left out."""

@@ -8,7 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from raw2s.report.figures import BLUE, GREY, INK, NARROW, NARROW_STYLE, VERMILION
-from raw2s.report.systems import list_systems
+from raw2s.report.systems import Shown, list_systems
 from raw2s.results import Interval, Results
 
 ROLES = {"baseline": ("x", GREY), "teacher": ("s", VERMILION), "ceiling": ("D", INK), "student": ("o", BLUE)}
@@ -28,11 +28,7 @@ def score_figure(results: Results) -> Figure:
     with mpl.rc_context(NARROW_STYLE):
         figure, axes, places = _labeled([s.label for s in systems])
         for place, system in zip(places, systems, strict=True):
-            marker, color = ROLES[system.role]
-            _interval(axes, place, system.ci95, color, 2)
-            if len(system.per_seed) > 1:
-                axes.plot(system.per_seed, [place] * len(system.per_seed), "|", color=color, markersize=9, markeredgewidth=1)
-            axes.plot(system.score, place, marker, color=color, markersize=6.5)
+            _score(axes, place, system)
         references = [] if ceiling is None else [(ceiling.score, "ceiling", INK, "--")]
         if teacher is not None:
             references = sorted([*references, (teacher.score, "best teacher", VERMILION, ":")])
@@ -42,6 +38,16 @@ def score_figure(results: Results) -> Figure:
             axes.text(score, 1.005, text, transform=axes.get_xaxis_transform(), ha=side, va="bottom")
         seeds = "; ticks: single seeds" if len(results.seeds) > 1 else ""
         axes.set_xlabel(f"{results.metric_title} on {results.test_examples:,} test examples\n(bar: 95 % interval{seeds})")
+    return figure
+
+
+def students_figure(named: Sequence[tuple[str, Shown]], metric_title: str) -> Figure:
+    """The scores of students of several runs, by the names to be written, with their 95 % intervals and each seed's score."""
+    with mpl.rc_context(NARROW_STYLE):
+        figure, axes, places = _labeled([name for name, _ in named])
+        for place, (_, student) in zip(places, named, strict=True):
+            _score(axes, place, student)
+        axes.set_xlabel(f"{metric_title} (bar: 95 % interval)")
     return figure
 
 
@@ -87,6 +93,15 @@ def _labeled(labels: Sequence[str]) -> tuple[Figure, Axes, list[float]]:
     axes.set_ylim(top, 0)
     axes.set_yticks([])
     return figure, axes, places
+
+
+def _score(axes: Axes, place: float, system: Shown) -> None:
+    """Its marker, interval and single seeds."""
+    marker, color = ROLES[system.role]
+    _interval(axes, place, system.ci95, color, 2)
+    if len(system.per_seed) > 1:
+        axes.plot(system.per_seed, [place] * len(system.per_seed), "|", color=color, markersize=9, markeredgewidth=1)
+    axes.plot(system.score, place, marker, color=color, markersize=6.5)
 
 
 def _interval(axes: Axes, place: float, ci95: Interval, color: str, width: float) -> None:

@@ -13,7 +13,7 @@ from rich.console import Console
 from raw2s.errors import ConfigError, StageFailed
 from raw2s.pipeline.causes import cause
 from raw2s.pipeline.progress import brief
-from raw2s.tracking import Tracker
+from raw2s.tracking import Ended, Status, Tracking
 from raw2s.tuning.judged import JUDGED, JUDGED_SE
 from raw2s.tuning.searched import Sweep
 from raw2s.tuning.trials import Trial, append_trial, new_trial, objectives_of
@@ -46,22 +46,24 @@ def error_of(trial: Any) -> BaseException | None:
     return error
 
 
-def log_ended(tracker: Tracker, trial: Trial, *, cached: bool) -> None:
+def log_ended(tracking: Tracking, trial: Trial, *, cached: bool) -> None:
     """End a trial's run in MLflow."""
     figures = {JUDGED: trial.figure, JUDGED_SE: trial.standard_error, "epoch": trial.epoch}
     metrics = {name: value for name, value in figures.items() if trial.figure is not None and value is not None}
-    status = "FAILED" if trial.status == "failed" else "FINISHED"
-    tracker.log_stage(trial.name, trial.values, metrics, key=trial.name, cached=cached, status=status)
-    tracker.tag(trial.name, "status", trial.status)
+    status: Status = "FAILED" if trial.status == "failed" else "FINISHED"
+    tracking.log_ended(
+        Ended(name=trial.name, key=trial.name, cached=cached, settings=trial.values, metrics=metrics, status=status)
+    )
+    tracking.tag(trial.name, "status", trial.status)
     if trial.reason:
-        tracker.tag(trial.name, "reason", trial.reason)
+        tracking.tag(trial.name, "reason", trial.reason)
 
 
 class TrialLog(tune.Callback):
     """Tune's callback: keeps `trials` up to date, by Tune's own ids, and says so."""
 
-    def __init__(self, sweep: Sweep, folder: Path, tracker: Tracker, console: Console, first: int) -> None:
-        self.sweep, self.folder, self.tracker, self.console, self.next = sweep, folder, tracker, console, first
+    def __init__(self, sweep: Sweep, folder: Path, tracking: Tracking, console: Console, first: int) -> None:
+        self.sweep, self.folder, self.tracking, self.console, self.next = sweep, folder, tracking, console, first
         self.trials: dict[str, Trial] = {}
         self.counts: dict[str, dict[str, int]] = {}
         """Of every trial how many of its stages were found and made."""
@@ -73,8 +75,8 @@ class TrialLog(tune.Callback):
     def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         started = new_trial(self.sweep, self.next, {name: float(at) for name, at in trial.config.items()})
         self.next += 1
-        self.tracker.log_settings(started.name, started.values)
-        self._heard(trial.trial_id, started, run_id=self.tracker.stage_runs.get(started.name, ""))
+        self.tracking.begin(started.name, started.values)
+        self._heard(trial.trial_id, started, run_id=self.tracking.run_id(started.name))
         append_trial(self.folder, self.trials[trial.trial_id])
 
     def on_trial_result(self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any) -> None:
@@ -84,7 +86,7 @@ class TrialLog(tune.Callback):
         self._heard(trial.trial_id, self.trials[trial.trial_id], objectives=further, **figures)
         shown = {name: float(value) for name, value in result.items() if name.startswith((JUDGED, "validation_"))}
         point = {"step": float(result["epoch"]), "time": time.time() * 1000, **shown}
-        self.tracker.log_points([(self.trials[trial.trial_id].name, point)])
+        self.tracking.log_points([(self.trials[trial.trial_id].name, point)])
 
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         self._ended(trial.trial_id, status="finished" if trial.last_result.get("finished") else "stopped")
@@ -96,7 +98,7 @@ class TrialLog(tune.Callback):
         self._heard(trial_id, self.trials[trial_id], **changes)
         ended = self.trials[trial_id]
         append_trial(self.folder, ended)
-        log_ended(self.tracker, ended, cached=False)
+        log_ended(self.tracking, ended, cached=False)
         self.console.print(line_of(ended), markup=False, highlight=False, soft_wrap=True)
 
     def _heard(self, trial_id: str, trial: Trial, **changes: Any) -> None:

@@ -6,6 +6,7 @@ config up to the judged model, found or made in the one artifact store, so that 
 
 import os
 import shutil
+import time
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
@@ -18,13 +19,14 @@ from rich.console import Console
 from raw2s.config import load_config
 from raw2s.errors import StageFailed
 from raw2s.pipeline.artifacts import ArtifactStore
+from raw2s.pipeline.environment import command, environment
 from raw2s.pipeline.execute import Done, execute
 from raw2s.pipeline.local_ray import start_ray
 from raw2s.pipeline.preflight import check_surroundings
 from raw2s.pipeline.progress import StageDisplay
 from raw2s.pipeline.run import run_pipeline
 from raw2s.pipeline.stage import Stage, inputs_first
-from raw2s.tracking import Tracker, tracked_run
+from raw2s.tracking import Tracking, tracked_run
 from raw2s.tuning.best import Outcome, best_tree, table_of, write_best, write_fronts
 from raw2s.tuning.entries import joined
 from raw2s.tuning.judged import JUDGED, JUDGED_SE, figures_of
@@ -45,7 +47,7 @@ class Running:
     sweep: Sweep
     folder: Path
     store: ArtifactStore
-    tracker: Tracker
+    tracking: Tracking
     console: Console
 
 
@@ -66,9 +68,11 @@ def run_sweeps(sweeps: Sequence[Sweep], console: Console | None = None) -> list[
     logged = {**joined({sweep.entry: sweep.tree for sweep in searched}), "sweep": settings.model_dump(mode="json")}
     with ExitStack() as held:
         earlier = [held.enter_context(opened(folder / sweep.part, sweep)) for sweep in searched]
-        tracker = held.enter_context(tracked_run(settings.name, config.storage, logged))
+        about = {"command": command(), **environment()}
+        tracking = held.enter_context(tracked_run(settings.name, config.storage, logged, by=config.tracking, about=about))
         entries = [
-            Running(sweep=sweep, folder=folder / sweep.part, store=store, tracker=tracker, console=console) for sweep in searched
+            Running(sweep=sweep, folder=folder / sweep.part, store=store, tracking=tracking, console=console)
+            for sweep in searched
         ]
         known = [take_up(running, trials) for running, trials in zip(entries, earlier, strict=True)]
         if any(trials_left(running.sweep, trials) for running, trials in zip(entries, known, strict=True)):
@@ -79,11 +83,11 @@ def run_sweeps(sweeps: Sequence[Sweep], console: Console | None = None) -> list[
         file = write_best(outcomes, folder)
         write_fronts(outcomes, folder)
         pages = [write_sweep_page(r.sweep, read_trials(r.folder, r.sweep), r.folder) for r in entries]
-        tracker.log_results({}, [file])
+        tracking.log_results({}, [file])
         for outcome, page in zip(outcomes, pages, strict=True):
-            tracker.tag(outcome.best.name, "best", "true")
+            tracking.tag(outcome.best.name, "best", "true")
             found = [page, *sorted(page.parent.glob("front-*.yaml"))]
-            tracker.log_results({best_metric(outcome): outcome.best.figure or 0.0}, found, outcome.sweep.part or None)
+            tracking.log_results({best_metric(outcome): outcome.best.figure or 0.0}, found, outcome.sweep.part or None)
     console.print(table_of(sweeps, outcomes))
     if settings.test_seeds:
         run_pipeline(load_config(file), console)
@@ -94,8 +98,8 @@ def run_sweeps(sweeps: Sequence[Sweep], console: Console | None = None) -> list[
     tested = f"\ntested   {(config.storage / best_tree(outcomes)['name']).resolve()}" if settings.test_seeds else ""
     console.print(
         f"stages   before the trials {len(done) - made} found, {made} made; by trials {found_by} found, {made_by} made\n"
-        f"{luck}\nbest     {file}{tested}\n{reports}\nmlflow   {tracker.where}",
-        highlight=False, soft_wrap=True,
+        f"{luck}\nbest     {file}{tested}\n{reports}\n{tracking.where}",
+        end="", highlight=False, soft_wrap=True,
     )  # fmt: skip
     return outcomes
 
@@ -127,9 +131,9 @@ def take_up(running: Running, earlier: list[Trial]) -> list[Trial]:
     write_trials(running.folder, running.sweep, earlier)
     for trial in earlier:
         if trial.run_id:
-            running.tracker.end_killed(trial.run_id)
+            running.tracking.end_killed(trial.run_id)
         if trial.counts:
-            log_ended(running.tracker, trial, cached=True)
+            log_ended(running.tracking, trial, cached=True)
             running.console.print(f"{line_of(trial)} (before)", markup=False, highlight=False, soft_wrap=True, style="dim")
     return earlier
 
@@ -154,7 +158,7 @@ def _search(running: Running, known: list[Trial], own: list[Stage]) -> tuple[lis
         return known, {"found": 0, "made": 0}
     limit = sweep.settings.concurrent
     fitting = trials_at_once(own, ray.cluster_resources())
-    log = TrialLog(sweep, folder, running.tracker, running.console, first=1 + max((t.number for t in known), default=0))
+    log = TrialLog(sweep, folder, running.tracking, running.console, first=1 + max((t.number for t in known), default=0))
     run_trials(
         sweep,
         known,
@@ -167,12 +171,12 @@ def _search(running: Running, known: list[Trial], own: list[Stage]) -> tuple[lis
         ),
         at_once=fitting if limit == "auto" else min(limit, fitting),
         epochs=sweep.judged(sweep.start).training.epochs,
-        folder=folder / f"tune-{running.tracker.parent_id}",
+        folder=folder / f"tune-{time.time_ns()}",
         callback=log,
     )
     if cut_off := [trial for trial in log.trials.values() if trial.status == "running"]:
         for trial in cut_off:
-            running.tracker.end_killed(trial.run_id)
+            running.tracking.end_killed(trial.run_id)
         raise StageFailed("the sweep was interrupted; start it again, it resumes with the trials that are left")
     shutil.rmtree(folder / "checkpoints", ignore_errors=True)  # of stopped trials
     counts = {what: sum(count[what] for count in log.counts.values()) for what in ("found", "made")}
@@ -199,5 +203,5 @@ def run_to_end(running: Running, trial: Trial) -> Trial:
         )
     if ended != trial:
         append_trial(running.folder, ended)
-        log_ended(running.tracker, ended, cached=False)
+        log_ended(running.tracking, ended, cached=False)
     return ended

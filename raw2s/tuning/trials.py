@@ -95,7 +95,8 @@ def new_trial(sweep: Sweep, number: int, point: Point, run_id: str = "") -> Tria
 def searched(sweep: Sweep) -> str:
     """16 hex digits over all that makes one sweep's trials comparable: neither their number nor how many run at once."""
     settings = sweep.settings.model_dump(mode="json", exclude={"name", "methods", "trials", "test_seeds", "concurrent"})
-    text = json.dumps([sweep.tree, sweep.entry, settings], sort_keys=True, default=str)
+    tree = {key: value for key, value in sweep.tree.items() if key != "tracking"}
+    text = json.dumps([tree, sweep.entry, settings], sort_keys=True, default=str)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 

@@ -85,6 +85,11 @@ def test_leaves_results_report_and_mlflow_runs(finished):
     student = next(run for run in runs if run.info.run_name == "student/0-bayesian")
     assert student.data.tags["mlflow.parentRunId"] == parents[0].info.run_id
     assert client.get_metric_history(student.info.run_id, "train/loss")
+    made = {stage.name: stage.seconds for stage in results.stages}
+    children = [run for run in runs if run.info.run_name in made]
+    assert len(children) == len(made)
+    for run in children:
+        assert run.info.end_time - run.info.start_time >= 900 * made[run.info.run_name], "it starts when its stage does"
 
 
 def test_the_epoch_of_the_highest_score_is_kept_and_its_score_reported(finished):
@@ -224,6 +229,7 @@ def test_killed_in_a_stage_and_damaged_it_ends_as_the_uninterrupted_run(finished
     kept, unfinished = set(contents(storage)), hidden(storage)
     output = kill_when(start_pipeline(storage.parent / "config.yaml"), "cdpo/0: started", after=8)
     assert "beams/opt: started" in output, output
+    assert main(["status", str(storage / "tiny")]) == 4, "killed -9, it could not say so"
     assert kept <= set(contents(storage)), "a finished stage was lost"
     flip_a_byte(tested / "counts.npy")
     missing = {name for name, folder in removed.items() if not folder.exists()}
@@ -233,4 +239,9 @@ def test_killed_in_a_stage_and_damaged_it_ends_as_the_uninterrupted_run(finished
     assert contents(storage) == before
     assert "counts.npy has changed since it was written" in output
     assert started(output) == missing | {"test/ceiling"}, "no other stage is built"
+    assert main(["status", str(storage / "tiny")]) == 0
+    client = mlflow.MlflowClient(tracking_uri=f"sqlite:///{storage / 'mlflow.db'}")
+    runs = client.search_runs([client.get_experiment_by_name("raw2s").experiment_id])
+    assert {"tiny", "cdpo/0"} <= {run.info.run_name for run in runs if run.info.status == "KILLED"}
+    assert not [run for run in runs if run.info.status == "RUNNING"]
     assert hidden(storage) == unfinished, "temporary folders of killed runs were not removed"

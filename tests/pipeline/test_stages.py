@@ -171,7 +171,7 @@ def test_a_seed_changes_everything_but_what_is_tested_on():
         {"preference": {"training": {"gpus_per_worker": 1}}},
         {"ceiling_training": {"gpus_per_worker": 1}},
         {"ray": {"num_cpus": 64, "parallel_stages": 1}},
-        {"name": "other", "storage": "elsewhere", "evaluation": {"resamples": 5}},
+        {"name": "other", "storage": "elsewhere", "evaluation": {"resamples": 5}, "tracking": []},
     ],
 )
 def test_where_work_runs_is_in_no_key(sections):

@@ -29,6 +29,7 @@ from raw2s.tuning.trials import (
     objectives_of,
     opened,
     read_trials,
+    searched,
     settled,
     with_front,
     write_trials,
@@ -49,6 +50,11 @@ ONE, TWO, THREE, FOUR = [new_trial(SWEEP, number, point) for number, point in en
 FINISHED = replace(ONE, status="finished", figure=0.7, standard_error=0.01, epoch=3)
 STOPPED = replace(TWO, status="stopped", figure=0.8, standard_error=0.02, epoch=1)
 FAILED = replace(THREE, status="failed", reason="the loss is nan")
+
+
+def test_where_a_sweep_is_logged_makes_it_no_other_search():
+    assert searched(replace(SWEEP, tree=SWEEP.tree | {"tracking": []})) == searched(SWEEP)
+    assert searched(replace(SWEEP, tree=SWEEP.tree | {"seeds": [2]})) != searched(SWEEP)
 
 
 def test_what_was_written_is_read_though_the_last_line_is_cut_off(tmp_path):
@@ -234,8 +240,9 @@ def test_trials_end_as_finished_stopped_or_failed_in_the_file_the_terminal_and_m
     error = tmp_path / "error.pkl"
     error.write_bytes(pickle.dumps(StageFailed("the loss is nan")))
     console = Console(file=io.StringIO(), width=300)
-    with tracked_run("sweep", tmp_path, {}) as tracker:
-        log = TrialLog(SWEEP, tmp_path, tracker, console, first=5)
+    with tracked_run("sweep", tmp_path, {}) as tracking:
+        tracker = tracking.trackers["mlflow"]
+        log = TrialLog(SWEEP, tmp_path, tracking, console, first=5)
         good, stopped, bad = (
             TuneTrial(name, dict(point), file) for name, point, file in zip("abc", POINTS, (None, None, str(error)), strict=False)
         )

@@ -1,0 +1,93 @@
+"""The trackers of one run as one: each hears all that is logged."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from raw2s.tracking import mlflow, wandb
+from raw2s.tracking.tracker import Data, Ended, Opening, Point, Status, Tracker
+
+TRACKERS: dict[str, Callable[[Opening], Tracker]] = {"mlflow": mlflow.opened, "wandb": wandb.opened}
+"""By the name that `tracking` in a config has."""
+
+
+class Tracking:
+    """Use `tracked_run`."""
+
+    def __init__(self) -> None:
+        self.trackers: dict[str, Tracker] = {}
+
+    @property
+    def ids(self) -> dict[str, str]:
+        """The run's, by tracker."""
+        return {name: tracker.id for name, tracker in self.trackers.items()}
+
+    @property
+    def where(self) -> str:
+        """A line a tracker, for the end of a run."""
+        return "".join(f"{name:<9}{tracker.where}\n" for name, tracker in self.trackers.items())
+
+    def begin(self, name: str, settings: Mapping[str, Any]) -> None:
+        for tracker in self.trackers.values():
+            tracker.begin(name, settings)
+
+    def log_points(self, points: Sequence[tuple[str, Point]]) -> None:
+        for tracker in self.trackers.values():
+            tracker.log_points(points)
+
+    def log_ended(self, ended: Ended) -> None:
+        for tracker in self.trackers.values():
+            tracker.log_ended(ended)
+
+    def log_data(self, data: Data) -> None:
+        for tracker in self.trackers.values():
+            tracker.log_data(data)
+
+    def tag(self, name: str, key: str, value: str) -> None:
+        for tracker in self.trackers.values():
+            tracker.tag(name, key, value)
+
+    def log_results(self, metrics: Mapping[str, float], files: Sequence[Path], folder: str | None = None) -> None:
+        for tracker in self.trackers.values():
+            tracker.log_results(metrics, files, folder)
+
+    def run_id(self, name: str) -> str:
+        """Of a stage or trial, in the first tracker that has runs for these; else empty."""
+        return next(filter(None, (tracker.run_id(name) for tracker in self.trackers.values())), "")
+
+    def end_killed(self, run_id: str) -> None:
+        for tracker in self.trackers.values():
+            tracker.end_killed(run_id)
+
+    def end(self, status: Status) -> None:
+        for tracker in self.trackers.values():
+            tracker.end(status)
+
+
+@contextmanager
+def tracked_run(
+    name: str,
+    storage: Path,
+    config: Mapping[str, Any],
+    *,
+    by: Sequence[str] = ("mlflow",),
+    about: Mapping[str, str] | None = None,
+) -> Iterator[Tracking]:
+    """Open the run `name` in the trackers that `by` names; a failure inside ends it as FAILED, Ctrl-C and SIGTERM as KILLED.
+
+    Raises ConfigError where a tracker cannot be opened.
+    """
+    opening = Opening(name=name, storage=storage, config=config, about=about or {})
+    tracking = Tracking()
+    try:
+        for tracker in by:
+            tracking.trackers[tracker] = TRACKERS[tracker](opening)
+        yield tracking
+    except Exception:
+        tracking.end("FAILED")
+        raise
+    except BaseException:
+        tracking.end("KILLED")
+        raise
+    tracking.end("FINISHED")
