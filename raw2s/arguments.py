@@ -9,6 +9,7 @@ from pathlib import Path
 from raw2s import __version__
 from raw2s.config import SweepConfig, describe_keys
 from raw2s.labels.export import COLUMNS
+from raw2s.storage import place
 
 SECTIONS: dict[str, dict[str, str]] = {
     "to start": {
@@ -57,9 +58,9 @@ def command_parser(listed: Sequence[str]) -> argparse.ArgumentParser:
     choices = commands.choices
     _add_starting(choices)
     _add_running(choices)
-    choices["report"].add_argument("run", type=Path, help="<storage>/<name>")
+    choices["report"].add_argument("run", type=place, help="<storage>/<name>")
     labels = choices["labels"].add_subparsers(dest="action", required=True).add_parser("export", help="as TRL and others read it")
-    labels.add_argument("folder", type=Path, help="a label artifact, as `raw2s label` prints it, or <storage>/<name>")
+    labels.add_argument("folder", type=place, help="a label artifact, as `raw2s label` prints it, or <storage>/<name>")
     labels.add_argument("--format", choices=list(COLUMNS), default="text", help="the columns: docs/label_table.md")
     labels.add_argument("--to", type=Path, metavar="OUT", help="a new folder; by default labels-FORMAT here")
     _add_use(choices)
@@ -143,7 +144,7 @@ def _add_running(choices: dict[str, argparse.ArgumentParser]) -> None:
 def _add_use(choices: dict[str, argparse.ArgumentParser]) -> None:
     """What is done with a trained student."""
     export = choices["export"]
-    export.add_argument("run", type=Path, help="<storage>/<name>")
+    export.add_argument("run", type=place, help="<storage>/<name>")
     export.add_argument("student", nargs="?", help="its stage, such as student/0-bayesian; @2 after it is that of seed 2")
     export.add_argument("folder", type=Path, help="a new folder")
     predict = choices["predict"]

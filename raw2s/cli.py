@@ -15,6 +15,7 @@ from raw2s.imports import bulk_imports
 from raw2s.interrupt import ending_on_interrupt
 from raw2s.labels.export import Format
 from raw2s.methods import METHODS
+from raw2s.storage import Place
 from raw2s.tasks import TASKS
 from raw2s.teachers import TEACHERS
 
@@ -62,17 +63,18 @@ def plan_command(config: RunConfig, gpu: str, memory: str | None, utilisation: f
     from rich.console import Console  # noqa: PLC0415
 
     from raw2s.models.load import quiet_transformers  # noqa: PLC0415
-    from raw2s.pipeline.artifacts import ArtifactStore  # noqa: PLC0415
     from raw2s.pipeline.plan import plan_stages  # noqa: PLC0415
     from raw2s.pipeline.preflight import check  # noqa: PLC0415
+    from raw2s.pipeline.remote_store import open_store  # noqa: PLC0415
     from raw2s.pipeline.sizes import plan_sizes  # noqa: PLC0415
     from raw2s.report.sizes import sizes_as_json, sizes_tables  # noqa: PLC0415
     from raw2s.sizing.stage import device_of  # noqa: PLC0415
+    from raw2s.storage.copies import ARTIFACTS  # noqa: PLC0415
 
     quiet_transformers()
     device = device_of(gpu, memory, utilisation)
     check(config)
-    store = ArtifactStore(config.storage / "artifacts")
+    store = open_store(config.storage / ARTIFACTS)
     plans = [plan_stages(config, seed) for seed in config.seeds]
     sizes = plan_sizes(config, plans[0], device)
     if as_json:
@@ -102,7 +104,7 @@ def check_command(config: RunConfig) -> None:
     run_check(config)
 
 
-def export_labels_command(folder: Path, form: Format, out: Path | None) -> None:
+def export_labels_command(folder: Place, form: Format, out: Path | None) -> None:
     """Write a label table as a data set."""
     from raw2s.pipeline.label import export_labels  # noqa: PLC0415
 
@@ -129,18 +131,19 @@ def sweep_command(path: Path, overrides: Sequence[str]) -> None:
     run_sweeps(sweeps)
 
 
-def report_command(folder: Path) -> None:
+def report_command(run: Place) -> None:
     """Print a finished run's closing table again."""
     from rich.console import Console  # noqa: PLC0415
 
     from raw2s.pipeline.finished import finished_results  # noqa: PLC0415
     from raw2s.report import closing_table  # noqa: PLC0415
+    from raw2s.storage.copies import gathered  # pyarrow  # noqa: PLC0415
 
-    Console().print(closing_table(finished_results(folder)))
-    print(f"report   {folder / 'report.html'}")
+    Console().print(closing_table(finished_results(gathered(run))))
+    print(f"report   {run / 'report.html'}")
 
 
-def export_command(run: Path, student: str | None, out: Path) -> None:
+def export_command(run: Place, student: str | None, out: Path) -> None:
     """Make a folder of a finished run's student."""
     from raw2s.models.load import quiet_transformers  # noqa: PLC0415
     from raw2s.pipeline.export import export_student  # noqa: PLC0415

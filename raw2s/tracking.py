@@ -11,6 +11,8 @@ from typing import Any, Literal
 from urllib.parse import urlsplit
 
 from raw2s.errors import ConfigError
+from raw2s.storage import Place
+from raw2s.storage.copies import local
 
 Status = Literal["FINISHED", "FAILED", "KILLED"]
 PARAM_LIMIT = 500
@@ -137,7 +139,7 @@ class Tracker:
 
 
 @contextmanager
-def tracked_run(name: str, storage: Path, config: dict[str, Any]) -> Iterator[Tracker]:
+def tracked_run(name: str, storage: Place, config: dict[str, Any]) -> Iterator[Tracker]:
     """Open the parent run `name` in experiment `raw2s`; a failure inside ends it as FAILED.
 
     Raises ConfigError where MLFLOW_TRACKING_URI names a store that does not answer.
@@ -151,11 +153,12 @@ def tracked_run(name: str, storage: Path, config: dict[str, Any]) -> Iterator[Tr
     import requests  # noqa: PLC0415
     from mlflow.exceptions import MlflowException  # two seconds; `--help` and a config mistake should not wait  # noqa: PLC0415
 
-    storage.mkdir(parents=True, exist_ok=True)
-    uri = os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{storage.resolve() / 'mlflow.db'}"
+    folder = local(storage)  # a database lies on a disk: of a URI, with this machine's copies
+    folder.mkdir(parents=True, exist_ok=True)
+    uri = os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{folder / 'mlflow.db'}"
     try:
         _require_server(uri)
-        tracker = _opened(uri, name, storage)
+        tracker = _opened(uri, name, folder)
     except (MlflowException, requests.RequestException) as error:
         reason = shorten(str(error).replace(uri, _without_password(uri)), 160, placeholder=" ...")
         raise ConfigError(

@@ -8,11 +8,13 @@ from typing import Any
 
 from raw2s.config import RayConfig
 from raw2s.errors import ConfigError, StageFailed
-from raw2s.pipeline.artifacts import Artifact, ArtifactStore
+from raw2s.pipeline.artifacts import Artifact
 from raw2s.pipeline.causes import cause
 from raw2s.pipeline.local_ray import start_ray
 from raw2s.pipeline.progress import Board, Point, StageDisplay, brief
+from raw2s.pipeline.remote_store import Store
 from raw2s.pipeline.resources import cluster_nodes, lacking
+from raw2s.pipeline.shared_storage import require_shared
 from raw2s.pipeline.stage import Stage, Work
 
 POINTS_SECONDS = 2.0
@@ -30,7 +32,7 @@ class Done:
 def execute(
     stages: list[Stage],
     *,
-    store: ArtifactStore,
+    store: Store,
     display: StageDisplay,
     ray_config: RayConfig,
     on_done: Callable[[Stage, Done], None] = lambda stage, done: None,
@@ -53,6 +55,7 @@ def execute(
     start_ray(ray_config)
     waiting = [stage for stage in stages if stage.name not in done]
     _require_places(waiting)
+    require_shared(store.root)
     display.board = Board.remote()  # type: ignore[attr-defined]
     running: dict[Future[Artifact], Stage] = {}
     failure: StageFailed | None = None
@@ -89,7 +92,7 @@ def execute(
     return done
 
 
-def _found(stages: list[Stage], store: ArtifactStore, display: StageDisplay) -> dict[str, Done]:
+def _found(stages: list[Stage], store: Store, display: StageDisplay) -> dict[str, Done]:
     """The stages that are finished already, by name."""
     done = {}
     for stage in stages:
@@ -107,14 +110,14 @@ def _require_places(stages: list[Stage]) -> None:
             raise ConfigError(problem)
 
 
-def _build(stage: Stage, inputs: dict[str, Artifact], store: ArtifactStore, display: StageDisplay) -> Artifact:
+def _build(stage: Stage, inputs: dict[str, Artifact], store: Store, display: StageDisplay) -> Artifact:
     display.started(stage.name)
     with store.parts(stage.kind, stage.key) as parts:
-        return build(stage, store, Work(inputs=inputs, out=parts, parts=parts, board=display.board))
+        return build(stage, store, Work(inputs=inputs, parts=parts, board=display.board))
 
 
-def build(stage: Stage, store: ArtifactStore, work: Work) -> Artifact:
-    """Run a stage into the store, whatever may be there; `work.out` is replaced by the new artifact's folder."""
+def build(stage: Stage, store: Store, work: Work) -> Artifact:
+    """Run a stage into the store, whatever may be there; `work.out` is the new artifact's folder."""
 
     def fill(folder: Path) -> dict[str, Any]:
         given = replace(work, out=folder, earlier=store.finished, lent=[])

@@ -9,12 +9,12 @@ from rich.console import Console
 
 from raw2s.config import RunConfig
 from raw2s.pipeline.answered import answered, choose_examples
-from raw2s.pipeline.artifacts import ArtifactStore
 from raw2s.pipeline.collect import collect_results
 from raw2s.pipeline.execute import Done, execute
 from raw2s.pipeline.plan import plan_stages
 from raw2s.pipeline.preflight import check, check_surroundings
 from raw2s.pipeline.progress import StageDisplay
+from raw2s.pipeline.remote_store import open_store
 from raw2s.pipeline.seed_plan import SeedPlan
 from raw2s.pipeline.stage import Stage
 from raw2s.pipeline.training_stages import Trained
@@ -22,6 +22,8 @@ from raw2s.pipeline.truth import truth_used
 from raw2s.report import closing_table, write_report
 from raw2s.report.examples import ExampleGroup
 from raw2s.results import Results
+from raw2s.storage import Place, Uri
+from raw2s.storage.copies import ARTIFACTS, local, mirror
 from raw2s.tracking import tracked_run
 
 
@@ -33,9 +35,9 @@ def run_pipeline(config: RunConfig, console: Console | None = None) -> Results:
     check(config)
     check_surroundings(config)
     console = console or Console()
-    folder = (config.storage / config.name).resolve()
+    where, folder = config.storage / config.name, local(config.storage / config.name)
     dumped = config.model_dump(mode="json")
-    store = ArtifactStore(config.storage / "artifacts")
+    store = open_store(config.storage / ARTIFACTS)
     plans = [plan_stages(config, seed) for seed in config.seeds]
     stages = list({stage.name: stage for plan in plans for stage in plan.in_order()}.values())
     console.print(" ".join(truth_used(config, plans[0])), style="dim", highlight=False, soft_wrap=True)
@@ -43,6 +45,9 @@ def run_pipeline(config: RunConfig, console: Console | None = None) -> Results:
     with tracked_run(config.name, config.storage, dumped) as tracker, StageDisplay(console) as display:
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "config.yaml").write_text(yaml.safe_dump(dumped, sort_keys=False))
+        mirror(folder, where, "config.yaml")
+        if isinstance(where, Uri):
+            display.say(f"a database cannot lie in {config.storage}; MLflow: {tracker.where}")
         if passing:
             display.warn(passing)
 
@@ -58,20 +63,24 @@ def run_pipeline(config: RunConfig, console: Console | None = None) -> Results:
         results = collect_results(config, plans, stages, done, finished=finished, command=" ".join(sys.argv))
         file = results.write(folder)
         report = write_report(results, histories(stages, done), examples(plans[0], done, results), folder)
+        mirror(folder, where)
         tracker.log_results(scores(results), [folder / "config.yaml", file, report])
-        where = tracker.where
     console.print(closing_table(results))
-    console.print(f"report   {report}\nresults  {file}\nmlflow   {where}", highlight=False, soft_wrap=True)
+    shown = folder if isinstance(where, Path) else where
+    console.print(
+        f"report   {shown / report.name}\nresults  {shown / file.name}\nmlflow   {tracker.where}",
+        highlight=False, soft_wrap=True,
+    )  # fmt: skip
     if results.students:
-        console.print(f"use      raw2s export {folder} {results.students[0].stage} FOLDER", highlight=False, soft_wrap=True)
+        console.print(f"use      raw2s export {shown} {results.students[0].stage} FOLDER", highlight=False, soft_wrap=True)
     if passing:
         console.print(f"warning: {passing}", style="yellow", highlight=False, soft_wrap=True)
     return results
 
 
-def passing_storage(storage: Path) -> str | None:
+def passing_storage(storage: Place) -> str | None:
     """What to tell a user whose results would go with the job: Ray gives a submitted one its own copy of the working directory."""
-    if "working_dir_files" not in storage.resolve().parts:
+    if "working_dir_files" not in local(storage).parts:
         return None
     return (
         f"storage {storage} lies in this job's copy of its working directory, which other nodes do not see and Ray deletes; "
