@@ -144,6 +144,17 @@ def _locked(work: Path) -> IO[str]:
     return lock
 
 
+def is_held(folder: Path) -> bool:
+    """Whether a living process fills it."""
+    if not (folder / LOCK).is_file():
+        return False
+    try:
+        _locked(folder).close()
+    except OSError:
+        return True
+    return False
+
+
 def _remove_abandoned(parent: Path, key: str) -> None:
     """Delete what a killed run left of this stage: a temporary folder whose lock nobody holds."""
     for left in parent.glob(f".{key}-*"):

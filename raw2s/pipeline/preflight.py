@@ -6,7 +6,6 @@ import tempfile
 import uuid
 from collections.abc import Mapping
 from importlib.util import find_spec
-from pathlib import Path
 
 import pyarrow as pa
 

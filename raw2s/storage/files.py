@@ -11,7 +11,7 @@ from functools import cache
 from pathlib import Path
 
 import pyarrow as pa
-from pyarrow.fs import FileSelector, FileSystem, FileType, LocalFileSystem, copy_files
+from pyarrow.fs import FileInfo, FileSelector, FileSystem, FileType, LocalFileSystem, copy_files
 
 from raw2s.errors import StageFailed
 from raw2s.storage.uri import Place, Uri
@@ -85,11 +85,15 @@ def write(file: Place, content: bytes) -> None:
 
 def files_in(folder: Place, *, deep: bool = True) -> dict[str, int]:
     """The bytes of every file under a folder, by its path there, in order; empty where there is none."""
+    return {name: info.size for name, info in infos(folder, deep=deep).items()}
+
+
+def infos(folder: Place, *, deep: bool = True) -> dict[str, FileInfo]:
+    """As `files_in`, all that a listing says: size and time."""
     system, path = filesystem(folder)
     found = system.get_file_info(FileSelector(path, recursive=deep, allow_not_found=True))
-    return {
-        info.path[len(path) :].strip("/"): info.size for info in sorted(found, key=lambda i: i.path) if info.type == FileType.File
-    }
+    files = sorted((info for info in found if info.type == FileType.File), key=lambda info: info.path)
+    return {info.path[len(path) :].strip("/"): info for info in files}
 
 
 def folders_in(folder: Place) -> list[str]:

@@ -164,9 +164,7 @@ def _on_this_node(job: Job) -> Job:
         copy(filesystem(file), filesystem(own))
         return str(own)
 
-    return replace(
-        job, model=here(job.model), train_file=fetched(job.train_file), validation_file=fetched(job.validation_file)
-    )
+    return replace(job, model=here(job.model), train_file=fetched(job.train_file), validation_file=fetched(job.validation_file))
 
 
 def _publish(board: Any, name: str, step: int, total_steps: int, note: str, point: dict[str, float] | None) -> None:
