@@ -148,8 +148,8 @@ def a_file(folder: Path) -> str:
 
 
 def swept_uri(folder: Path, patch: pytest.MonkeyPatch) -> list[str]:
-    knob = {"weights": {"loss": {"simplex": 2}}, "sweep": {"name": "found", "trials": 2}}
-    return config("sweep", storage="s3://bucket/runs", **knob)(folder, patch)
+    knob = {"methods": [{}], "weights": {"loss": {"simplex": 2}}, "sweep": {"name": "found", "trials": 2}}
+    return [*config("sweep", **knob)(folder, patch), "--set", "storage=s3://bucket/runs"]
 
 
 def unsaid(folder: Path, patch: pytest.MonkeyPatch) -> list[str]:

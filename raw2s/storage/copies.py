@@ -162,11 +162,12 @@ def mirror(folder: Path, where: Place, *names: str) -> None:
 
 def gathered(where: Place) -> Path:
     """A run's folder on this node: itself, or all its files fetched."""
+    if isinstance(where, Path):
+        return where
     folder = local(where)
-    if isinstance(where, Uri):
-        with answering(where):
-            for name in files_in(where):
-                write(folder / name, read(where / name) or b"")
+    with answering(where):
+        for name in files_in(where):
+            write(folder / name, read(where / name) or b"")
     return folder
 
 

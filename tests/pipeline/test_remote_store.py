@@ -11,11 +11,12 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from raw2s.errors import StageFailed
+from raw2s.errors import ConfigError, StageFailed
 from raw2s.pipeline import lease, remote_store
 from raw2s.pipeline.lease import HOLDER
+from raw2s.pipeline.preflight import check_storage
 from raw2s.pipeline.remote_store import RemoteStore
-from raw2s.storage import copies
+from raw2s.storage import Uri, copies
 from raw2s.storage.copies import ATTEMPT, here, local, original
 from raw2s.storage.files import files_in, read, remove, write
 from raw2s.storage.manifest import MANIFEST, damage
@@ -249,7 +250,24 @@ def test_a_holder_says_that_it_lives(store, monkeypatch):
 
 
 def test_a_store_that_does_not_answer_is_one_line(bucket):
-    gone = RemoteStore(copies.Uri("s3://no-such-bucket", "artifacts"))
+    gone = RemoteStore(Uri("s3://no-such-bucket", "artifacts"))
     with pytest.raises(StageFailed, match="storage s3://no-such-bucket") as told:
         create(gone)
     assert "\n" not in str(told.value)
+
+
+def test_a_bucket_that_is_not_there_is_told_before_anything_starts(bucket):
+    with pytest.raises(
+        ConfigError, match=r"storage: s3://no-such-bucket/runs cannot be written and read .*NO_SUCH_BUCKET"
+    ) as told:
+        check_storage(Uri("s3://no-such-bucket", "runs"))
+    assert "\n" not in str(told.value)
+    check_storage(bucket / "runs")
+
+
+def test_a_wrong_key_is_told_before_anything_starts(bucket, monkeypatch):
+    monkeypatch.setattr("moto.settings.INITIAL_NO_AUTH_ACTION_COUNT", 0)
+    with pytest.raises(ConfigError, match=r"ACCESS|Forbidden|403") as told:
+        check_storage(bucket / "runs")
+    assert "\n" not in str(told.value)
+    assert "testing" not in str(told.value), "the key"
