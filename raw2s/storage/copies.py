@@ -115,12 +115,16 @@ def fetch(where: Uri, text: bytes, work: Path) -> None:
         lies, names = where / manifest[ATTEMPT], list(manifest["files"])
     except (ValueError, KeyError, TypeError):
         raise _damaged(where, "its manifest is unreadable") from None
-    for name in names:
+
+    def copy_here(name: str) -> None:
         (work / name).parent.mkdir(parents=True, exist_ok=True)
         try:
             copy(filesystem(lies / name), filesystem(work / name))
         except FileNotFoundError:
             raise _damaged(where, f"{name} is missing") from None
+
+    with ThreadPoolExecutor(AT_ONCE) as threads:
+        list(threads.map(copy_here, names))
     (work / MANIFEST).write_bytes(text)
     if problem := damage(work):
         raise _damaged(where, problem)

@@ -138,31 +138,30 @@ def _worker(settings: dict[str, Any]) -> None:
     stopped = place(settings["stopped"])
     if exists(stopped):
         return  # the attempt before met what this one would meet again
-    job: Job = _on_this_node(settings["job"])
     context = ray.train.get_context()
     found = ray.train.get_checkpoint()
-    try:
-        with found.as_directory() if found is not None else nullcontext() as folder:
-            checkpoint = None if folder is None else Path(folder)
-            rank, workers = context.get_world_rank(), context.get_world_size()
-            train(
-                job, rank, workers, checkpoint=checkpoint, report=_report, publish=partial(_publish, settings["board"], job.name)
-            )
-    except (StageFailed, ValueError) as error:
-        write(stopped, " ".join(str(error).split()).encode())
-        raise
+    with tempfile.TemporaryDirectory(prefix="raw2s-rows-") as rows:
+        job: Job = _on_this_node(settings["job"], Path(rows))
+        try:
+            with found.as_directory() if found is not None else nullcontext() as folder:
+                checkpoint = None if folder is None else Path(folder)
+                rank, workers = context.get_world_rank(), context.get_world_size()
+                publish = partial(_publish, settings["board"], job.name)
+                train(job, rank, workers, checkpoint=checkpoint, report=_report, publish=publish)
+        except (StageFailed, ValueError) as error:
+            write(stopped, " ".join(str(error).split()).encode())
+            raise
 
 
-def _on_this_node(job: Job) -> Job:
-    """The job with what it reads as local files: a model of an artifact, and rows that lie beside the checkpoints."""
+def _on_this_node(job: Job, rows: Path) -> Job:
+    """The job with what it reads as local files: a model of an artifact, and in `rows` those that lie beside the checkpoints."""
 
     def fetched(name: str) -> str:
         file = place(name)
         if isinstance(file, Path):
             return name
-        own = Path(tempfile.mkdtemp(prefix="raw2s-rows-")) / file.name
-        copy(filesystem(file), filesystem(own))
-        return str(own)
+        copy(filesystem(file), filesystem(rows / file.name))
+        return str(rows / file.name)
 
     return replace(job, model=here(job.model), train_file=fetched(job.train_file), validation_file=fetched(job.validation_file))
 

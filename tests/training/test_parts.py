@@ -33,7 +33,8 @@ def job(folder: Path) -> Job:
 def test_workers_read_the_drivers_rows(parts, tmp_path):
     sent = _seen_by_workers(job(tmp_path), parts)
     (tmp_path / "train.jsonl").rename(tmp_path / "hidden") if not isinstance(parts, Path) else None
-    read = _on_this_node(sent)
+    (tmp_path / "worker").mkdir()
+    read = _on_this_node(sent, tmp_path / "worker")
     assert Path(read.train_file).read_text() == "train\n"
     assert Path(read.validation_file).read_text() == "validation\n"
     assert read.model == "tiny-gpt2"
