@@ -92,6 +92,9 @@ class Doubt(Record):
     at_80: float
     """The score of the most certain 80 % of the answers."""
     at_80_ci95: Interval
+    gain_80: float
+    """By how much that is more than the score of all: what abstaining from the most doubtful fifth gives."""
+    gain_80_ci95: Interval
     risk: list[float]
     """Share of errors in the most certain 5, 10, ..., 100 % of the answers."""
 

@@ -28,6 +28,8 @@ class Selected(NamedTuple):
     """Area under the risk-coverage curve: the mean over k = 1..U of the share of errors in the k most certain answers."""
     at_coverage_R: Floats
     """The score of the most certain `COVERAGE` of the answers."""
+    gain_R: Floats
+    """By how much that is more than the score of all answers."""
 
 
 def selected(
@@ -37,7 +39,7 @@ def selected(
     score: Callable[[Floats], Floats],
     draws_RU: NDArray[np.int64] | None = None,
 ) -> Selected:
-    """AUROC of error, area under the risk-coverage curve (Geifman and El-Yaniv, 2017) and the score of the certain answers.
+    """AUROC of error, area under the risk-coverage curve (Geifman and El-Yaniv, 2017), and what the certain answers score.
 
     `counts_UC` and `score` are a metric's (`raw2s.evaluation.metrics`). `draws_RU`: how often each of R resampled test sets holds
     every example (`drawn_utterances`); None for the examples themselves, R = 1. Of examples equally doubtful at the cut each counts
@@ -56,7 +58,8 @@ def selected(
         wrong_RG = np.add.reduceat(drawn_RU * error_U[order], first_G, axis=1)
         kept_RU = drawn_RU * _kept(drawn_RG)[:, group_U]
         at_coverage_R = score(kept_RU @ counts_UC[order] / kept_RU.sum(axis=1, keepdims=True))
-        parts.append((_auroc(drawn_RG, wrong_RG), _aurc(drawn_RG, wrong_RG), at_coverage_R))
+        all_R = score(drawn_RU @ counts_UC[order] / drawn_RU.sum(axis=1, keepdims=True))
+        parts.append((_auroc(drawn_RG, wrong_RG), _aurc(drawn_RG, wrong_RG), at_coverage_R, at_coverage_R - all_R))
     return Selected(*(np.concatenate(part) for part in zip(*parts, strict=True)))
 
 

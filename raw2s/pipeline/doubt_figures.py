@@ -126,7 +126,7 @@ def _measured(measure: str, seeds: Sequence[Doubtful], score: Any, resampled: Dr
     found = Selected(*np.mean([selected(*own) for own in given], axis=0))
     sampled = zip(*(selected(*own, resampled.draws_RU) for own in given), strict=True)
     of_seeds = [np.einsum("RS,SR->R", resampled.seeds_RS, values) for values in sampled]
-    auroc, aurc, at_80 = (defined_interval(samples) for samples in of_seeds)
+    auroc, aurc, at_80, gain_80 = (defined_interval(samples) for samples in of_seeds)
     record = Doubt(
         measure=measure,
         auroc=_finite(float(found.auroc_R[0])),
@@ -135,6 +135,8 @@ def _measured(measure: str, seeds: Sequence[Doubtful], score: Any, resampled: Dr
         aurc_ci95=aurc,
         at_80=float(found.at_coverage_R[0]),
         at_80_ci95=at_80,
+        gain_80=float(found.gain_R[0]),
+        gain_80_ci95=gain_80,
         risk=np.mean([risk_coverage(own.doubts[measure], own.error_U, COVERAGES) for own in seeds], axis=0).tolist(),
     )
     return Measured(record, of_seeds[0])

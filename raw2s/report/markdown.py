@@ -85,12 +85,13 @@ def _doubt(results: Results) -> list[str]:
             f"{fraction(d.aurc)} {bounds(d.aurc_ci95)}",
             f"{fraction(d.at_80)} {bounds(d.at_80_ci95)}",
             fraction(own.score),
+            f"{signed(d.gain_80)} {bounds(d.gain_80_ci95)}",
         ]
         for own in list_doubted(results)
         for d in own.doubt
     ]
     metric = results.metric_title
-    columns = ["student", "measure", "AUROC of error", "AURC", f"{metric} of the surest 80 %", f"{metric} of all"]
+    columns = ["student", "measure", "AUROC of error", "AURC", f"{metric} of the surest 80 %", f"{metric} of all", "the gain"]
     return _section("How well doubt tells errors", columns, rows)
 
 

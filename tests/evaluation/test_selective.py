@@ -55,6 +55,7 @@ def test_the_area_is_the_mean_risk_written_as_a_loop_over_all_orders_of_equal_do
     assert len(areas) == 6
     assert found.aurc_R == pytest.approx(np.mean(areas))
     assert found.at_coverage_R == pytest.approx(np.mean(kept))
+    assert found.gain_R == pytest.approx(np.mean(kept) - 0.4)
 
 
 @given(seeds)
@@ -86,6 +87,7 @@ def test_a_doubt_that_is_always_the_same_knows_nothing(seed):
     assert found.auroc_R == 0.5
     assert found.aurc_R == pytest.approx(error.mean())
     assert found.at_coverage_R == pytest.approx(1 - error.mean())
+    assert found.gain_R == pytest.approx(0)
 
 
 def test_without_errors_or_with_nothing_else_the_auroc_is_undefined():

@@ -11,7 +11,7 @@ SEEDS = [1, 2, 3, 4, 5]
 METHODS = [*(f"single:{name}" for name in TEACHERS), "naive", "joint", "bayesian"]
 SETTINGS = [(aux, confidence) for aux in (False, True) for confidence in (False, True)]
 DOUBT = [
-    Doubt(measure=measure, auroc=0.7, auroc_ci95=(0.6, 0.8), aurc=0.2, aurc_ci95=(0.1, 0.3), at_80=0.8, at_80_ci95=(0.7, 0.9), risk=[k / 60 for k in range(20)])
+    Doubt(measure=measure, auroc=0.7, auroc_ci95=(0.6, 0.8), aurc=0.2, aurc_ci95=(0.1, 0.3), at_80=0.8, at_80_ci95=(0.7, 0.9), gain_80=0.05, gain_80_ci95=(0.0, 0.1), risk=[k / 60 for k in range(20)])
     for measure in ("vacuity", "entropy", "max_probability")
 ]  # fmt: skip
 STUDENTS = [

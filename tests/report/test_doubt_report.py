@@ -8,7 +8,15 @@ from raw2s.report import write_report
 from raw2s.report.markdown import run_section
 from raw2s.results import Calibration, CalibrationError, Claim, Doubt, Ensemble, ReliabilityBin, Results
 
-FIGURES = {"auroc_ci95": (0.6, 0.8), "aurc": 0.2119, "aurc_ci95": (0.1, 0.3), "at_80": 0.8123, "at_80_ci95": (0.7, 0.9)}
+FIGURES = {
+    "auroc_ci95": (0.6, 0.8),
+    "aurc": 0.2119,
+    "aurc_ci95": (0.1, 0.3),
+    "at_80": 0.8123,
+    "at_80_ci95": (0.7, 0.9),
+    "gain_80": 0.0456,
+    "gain_80_ci95": (-0.01, 0.1),
+}
 RISK = [k / 40 for k in range(20)]
 
 
@@ -43,7 +51,19 @@ def test_every_figure_stands_in_the_page(tmp_path):
     page = Page(write_report(results(), {}, [], tmp_path).read_text(encoding="utf-8"))
     assert page.open == []
     assert len(page.ids) == len(set(page.ids))
-    for said in ("0.654", "undefined", "0.212", "0.812", "ensemble of 3", "0.711", "0.932", "0.765", "1.20, 1.40", "0.099"):
+    for said in (
+        "0.654",
+        "undefined",
+        "0.212",
+        "0.812",
+        "+0.046",
+        "ensemble of 3",
+        "0.711",
+        "0.932",
+        "0.765",
+        "1.20, 1.40",
+        "0.099",
+    ):
         assert said in page.text
     assert (tmp_path / "figures" / "risk.svg").is_file()
     assert (tmp_path / "figures" / "reliability.svg").is_file()
@@ -68,7 +88,10 @@ def test_results_with_doubt_are_read_as_they_were_written(tmp_path):
 def test_a_pages_section_has_every_measure_and_both_calibrations():
     section = run_section(results())
     title = "Bayesian multi-weak (EDL) with soft labels"
-    assert f"| {title} | vacuity | 0.654 [0.600, 0.800] | 0.212 [0.100, 0.300] | 0.812 [0.700, 0.900] | 0.700 |" in section
+    assert (
+        f"| {title} | vacuity | 0.654 [0.600, 0.800] | 0.212 [0.100, 0.300] | 0.812 [0.700, 0.900] | 0.700 | +0.046 [-0.010, 0.100] |"
+        in section
+    )
     assert f"| {title} | entropy | undefined [0.600, 0.800] | 0.212" in section
     assert f"| {title}, ensemble of 3 | mutual information | 0.711" in section
     assert f"| {title} | after a temperature | 0.654 | 0.300 | 0.111 | 0.099 |" in section

@@ -85,7 +85,16 @@ def test_agreement_is_a_matrix_of_all_models_by_the_teachers(tmp_path):
 def test_what_data_and_configs_say_is_escaped_wherever_it_stands(tmp_path):
     """Names, credits, notes and licences come from configs and files."""
     doubt = Doubt(
-        measure="entropy", auroc=0.7, auroc_ci95=(0, 1), aurc=0.2, aurc_ci95=(0, 1), at_80=1, at_80_ci95=(0, 1), risk=[0, 1]
+        measure="entropy",
+        auroc=0.7,
+        auroc_ci95=(0, 1),
+        aurc=0.2,
+        aurc_ci95=(0, 1),
+        at_80=1,
+        at_80_ci95=(0, 1),
+        gain_80=0,
+        gain_80_ci95=(0, 1),
+        risk=[0, 1],
     )
     own = student("naive", 0.4).model_copy(
         update={"title": f"{NASTY} $\\frac $", "doubt": [doubt], "learned_from": [NASTY], "pgr_by_teacher": {NASTY: 0.3}}
