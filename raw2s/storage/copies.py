@@ -27,6 +27,9 @@ ARTIFACTS = "artifacts"
 ATTEMPT = "attempt"
 """In the manifest of an artifact under a URI: in which folder beside it the files lie. Of two writers each has its own."""
 
+ESCAPE = "="
+"""In a quoted bucket, for %: a path with that in it is taken for quoted by whoever reads it as part of a URI, such as MLflow's database."""
+
 
 class Damaged(StageFailed):
     """An artifact under a URI is not what its manifest says."""
@@ -37,15 +40,16 @@ def local(where: Place) -> Path:
     if isinstance(where, Path):
         return where.resolve()
     whole = Path(os.environ.get("RAW2S_CACHE") or Path.home() / ".cache" / "raw2s").resolve()
-    return whole / quote(str(Uri(where.root, "", where.query)), safe="") / where.path
+    bucket = quote(str(Uri(where.root, "", where.query)), safe="").replace("%", ESCAPE)
+    return whole / bucket / where.path
 
 
 def original(path: Path) -> Uri | None:
     """What a path in the copies, of this node or another, is a copy of; None of any other path."""
-    quoted = next((part for part in path.parts if "%3A%2F%2F" in part), None)
+    quoted = next((part for part in path.parts if f"{ESCAPE}3A{ESCAPE}2F{ESCAPE}2F" in part), None)
     if quoted is None:
         return None
-    bucket = place(unquote(quoted))
+    bucket = place(unquote(quoted.replace(ESCAPE, "%")))
     assert isinstance(bucket, Uri), "only a URI is quoted so"
     return bucket / "/".join(path.parts[path.parts.index(quoted) + 1 :])
 

@@ -43,12 +43,14 @@ def storage(bucket, tmp_path, monkeypatch):
 
 
 def test_every_command_takes_a_uri(storage, tmp_path, monkeypatch, capsys):
-    monkeypatch.setenv("RAW2S_CACHE", str(tmp_path / "another node"))
+    monkeypatch.setenv("RAW2S_CACHE", str(tmp_path / "another-node"))
     (tmp_path / "config.yaml").write_text(yaml.safe_dump(tiny_run(storage, **SECTIONS)))
     assert main(["run", str(tmp_path / "config.yaml")]) == 0
     out = capsys.readouterr().out
     run = storage / "tiny"
-    assert f"a database cannot lie in {storage}; MLflow: mlflow ui --backend-store-uri sqlite:///{tmp_path / 'another node'}" in out
+    assert (
+        f"a database cannot lie in {storage}; MLflow: mlflow ui --backend-store-uri sqlite:///{tmp_path / 'another-node'}" in out
+    )
     assert f"report   {run / 'report.html'}\nresults  {run / 'results.json'}" in out
     assert f"raw2s export {run} student/0-bayesian FOLDER" in out
     assert files_in(run).keys() >= {"config.yaml", "results.json", "report.html", "figures/scores.svg"}

@@ -27,9 +27,10 @@ def test_a_uri_is_joined_below_its_bucket_and_before_its_options(steps, query):
 def test_a_copys_path_says_what_it_is_a_copy_of(steps, query):
     uri = Uri("s3://bucket", "/".join(steps), query.removeprefix("?"))
     assert original(local(uri)) == uri
+    assert "%" not in str(local(uri)).removesuffix("/".join(steps))
 
 
-@pytest.mark.parametrize("path", ["runs", "/shared/runs", "a%3Ab/runs", "file:///shared/runs", Path("runs")])
+@pytest.mark.parametrize("path", ["runs", "/shared/runs", "a=3Ab/runs", "file:///shared/runs", Path("runs")])
 def test_a_path_is_a_path_and_no_copy(path):
     found = place(path)
     assert isinstance(found, Path)
