@@ -62,7 +62,7 @@ def test_every_command_takes_a_uri(storage, tmp_path, monkeypatch, capsys):
     assert main(["report", str(run)]) == 0
     assert f"report   {run / 'report.html'}" in capsys.readouterr().out
     assert main(["labels", "export", str(run), "--to", str(tmp_path / "labels")]) == 0
-    assert len((tmp_path / "labels" / "labels.jsonl").read_text().splitlines()) == 24
+    assert len((tmp_path / "labels" / "labels.jsonl").read_text().splitlines()) == 24 * 2  # a row a teacher
     label = next(stage.key for stage in Results.read(gathered(run)).stages if stage.name == "label")
     assert json.loads(read(storage / ARTIFACTS / "label" / label / "manifest.json"))["key"] == label
     assert main(["labels", "export", str(storage / ARTIFACTS / "label" / label), "--to", str(tmp_path / "same")]) == 0
