@@ -14,6 +14,7 @@ from typing import Any, ClassVar, Protocol, runtime_checkable
 
 from raw2s.pipeline.artifacts import Artifact, artifact_key
 from raw2s.section import Placement, Section, settings_of
+from raw2s.storage import Place
 
 Metrics = dict[str, Any]
 
@@ -32,8 +33,9 @@ class Work:
 
     inputs: Mapping[str, Artifact]
     """By the key of the stage that made it."""
-    out: Path
-    parts: Path
+    out: Path = Path()
+    """Set as the stage begins."""
+    parts: Place
     """Outlives a stage that is cut off: the next attempt finds what this one finished."""
     board: Any = None
     """A `raw2s.pipeline.progress.Board` actor, or None."""
