@@ -14,7 +14,7 @@ STATUS = 130
 """Of a process that Ctrl-C has ended, as shells have it."""
 ENDING = {signal.SIGINT: STATUS, signal.SIGTERM: 143}
 """The signals that end a command, and its status then."""
-GOES_ON = "stopping; what is finished is kept, and the same command goes on from there (Ctrl-C again kills at once)"
+GOES_ON = "stopping; what is finished is kept, and the same command resumes there (Ctrl-C again kills at once)"
 
 
 @contextmanager
