@@ -110,7 +110,7 @@ def _require_places(stages: list[Stage]) -> None:
 def _build(stage: Stage, inputs: dict[str, Artifact], store: ArtifactStore, display: StageDisplay) -> Artifact:
     display.started(stage.name)
     with store.parts(stage.kind, stage.key) as parts:
-        return build(stage, store, Work(inputs=inputs, out=parts, parts=parts, board=display.board))
+        return build(stage, store, Work(inputs=inputs, out=parts, parts=parts, board=display.board, warn=display.warn))
 
 
 def build(stage: Stage, store: ArtifactStore, work: Work) -> Artifact:

@@ -3,7 +3,7 @@
 import json
 import os
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
@@ -18,25 +18,37 @@ from raw2s.errors import StageFailed
 from raw2s.imports import bulk_imports, without
 from raw2s.training.job import Job
 from raw2s.training.progress import EXPORTED, MODEL, WEIGHT, read_progress
+from raw2s.training.sums import CheckpointChanged
 
 # Without this DeepSpeed probes for GPUs by compiling; on a GPU machine it finds CUDA by itself.
 WORKER_ENV = {"TOKENIZERS_PARALLELISM": "false", "HF_HUB_DISABLE_PROGRESS_BARS": "1"}
 STOPPED = "stopped.txt"
 """Why a worker gave up. Ray Train starts lost workers again; these must not try once more."""
+CHANGED = "changed.txt"
+"""What was found in a checkpoint that is not as it was written. Training begins again without it."""
 
 
-def fit(job: Job, out: Path, parts: Path, *, board: Any, callbacks: Sequence[UserCallback] = ()) -> dict[str, Any]:
+def fit(
+    job: Job, out: Path, parts: Path, *, board: Any, warn: Callable[[str], None], callbacks: Sequence[UserCallback] = ()
+) -> dict[str, Any]:
     """Train, and leave `model/` (a Hugging Face folder) and `history.jsonl` in `out`. Returns the metrics.
 
-    Checkpoints lie in `parts`, where a run of the same job that was cut off resumes: Ray Train resumes a run of the
-    same folder and name without a word. `board` is a `raw2s.pipeline.progress.Board` actor, or None. Raises StageFailed for what would come again, and what the workers raised last.
+    Checkpoints lie in `parts`, where a run of the same job that was cut off resumes: Ray Train resumes a run of the same folder and
+    name without a word. One that is not as it was written is not loaded: `warn` hears of it, and training begins again. `board` is a
+    `raw2s.pipeline.progress.Board` actor, or None. Raises StageFailed for what would come again, and what the workers raised last.
     """
     folder = parts / "train"
     _drop_if_torn(folder)
     result = _trainer(job, parts, board, callbacks).fit()
+    changed = _beside_rows(job, CHANGED)
+    if changed.exists():
+        warn(f"{job.name}: {changed.read_text(encoding='utf-8')}; it is not loaded, training begins again")
+        changed.unlink()
+        shutil.rmtree(folder)
+        result = _trainer(job, parts, board, callbacks).fit()
     checkpoint = None if result.checkpoint is None else Path(result.checkpoint.path)
     progress = read_progress(checkpoint)
-    stopped = _stopped_file(job)
+    stopped = _beside_rows(job, STOPPED)
     if stopped.exists():
         reason = stopped.read_text(encoding="utf-8")
         if checkpoint is None:
@@ -110,7 +122,7 @@ def _worker(settings: dict[str, Any]) -> None:
     use_own_threads()
     quiet_transformers()
     job: Job = settings["job"]
-    stopped = _stopped_file(job)
+    stopped = _beside_rows(job, STOPPED)
     if stopped.exists():
         return  # the attempt before met what this one would meet again
     context = ray.train.get_context()
@@ -122,14 +134,16 @@ def _worker(settings: dict[str, Any]) -> None:
             train(
                 job, rank, workers, checkpoint=checkpoint, report=_report, publish=partial(_publish, settings["board"], job.name)
             )
+    except CheckpointChanged as error:
+        _beside_rows(job, CHANGED).write_text(str(error), encoding="utf-8")  # all ranks the same; not raised, to be no failure
     except (StageFailed, ValueError) as error:
         stopped.write_text(" ".join(str(error).split()), encoding="utf-8")
         raise
 
 
-def _stopped_file(job: Job) -> Path:
-    """Beside the rows, where driver and workers see it."""
-    return Path(job.train_file).parent / STOPPED
+def _beside_rows(job: Job, name: str) -> Path:
+    """Where driver and workers see it."""
+    return Path(job.train_file).parent / name
 
 
 def _publish(board: Any, name: str, step: int, total_steps: int, note: str, point: dict[str, float] | None) -> None:
