@@ -168,6 +168,13 @@ def test_ray_understands_the_commands(where, command):
     inner.make_context(inner.name, words)
 
 
+def test_ray_has_the_options_that_the_page_on_ports_names():
+    options = {option for parameter in cli.commands["start"].params for option in parameter.opts}
+    page = (ROOT / "docs" / "security.md").read_text()
+    named = set(re.findall(r"`(?:ray start )?(--[a-z-]+)`", page))
+    assert len(named) > 8 and named <= options
+
+
 def test_ray_does_not_understand_any_command():
     with pytest.raises(click.UsageError):
         cli.commands["up"].make_context("up", ["cluster.yaml", "--no-such-option"])

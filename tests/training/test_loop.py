@@ -4,7 +4,6 @@ import json
 import math
 import pickle
 import shutil
-from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -12,6 +11,7 @@ import torch
 from peft import PeftModel
 from plain_workers import case, judge_of, judged_by, train_without_ray
 from safetensors.torch import load_file
+from touch import Touch
 from transformers import AutoModelForCausalLM
 
 from raw2s.decoding.scoring import class_logits
@@ -25,16 +25,6 @@ from raw2s.training.progress import read_progress
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(200)]
 LORA = {"rank": 4, "alpha": 16, "target_modules": ["c_attn"]}
-
-
-class Touch:
-    """Unpickled, it makes a file."""
-
-    def __init__(self, file):
-        self.file = file
-
-    def __reduce__(self):
-        return Path.touch, (Path(self.file),)
 
 
 @pytest.fixture(scope="module")
@@ -79,7 +69,7 @@ def cases(tmp_path_factory):
     train_without_ray([*made.values()], workers=1)
     shutil.copytree(made["lora"].step(2), folder / "replaced")
     for shard in (folder / "replaced" / "engine").glob("*.pt"):
-        shard.write_bytes(pickle.dumps(Touch(str(folder / "touched"))))
+        shard.write_bytes(pickle.dumps(Touch(folder / "touched")))
     replaced = case(folder / "replaced-again", rows, checkpoint=folder / "replaced", lora=LORA)
     train_without_ray([again, cut, resumed, replaced], workers=1)
     return made | {"lora again": again, "cdpo again": cut, "judged again": resumed, "replaced again": replaced}
