@@ -1,9 +1,9 @@
-# `make demo` runs the main job, `make sweep-demo` a sweep, `make test` the tests. All make the environment first.
+# `make demo` runs the main job, `make sweep-demo` a sweep, `make test` the tests, `make docs` builds the site. All make the environment first.
 PYTHON ?= python3.11
 VENV ?= .venv
 BIN = $(VENV)/bin
 
-.PHONY: env demo sweep-demo test fast triton lint
+.PHONY: env demo sweep-demo test fast docs triton lint
 
 env: $(VENV)/.installed
 
@@ -24,6 +24,9 @@ test: env
 
 fast: env  # the tests that need no Ray
 	OMP_NUM_THREADS=1 $(BIN)/pytest -m "not slow" --numprocesses 2
+
+docs: env  # into build/site; `mkdocs serve` shows it
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 # The GPU kernels on a CPU, by Triton's interpreter: in an environment of its own, for it fails with NumPy 2.4, and demo and test need no Triton.
 triton: .venv-triton/.installed

@@ -76,7 +76,7 @@ def job_of(model: Path | str, **training: Any) -> Job:
 
 
 def measured(ways: Mapping[str, Way], workers: int) -> dict[str, dict[str, int]]:
-    """This rank's peaks of every way, in bytes; all ranks must call, in an initialised process group."""
+    """This rank's peaks of every way, in bytes; all ranks must call, in an initialized process group."""
     from raw2s.training.loading import load_trainable  # noqa: PLC0415  # DeepSpeed wants to know its device before
 
     def load(way: Way) -> PreTrainedModel:

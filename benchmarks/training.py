@@ -4,7 +4,7 @@
 
 An 18 M GPT-2 of random weights in fp32, one thread. Every variant trains in a process of its own, the variants in turn, with the same
 rows in the same batches; their loss curves are compared before anything is claimed. CPU seconds are those of the steps after the
-first: collation, logging and optimizer included, imports and tokenisation not. Memory is the process's peak, libraries included.
+first: collation, logging and optimizer included, imports and tokenization not. Memory is the process's peak, libraries included.
 TRL must be importable (put it on PYTHONPATH; it is no dependency).
 """
 

@@ -2,7 +2,7 @@
 
     python jobs/reproduce_paper.py [--grid configs/grid_slots.yaml ...] [--page docs/results.md] [--set key=value ...]
 
-A grid is a run config; started again, it goes on where it was cut off. Each grid's section of the page is put in place of its former
+A grid is a run config; started again, it resumes. Each grid's section of the page is put in place of its former
 one, the rest of the page stays, and `results.json` is copied to `benchmarks/results/<grid's name>.json`.
 """
 

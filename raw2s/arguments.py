@@ -72,17 +72,17 @@ def with_config(parser: argparse.ArgumentParser) -> None:
         "--set", action="append", default=[], metavar="KEY=VALUE", help="put a value over the config; may be repeated"
     )
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
-    parser.epilog = _run_keys()
+    parser.epilog = run_keys()
 
 
 def sweep_keys() -> str:
     """What a sweep's file may hold beside a run config, for its help."""
     lines = [*describe_keys(SweepConfig, "sweep."), "any other key may be a distribution: docs/sweeps.md"]
-    return "\n".join(["keys of a sweep, with their defaults:", *(f"  {line}" for line in lines), "", _run_keys()])
+    return "\n".join(["keys of a sweep, with their defaults:", *(f"  {line}" for line in lines), "", run_keys()])
 
 
 @cache
-def _run_keys() -> str:
+def run_keys() -> str:
     """The keys of a config, a section for each of its own."""
     text = "keys of a config, with their defaults:"
     for name, lines in groupby(describe_keys(), _section):

@@ -57,7 +57,7 @@ def run_command(config: RunConfig) -> None:
     run_pipeline(config)
 
 
-def plan_command(config: RunConfig, gpu: str, memory: str | None, utilisation: float, as_json: bool) -> None:
+def plan_command(config: RunConfig, gpu: str, memory: str | None, utilization: float, as_json: bool) -> None:
     """Print the stages in order, their keys, and which of them are finished; and what each takes of memory, time and disk."""
     from rich.console import Console  # noqa: PLC0415
 
@@ -70,7 +70,7 @@ def plan_command(config: RunConfig, gpu: str, memory: str | None, utilisation: f
     from raw2s.sizing.stage import device_of  # noqa: PLC0415
 
     quiet_transformers()
-    device = device_of(gpu, memory, utilisation)
+    device = device_of(gpu, memory, utilization)
     check(config)
     store = ArtifactStore(config.storage / "artifacts")
     plans = [plan_stages(config, seed) for seed in config.seeds]

@@ -46,7 +46,7 @@ def _listen(hearing: int, command: str, said: threading.Event) -> None:
         if said.is_set():
             os._exit(STATUS)
         print(
-            f"\n{command}: stopping; what is finished is kept, and the same command goes on from there (Ctrl-C again kills at once)",
+            f"\n{command}: stopping; what is finished is kept, and the same command resumes there (Ctrl-C again kills at once)",
             file=sys.stderr,
             flush=True,
         )

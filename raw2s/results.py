@@ -164,7 +164,7 @@ class Student(System):
     """The student's score less that teacher's."""
     over_best_ci95: Interval
     over_best_p: float | None = None
-    """Of no difference to it, corrected as `Difference.p_holm`."""
+    """Of no difference to it, two-sided, corrected (Holm) for all students."""
     doubt: list[Doubt] = []
     """Where `evaluation.doubt` asks for it."""
     calibration: Calibration | None = None
@@ -195,13 +195,13 @@ class Difference(Record):
     p: float
     """Two-sided, of no difference."""
     p_holm: float
-    """Corrected (Holm) for all pairs of students, and each with the best teacher that it learned from."""
+    """Corrected (Holm) for all pairs of students."""
     sign_p: float
     """Of the two-sided sign test on the examples' scores, of several seeds their means; of one seed's correctness McNemar's exact test.
 
     It holds the test examples alone: another training seed may turn it, where `p` over several seeds holds these too."""
     sign_p_holm: float
-    """Corrected (Holm) for all pairs of students."""
+    """Corrected as `p_holm`."""
 
 
 class Claim(Record):

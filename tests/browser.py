@@ -22,6 +22,32 @@ def chromium():
     return next(filter(None, map(shutil.which, NAMES)), None)
 
 
+FAINTEST = """
+(() => {
+  const rgba = text => { const [r, g, b, a = 1] = text.match(/[\\d.]+/g).map(Number); return [r, g, b, a]; };
+  const over = ([r, g, b, a], under) => [r, g, b].map((v, i) => a * v + (1 - a) * under[i]);
+  const light = rgb => rgb.map(v => v / 255).map(v => v <= 0.04045 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4)
+    .reduce((sum, v, i) => sum + v * [0.2126, 0.7152, 0.0722][i], 0);
+  const behind = e => {
+    if (!e) return [255, 255, 255];
+    const own = rgba(getComputedStyle(e).backgroundColor);
+    return own[3] === 1 ? own.slice(0, 3) : over(own, behind(e.parentElement));
+  };
+  const walker = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT), found = [];
+  while (walker.nextNode()) {
+    const e = walker.currentNode.parentElement;
+    if (!walker.currentNode.data.trim() || e.closest("style, script, defs, metadata")) continue;
+    if (!e.checkVisibility({opacityProperty: true, visibilityProperty: true})) continue;
+    const style = getComputedStyle(e), ground = behind(e);
+    const ink = over(rgba(e.closest("svg") ? (style.fill === "none" ? style.color : style.fill) : style.color), ground);
+    const [high, low] = [light(ink), light(ground)].sort((a, b) => b - a);
+    found.push([(high + 0.05) / (low + 0.05), walker.currentNode.data.trim().slice(0, 40)]);
+  }
+  return found.sort((a, b) => a[0] - b[0]).slice(0, 3);
+})()
+"""
+
+
 class Browser:
     """One page of a browser; `said` holds what it wrote to its console and threw."""
 
@@ -56,12 +82,12 @@ class Browser:
         self.events.append(message.get("method"))
         return message
 
-    def open(self, file, *, width, scheme):
-        """Show a page on a screen so wide, to a reader who likes it `light` or `dark`."""
+    def open(self, page, *, width, scheme):
+        """Show a page, a file or an address, on a screen so wide, to a reader who likes it `light` or `dark`."""
         self.call("Emulation.setDeviceMetricsOverride", width=width, height=844, deviceScaleFactor=1, mobile=width < 500)
         self.call("Emulation.setEmulatedMedia", features=[{"name": "prefers-color-scheme", "value": scheme}])
         self.events.clear()
-        self.call("Page.navigate", url=file.as_uri())
+        self.call("Page.navigate", url=page if isinstance(page, str) else page.as_uri())
         while "Page.loadEventFired" not in self.events:
             self._next()
 
@@ -70,6 +96,10 @@ class Browser:
         result = self.call("Runtime.evaluate", expression=script, returnByValue=True)
         assert "exceptionDetails" not in result, result
         return result["result"].get("value")
+
+    def faintest(self):
+        """The three visible texts nearest their background: their contrast, as WCAG 2 has it, and how they begin."""
+        return self.value(FAINTEST)
 
 
 @contextmanager

@@ -384,7 +384,7 @@ def test_overrides_are_yaml_values_put_over_the_file(tmp_path):
     assert "'a=b'" in refusal(load_config, written(tmp_path, TREE), overrides[-1:])  # only the first = separates
 
 
-def test_weights_are_normalised():
+def test_weights_are_normalized():
     config = make(weights={"joint": [3, 1]})
     assert config.teacher_weights("joint") == [0.75, 0.25]
     assert config.teacher_weights("loss") == [0.5, 0.5]

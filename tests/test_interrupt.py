@@ -11,7 +11,7 @@ from tiny_runs import ROOT, start_pipeline, tiny_run, write_config
 
 from raw2s.interrupt import SECONDS, STATUS, ending_on_interrupt
 
-SAID = "raw2s run: stopping; what is finished is kept, and the same command goes on from there (Ctrl-C again kills at once)"
+SAID = "raw2s run: stopping; what is finished is kept, and the same command resumes there (Ctrl-C again kills at once)"
 WAITING = """
 import signal, threading, time
 from concurrent.futures import ThreadPoolExecutor, wait

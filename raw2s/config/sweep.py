@@ -17,7 +17,7 @@ OBJECTIVES: dict[Objective, Literal["max", "min"]] = {
 
 class SweepConfig(Section):
     name: Name = "sweep"
-    """The sweep's folder under `storage`, and its name in MLflow; started again under it, a sweep goes on."""
+    """The sweep's folder under `storage`, and its name in MLflow; started again under it, a sweep resumes."""
     methods: Literal["all"] | Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1)] = [0]
     """Which entries of `methods` are searched, counted from 0, each by itself; judged is its student, after cDPO where it has that."""
     trials: Positive = 8

@@ -52,7 +52,7 @@ class Workers(Placement):
     compile: Literal["auto", "none", "layers"] = "auto"
     """Compile every decoder layer, seconds at the start and two fifths less time a step on a GPU; auto: on GPUs, below zero_stage 3."""
     checkpoint_every: Positive | None = 500
-    """Optimizer steps between checkpoints from which a run that was cut off goes on; null writes them at validations only."""
+    """Optimizer steps between checkpoints from which an interrupted run resumes; null writes them at validations only."""
     max_failures: Annotated[int, Field(ge=0)] = 3
     """How often lost workers are replaced before the stage fails."""
 

@@ -161,7 +161,7 @@ def _logprobs_by_columns(model: PreTrainedModel, rows: PackedRows, predictor_N: 
     columns = max(MIN_HEAD_COLUMNS, HEAD_ELEMENTS // len(index_U))
     memory_UC = hidden_UH.new_empty(len(index_U), columns)  # fresh memory for every block would cost its page faults
     logit_N = torch.empty(len(token_N), dtype=dtype, device=token_N.device)
-    normaliser_U = torch.full((len(index_U),), -torch.inf, dtype=dtype, device=token_N.device)
+    normalizer_U = torch.full((len(index_U),), -torch.inf, dtype=dtype, device=token_N.device)
     for start in range(0, len(weight_VH), columns):
         weight_CH = weight_VH[start : start + columns]
         logits_UC = torch.mm(hidden_UH, weight_CH.T, out=memory_UC[:, : len(weight_CH)])
@@ -170,8 +170,8 @@ def _logprobs_by_columns(model: PreTrainedModel, rows: PackedRows, predictor_N: 
         logits_UC = logits_UC.to(dtype)
         own = ((start <= token_N) & (token_N < start + columns)).nonzero()[:, 0]
         logit_N[own] = logits_UC[which_N[own], token_N[own] - start]
-        normaliser_U = torch.logaddexp(normaliser_U, logits_UC.logsumexp(dim=1))
-    return logit_N - normaliser_U[which_N]
+        normalizer_U = torch.logaddexp(normalizer_U, logits_UC.logsumexp(dim=1))
+    return logit_N - normalizer_U[which_N]
 
 
 @torch.inference_mode()

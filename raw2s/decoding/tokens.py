@@ -1,6 +1,6 @@
 """Text to ids and back: the one rule that training, labeling and evaluation share.
 
-A sequence is `encode_prompt(prompt) + encode_target(target)`: the two parts are tokenised apart, so the ids of a target never
+A sequence is `encode_prompt(prompt) + encode_target(target)`: the two parts are tokenized apart, so the ids of a target never
 depend on the prompt before it.
 """
 

@@ -92,7 +92,7 @@ def first_choices(probabilities_PK: Floats, labels_P: Labels) -> tuple[Floats, N
 
 
 def fit_temperature(logits_PK: Floats, labels_P: Labels) -> float:
-    """T that minimises the NLL of softmax(logits / T) on the labels (Guo et al., 2017); convex in 1/T, so it is the only one.
+    """T that minimizes the NLL of softmax(logits / T) on the labels (Guo et al., 2017); convex in 1/T, so it is the only one.
 
     The order of the classes stays. T > 1: the model was too sure.
     """

@@ -8,7 +8,7 @@ from pathlib import Path
 
 
 def forked_workers() -> dict[str, str]:
-    """Part of a runtime environment; empty where workers start as ever: off Linux, and with GPUs, where it has not been tried."""
+    """Part of a runtime environment; empty where workers start as Ray starts them: off Linux, and with GPUs, where it has not been tried."""
     if sys.platform != "linux" or Path("/dev/nvidiactl").exists():
         return {}
     client, folder = Path(__file__).with_name("client.py"), Path(tempfile.gettempdir()) / f"raw2s-{uuid.uuid4().hex}"

@@ -12,7 +12,7 @@ TINY = 1e-12
 def mixture_weights(
     likelihood_IP: NDArray[np.float64], *, tolerance: float = 1e-9, iterations: int = 10_000
 ) -> NDArray[np.float64]:
-    """(I,) weights on the simplex that maximise Σ_p log Σ_i w_i p⁽ⁱ⁾, each teacher's probability of what was true; from uniform, by EM.
+    """(I,) weights on the simplex that maximize Σ_p log Σ_i w_i p⁽ⁱ⁾, each teacher's probability of what was true; from uniform, by EM.
 
     The negated sum is convex in the weights, and EM for the proportions of a mixture (Dempster, Laird and Rubin, 1977, section 4.3)
     never raises it. Stops when a step lowers the mean NLL by less than `tolerance`. Raises ValueError where there is no item.

@@ -125,7 +125,7 @@ def unit_polynomials(dtype: torch.dtype, device: torch.device) -> tuple[Tensor, 
 def in_powers(coefficients: Tensor, x: Tensor, out: Tensor | None = None) -> Tensor:
     """coefficients[0] + coefficients[1] x + coefficients[2] x² + ..., by Horner's rule."""
     *lower, below_highest, highest = coefficients.unbind()
-    value = torch.mul(x, highest, out=out).add_(below_highest)  # addcmul of two scalars would not be vectorised
+    value = torch.mul(x, highest, out=out).add_(below_highest)  # addcmul of two scalars would not be vectorized
     for coefficient in reversed(lower):
         torch.addcmul(coefficient, value, x, out=value)
     return value

@@ -114,7 +114,7 @@ def _shift(logit_p: Tensor, settings: EDLSettings) -> Tensor:
 def _others(
     logits: Tensor, points: Points, evidence_p: Tensor, shift: Tensor, settings: EDLSettings, scratch: Scratch
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Evidence, slope and unnormalised softmax of all but the points (n, V); that softmax of the points. The logits may be lost."""
+    """Evidence, slope and unnormalized softmax of all but the points (n, V); that softmax of the points. The logits may be lost."""
     if settings.evidence == "exp" and settings.logit_clamp == torch.inf:
         evidence = logits.sub_(shift.to(logits.dtype)).exp_()
         return evidence, evidence, evidence, evidence_p

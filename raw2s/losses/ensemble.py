@@ -11,7 +11,7 @@ def mix_targets(targets: Tensor, weights: Tensor) -> Tensor:
     """Weighted mean of N teachers' distributions: (N, ..., K), weights (N,) or (N, ...) -> (..., K).
 
     Σ_i w_i L(p⁽ⁱ⁾) = L(Σ_i w_i p⁽ⁱ⁾) for every loss linear in the target, which cross entropy (Eq. 2) and the EDL loss in form
-    `expected` (Eq. 4) are: naive and Bayesian multi-weak are one call on this mean. Weights are normalised to sum to 1 over
+    `expected` (Eq. 4) are: naive and Bayesian multi-weak are one call on this mean. Weights are normalized to sum to 1 over
     the teachers of each item, so a teacher that did not label an item has weight 0 there.
     Raises ValueError for weights of another shape, negative, or all zero for some item.
     """

@@ -35,7 +35,7 @@ def take_points(logits: Tensor, token: Tensor) -> Points:
 
 
 def argmax(logits: Tensor) -> Tensor:
-    """(n, V) -> (n,). torch's own is not vectorised on a CPU: NumPy's takes a tenth of its time."""
+    """(n, V) -> (n,). torch's own is not vectorized on a CPU: NumPy's takes a tenth of its time."""
     return torch.from_numpy(logits.numpy().argmax(1)) if logits.device.type == "cpu" else logits.argmax(1)
 
 

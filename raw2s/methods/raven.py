@@ -2,7 +2,7 @@
 
 First, for a share of the steps, only the rows on which all teachers agree are learned from, and the weights rest. Then both go
 downhill on the loss against the teachers' labels mixed with their weights: for a loss linear in the target, such as cross entropy,
-its gradient by a weight is that teacher's own loss. The authors' code subtracts it and renormalises, which drives equally good
+its gradient by a weight is that teacher's own loss. The authors' code subtracts it and renormalizes, which drives equally good
 teachers apart; here the weights take exponentiated steps, which leave them where they are. A teacher whose labels the student, led
 by the others, finds likely gains weight, without ground truth.
 """

@@ -13,7 +13,7 @@ def named_weights(config: RunConfig, use: Literal["loss", "joint", "preference"]
 
 
 def scoring_weights(config: RunConfig, use: Literal["joint", "preference"]) -> dict[str, float]:
-    """Of the teachers that score text, which those without a model do not; renormalised over them."""
+    """Of the teachers that score text, which those without a model do not; renormalized over them."""
     weights, models = named_weights(config, use), [teacher.name for teacher in config.models]
     scoring = {name: weights[name] for name in models}
     if len(scoring) == len(weights):

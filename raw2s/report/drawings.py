@@ -68,7 +68,7 @@ def _training(histories: dict[str, History]) -> list[Drawing]:
                 name="training",
                 section="Training",
                 label="Loss against the optimizer step, a panel per trained model",
-                caption="Train is the loss that the stage minimises, as the running median over a twentieth of its steps; faint, as it was "
+                caption="Train is the loss that the stage minimizes, as the running median over a twentieth of its steps; faint, as it was "
                 "logged with the first seed. Validation, where measured, is cross entropy on ground truth. The axis is logarithmic "
                 "where no loss is 0 or below. Where the stage's loss is another one (EDL, cDPO), compare the shapes and not the "
                 "heights. Seeds lie over each other.",

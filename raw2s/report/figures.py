@@ -1,4 +1,4 @@
-"""What all figures of a report share: their look, what the page says of one, and its SVG text. Okabe-Ito colours, and never colour alone."""
+"""What all figures of a report share: their look, what the page says of one, and its SVG text. Okabe-Ito colors, and never color alone."""
 
 import io
 from dataclasses import dataclass

@@ -21,7 +21,7 @@ AGAINST_BEST = {
     "level": "Not distinguishable from the best teacher that it learned from: {}.",
     "below": "Below the best teacher that it learned from: {}.",
 }
-"""By `against_best`: who does not beat the best labeller has gained nothing by the others, whatever the mean gap says."""
+"""By `against_best`: who does not beat the best labeler has gained nothing by the others, whatever the mean gap says."""
 
 NAMED = 3
 """Students that a sentence names; a grid has dozens."""

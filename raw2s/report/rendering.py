@@ -41,7 +41,7 @@ def write_page(template: str, folder: Path, drawings: Sequence[Drawing], **value
 
 
 def _inline(svg: str, name: str) -> str:
-    """An SVG file's text as part of a page: no prologue, ids of its own, colours and width of the page's."""
+    """An SVG file's text as part of a page: no prologue, ids of its own, colors and width of the page's."""
     svg = re.sub(r"<metadata>.*?</metadata>", "", svg[svg.index("<svg") :], flags=re.DOTALL)
     svg = re.sub(r'(\bid="|url\(#|href="#)', rf"\g<1>{name}-", svg)
     for color, own in PAGE_COLORS.items():

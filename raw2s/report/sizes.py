@@ -47,7 +47,7 @@ def sizes_as_json(sizes: Sequence[StageSize], device: Device, seeds: int) -> str
         | {"framework": size.framework, "peak": size.peak, "fits": size.fits(device), "gpu_hours": size.gpu_hours(device)}
         for size in sizes
     ]
-    card = {"gpu": device.name, "memory": device.card_bytes, "mfu": device.utilisation}
+    card = {"gpu": device.name, "memory": device.card_bytes, "mfu": device.utilization}
     return json.dumps({"device": card, "seeds": seeds, "stages": stages}, indent=1, default=str)
 
 
@@ -98,7 +98,7 @@ def _host(sizes: Sequence[StageSize]) -> Iterator[str]:
 def _notes(device: Device, seeds: int) -> Iterator[str]:
     yield (
         f"A row is the moment of its peak (*: more than there is), which holds {PROCESS_BYTES / GIB:.1f} GiB of libraries on a CPU and "
-        f"{CUDA_BYTES / GIB:.1f} on a GPU. GPU-hours: of an {device.name} at {device.utilisation:.0%} of its operations, in beams of its "
+        f"{CUDA_BYTES / GIB:.1f} on a GPU. GPU-hours: of an {device.name} at {device.utilization:.0%} of its operations, in beams of its "
         "bandwidth. Tokens: of a sample of the run's examples; unknown answers are as long as those of A. Not counted: validation, "
         "the memory that allocators keep unused."
     )

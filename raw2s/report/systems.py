@@ -158,7 +158,7 @@ def notes(results: Results) -> list[str]:
     )
     if results.visible is not None or results.differences:
         lines.append(
-            "p: of no difference, two-sided, from the same bootstrap, corrected (Holm) for all differences of this run. To see a "
+            "p: of no difference, two-sided, from the same bootstrap, corrected (Holm) for the table that it stands in. To see a "
             "difference: to find it, uncorrected, in four of five runs of this size."
         )
     if results.baseline is not None:

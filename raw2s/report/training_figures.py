@@ -83,7 +83,7 @@ def by_model(histories: dict[str, History]) -> dict[str, list[History]]:
 
 
 def smoothed(values: NDArray[np.float64]) -> NDArray[np.float64]:
-    """The running median of (points,) over a twentieth of them, centred, the ends mirrored; of fewer than 40 points as they are."""
+    """The running median of (points,) over a twentieth of them, centered, the ends mirrored; of fewer than 40 points as they are."""
     from scipy.ndimage import median_filter  # only a report needs it  # noqa: PLC0415
 
     return np.asarray(median_filter(values, size=len(values) // SMOOTHED | 1, mode="reflect")) if len(values) else values

@@ -22,7 +22,7 @@ class Device:
 
     name: str
     card: Card
-    utilisation: float
+    utilization: float
     """MFU: the share of a card's peak operations that is reached; in a beam's steps that of its memory's bandwidth."""
     memory: float | None = None
     """Bytes of the device, in place of the card's; for stages on a CPU too, which without it fit anything."""
@@ -39,14 +39,14 @@ class Device:
         return self.card_bytes * min(1.0, gpus)
 
 
-def device_of(gpu: str, memory: str | None, utilisation: float) -> Device:
+def device_of(gpu: str, memory: str | None, utilization: float) -> Device:
     """From a card's name, a size such as 80GiB or 24 GB, and a share. Raises ConfigError for what is none."""
     if gpu not in CARDS:
         raise ConfigError(
             f"--gpu {gpu}: no card of that name is known; give one of {', '.join(CARDS)}, and --memory for another size"
         )
-    if not 0 < utilisation <= 1:
-        raise ConfigError(f"--mfu {utilisation:g} is no share; give one above 0 and up to 1, such as 0.4")
+    if not 0 < utilization <= 1:
+        raise ConfigError(f"--mfu {utilization:g} is no share; give one above 0 and up to 1, such as 0.4")
     found = None if memory is None else re.fullmatch(r"(\d+(?:\.\d+)?) ?([KMGT]i?B)", memory)
     if memory is not None and found is None:
         raise ConfigError(f"--memory {memory}: not a size; write a number and a unit, such as 80GiB")
@@ -54,7 +54,7 @@ def device_of(gpu: str, memory: str | None, utilisation: float) -> Device:
     if found is not None:
         base = 1024 if "i" in found[2] else 1000
         of_device = float(found[1]) * base ** ("KMGT".index(found[2][0]) + 1)
-    return Device(name=gpu, card=CARDS[gpu], utilisation=utilisation, memory=of_device)
+    return Device(name=gpu, card=CARDS[gpu], utilization=utilization, memory=of_device)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,5 +95,5 @@ class StageSize:
 
     def gpu_hours(self, device: Device) -> float:
         """By operations or by memory traffic, whichever takes longer; 0 on a CPU."""
-        seconds = max(self.flops / device.card.flops, self.traffic / device.card.bandwidth) / device.utilisation
+        seconds = max(self.flops / device.card.flops, self.traffic / device.card.bandwidth) / device.utilization
         return seconds / 3600 if self.gpus else 0.0

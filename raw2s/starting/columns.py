@@ -54,15 +54,15 @@ def look_at_data(file: Path, rows: Sequence[SourceRow], labels: Sequence[LabelCo
     texts = _texts(file, {name: own for name, own in values.items() if name not in (answer, ids)})
     said = [value for value in values[answer] if value is not None]
     classes = {_class_name(value) for value in said} if form == "classes" else set()
-    labelled = {name for own in labels for name in own.classes}
+    labeled = {name for own in labels for name in own.classes}
     metric: MetricName = "accuracy" if form == "classes" else "slu_f1" if all(map(_is_slots, said)) else "exact_match"
     return Columns(
         texts=tuple(texts),
         answer=answer,
         form=form,
         metric=metric,
-        classes=tuple(sorted(classes | labelled)),
-        only_labels=tuple(sorted(labelled - classes)),
+        classes=tuple(sorted(classes | labeled)),
+        only_labels=tuple(sorted(labeled - classes)),
         id=ids,
         ids=tuple(range(len(rows)) if ids is None else map(row_id, values[ids])),
         answered=tuple(value is not None for value in values[answer]),

@@ -55,12 +55,12 @@ def sizes_of(file: Path, columns: Columns, labels: Sequence[LabelColumns]) -> Si
 
 def _unlabeled(columns: Columns, labels: Sequence[LabelColumns]) -> float:
     """Of the rows that B is drawn from. Raises ValueError for label files that number rows otherwise."""
-    labelled = frozenset[int]().union(*(own.ids for own in labels))
-    if columns.id is None and (beyond := max(labelled, default=0)) >= len(columns.ids):
+    labeled = frozenset[int]().union(*(own.ids for own in labels))
+    if columns.id is None and (beyond := max(labeled, default=0)) >= len(columns.ids):
         raise ValueError(
             f"{labels[0].file}: a label file names id {beyond}, and the data have rows 0 to {len(columns.ids) - 1} and no column of "
             "ids; add a column id to the data"
         )
     gaps = not all(columns.answered)
     pool = [i for i, answered in zip(columns.ids, columns.answered, strict=True) if not (gaps and answered)]
-    return math.fsum(i not in labelled for i in pool) / len(pool)
+    return math.fsum(i not in labeled for i in pool) / len(pool)

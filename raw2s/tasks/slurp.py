@@ -51,7 +51,7 @@ def _rows(source: Source) -> tuple[Row, ...]:
     return tuple(json.loads(line) for line in gzip.decompress(data).decode("utf-8").splitlines())
 
 
-def normalised(text: str) -> str:
+def normalized(text: str) -> str:
     """The form in which two sentences count as the same: lower case, letters and digits only, so that "whats app" is "whatsapp"."""
     return re.sub(r"[^a-z0-9]", "", text.lower())
 
@@ -63,10 +63,10 @@ def train_rows() -> list[Row]:
 
 @cache
 def _train() -> tuple[Row, ...]:
-    seen = {normalised(row["text"]) for source in ("devel", "test") for row in load_slurp(source)}
+    seen = {normalized(row["text"]) for source in ("devel", "test") for row in load_slurp(source)}
     kept = []
     for row in load_slurp("train"):
-        key = normalised(row["text"])
+        key = normalized(row["text"])
         if key not in seen:
             seen.add(key)
             kept.append(row)
@@ -88,10 +88,10 @@ def pretraining_rows() -> list[Row]:
     """What the built-in models may see: train outside the pool and the NLU-Evaluation rows that no split holds."""
     pool = pool_rows()
     pool_ids = {row["id"] for row in pool}
-    seen = {normalised(row["text"]) for row in [*pool, *load_slurp("devel"), *load_slurp("test")]}
+    seen = {normalized(row["text"]) for row in [*pool, *load_slurp("devel"), *load_slurp("test")]}
     kept = []
     for row in [*(r for r in train_rows() if r["id"] not in pool_ids), *load_slurp("nlu_eval_extra")]:
-        key = normalised(row["text"])
+        key = normalized(row["text"])
         if key and key not in seen:
             seen.add(key)
             kept.append(row)

@@ -43,7 +43,7 @@ class TokenSequence:
 
 @dataclass(frozen=True, kw_only=True)
 class TokenRow:
-    """A tokenised row; `total` is what it adds to the step's divisor: weighted target tokens or sequences, or 1.
+    """A tokenized row; `total` is what it adds to the step's divisor: weighted target tokens or sequences, or 1.
 
     `reference` is a pair's log P of chosen and rejected before training, once the loop has it.
     """

@@ -1,4 +1,4 @@
-"""Checkpoints: all that a training run needs to go on as if it had not been cut off.
+"""Checkpoints: all that a training run needs to resume as if it had not been interrupted.
 
 Order of the rows, learning rate, gamma, lambda and dropout come from the seed and the step, so beside the engine's shards a
 checkpoint remembers little: `progress.json`, which the driver reads too (`progress.py`). A folder holds, written by all ranks:
@@ -40,7 +40,7 @@ def load_engine(engine: deepspeed.DeepSpeedEngine, folder: Path) -> None:
 def require_unchanged(checkpoint: Path) -> None:
     """Raise CheckpointChanged, on every rank, unless all files are as they were written; the ranks of a node share the reading.
 
-    All ranks must call, in an initialised process group.
+    All ranks must call, in an initialized process group.
     """
     problems: list[str | None] = [None] * dist.get_world_size()
     own = changed(checkpoint, part=int(os.environ["LOCAL_RANK"]), parts=int(os.environ["LOCAL_WORLD_SIZE"]))
@@ -53,7 +53,7 @@ def require_unchanged(checkpoint: Path) -> None:
 def universal_checkpoint(checkpoint: Path) -> Iterator[Path]:
     """The checkpoint in DeepSpeed's universal form, which any number of workers can load; made on every node, gone afterwards.
 
-    All ranks must enter, in an initialised process group.
+    All ranks must enter, in an initialized process group.
     """
     made: str | None = None
     if int(os.environ["LOCAL_RANK"]) == 0:

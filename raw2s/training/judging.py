@@ -66,7 +66,7 @@ def classified_score(job: Job, logits_RK: torch.Tensor) -> dict[str, float]:
 def judged(judge: Judge, texts: Sequence[str]) -> dict[str, float]:
     """The score of the answers, in the examples' order, and its standard error over the examples.
 
-    Raises StageFailed for a score that is no number, which ranks nothing.
+    Raises StageFailed for a score that is not finite, which ranks nothing.
     """
     metric = judge.scoring.metric
     scored = judge.scoring.score([example["gold"] for example in judge.examples], texts)

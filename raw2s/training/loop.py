@@ -64,7 +64,7 @@ class Run:
 def train(job: Job, rank: int, workers: int, *, checkpoint: Path | None, report: Report, publish: Publish) -> None:
     """Train one model on this rank's share of the rows, from the start or from a checkpoint, to the report of the last step.
 
-    In an initialised process group. Raises StageFailed for a loss or gradient that is NaN or infinite, and where memory runs out;
+    In an initialized process group. Raises StageFailed for a loss or gradient that is NaN or infinite, and where memory runs out;
     CheckpointChanged, on every rank, for a checkpoint that is not as it was written: nothing of it has been loaded.
     """
     if checkpoint is not None:

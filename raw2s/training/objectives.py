@@ -1,4 +1,4 @@
-"""What a training step minimises: a micro-batch in, the summed loss and what is logged of it out.
+"""What a training step minimizes: a micro-batch in, the summed loss and what is logged of it out.
 
 Each objective returns a *sum* over its tokens or rows; the loop divides by the whole step's total. Over a vocabulary they run
 through the fused heads of `raw2s.losses`: no (tokens, V) tensor stands for the batch.

@@ -1,4 +1,4 @@
-"""How fast a run is: tokens a second, padding, memory and, where the device's peak is known, model FLOPs utilisation."""
+"""How fast a run is: tokens a second, padding, memory and, where the device's peak is known, model FLOPs utilization."""
 
 import resource
 import time

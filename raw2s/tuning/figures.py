@@ -18,7 +18,7 @@ from raw2s.tuning.trials import Trial, ranked
 SCORE = "score on devel"
 MARKERS = {"finished": "o", "stopped": "v"}
 LOW_TO_HIGH = LinearSegmentedColormap.from_list("low to high", [BLUE, GREY, VERMILION], N=9)
-"""Seen on white and on black, and by the colour-blind."""
+"""Seen on white and on black, and by the color-blind."""
 CORNERS = ((0.0, 0.0), (1.0, 0.0), (0.5, 0.75**0.5))
 """Of a triangle with sides of 1, as its three weights."""
 

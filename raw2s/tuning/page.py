@@ -84,7 +84,7 @@ def draw_sweep(sweep: Sweep, trials: Sequence[Trial], teachers: Sequence[str], s
             Drawing(
                 name=f"weights-{number}",
                 section=MATTERS,
-                label=f"{knob.key} of every trial in a triangle, coloured by the score; the table below holds the same",
+                label=f"{knob.key} of every trial in a triangle, colored by the score; the table below holds the same",
                 caption=f"{knob.key}: a corner is all of the weight on that teacher, a line a step of a fifth. Larger and redder "
                 "points scored higher, triangles were stopped, the best has a ring.",
                 figure=ternary_figure(shown, weights_of(knob, teachers), teachers),

@@ -4,7 +4,7 @@
     weights: {loss: {simplex: 3}}
 
 A knob has one or more coordinates, which a search sees: numbers in [0, 1], or the number of an option. Uniform coordinates give the
-knob's distribution, so that drawing them is sampling and an optimiser needs to know of no scale.
+knob's distribution, so that drawing them is sampling and an optimizer needs to know of no scale.
 """
 
 import itertools

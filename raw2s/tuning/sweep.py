@@ -53,7 +53,7 @@ def run_sweeps(sweeps: Sequence[Sweep], console: Console | None = None) -> list[
     """Search for one entry of `methods` after the other; all trials are child runs of one in MLflow.
 
     Writes `<storage>/<name>/best.yaml`, which the main job takes, and a `report.html` for each entry; runs the best on test where the
-    sweep has `test_seeds`. Started again, it goes on: finished and stopped trials are known, the others are tried once more.
+    sweep has `test_seeds`. Started again, it resumes: finished and stopped trials are known, the others are tried once more.
 
     Returns what came of each entry that has a knob. Raises ConfigError where a folder holds another search's trials or another process
     runs in it, StageFailed when a stage before the trials fails, or every trial of an entry.
@@ -173,7 +173,7 @@ def _search(running: Running, known: list[Trial], own: list[Stage]) -> tuple[lis
     if cut_off := [trial for trial in log.trials.values() if trial.status == "running"]:
         for trial in cut_off:
             running.tracker.end_killed(trial.run_id)
-        raise StageFailed("the sweep was interrupted; start it again, it goes on with the trials that are left")
+        raise StageFailed("the sweep was interrupted; start it again, it resumes with the trials that are left")
     shutil.rmtree(folder / "checkpoints", ignore_errors=True)  # of stopped trials
     counts = {what: sum(count[what] for count in log.counts.values()) for what in ("found", "made")}
     return [*(trial for trial in known if trial.counts), *log.trials.values()], counts

@@ -91,7 +91,7 @@ def _data(sheet: Sheet, results: Results, items: int) -> str:
     notes = "".join(f"\n- {note}" for note in results.notes)
     devel = 0 if sheet.devel is None else len(sheet.devel.right)
     return (
-        f"Task `{sheet.task}`. {items:,} items labelled by the teachers, without ground truth; {devel:,} examples of devel for the "
+        f"Task `{sheet.task}`. {items:,} items labeled by the teachers, without ground truth; {devel:,} examples of devel for the "
         f"threshold; {sheet.test.examples:,} to test on.{notes}"
     )
 

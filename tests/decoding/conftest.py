@@ -27,7 +27,7 @@ TEXTS = [
 ]
 SPECIALS = ["<|endoftext|>", "<s>", "<pad>"]
 SIZE = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "max_position_embeddings": 64}
-# A wide initialisation: with the usual 0.02 every distribution is nearly flat and beams are ties.
+# A wide initialization: with the usual 0.02 every distribution is nearly flat and beams are ties.
 WIDE = {"initializer_range": 0.3}
 GATED = {**WIDE, "intermediate_size": 64, "num_key_value_heads": 2}
 OPT = {"init_std": 0.3, "ffn_dim": 64}

@@ -225,7 +225,7 @@ def test_the_least_budget_needs_no_more_batches_and_one_token_less_does(lengths,
     assert least == 0 or batches(least - 1) > batches(most)
 
 
-def test_a_half_precision_model_is_normalised_in_fp32(llama, tokenizer):
+def test_a_half_precision_model_is_normalized_in_fp32(llama, tokenizer):
     half, full = (
         torch.tensor([value for scores in scores_of(each, tokenizer).values() for score in scores for value in score])
         for each in (copy.deepcopy(llama).bfloat16(), llama)

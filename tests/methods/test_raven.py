@@ -30,7 +30,7 @@ def test_a_step_stays_on_the_simplex_and_goes_downhill(weights, seed, rate):
 
 @given(weights_of, st.integers(0, 1000))
 def test_it_is_the_exponentiated_gradient(weights, seed):
-    """By autograd on the loss that is minimised, sum_i w_i L_i."""
+    """By autograd on the loss that is minimized, sum_i w_i L_i."""
     losses = torch.rand(len(weights), generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
     w = torch.tensor(weights, dtype=torch.float64, requires_grad=True)
     (slope,) = torch.autograd.grad((w * losses).sum(), w)

@@ -14,7 +14,7 @@ from raw2s.decoding.tokens import decode_target, encode_prompt, encode_target
 from raw2s.models.load import load_model, load_tokenizer
 from raw2s.models.source import TINY_FOLDER, model_fingerprint
 from raw2s.models.tiny import held_out_perplexity, held_out_texts, split_rows
-from raw2s.tasks.slurp import load_slurp, normalised
+from raw2s.tasks.slurp import load_slurp, normalized
 from raw2s.tasks.slurp_slots import slot_target
 
 PRESENT = sorted(folder.name for folder in TINY_FOLDER.iterdir() if folder.is_dir())
@@ -49,7 +49,7 @@ def test_the_card_is_true(name):
 
 def test_nothing_held_out_is_learned_from():
     learned, held_out = split_rows()
-    assert not {normalised(row["text"]) for row in learned} & {normalised(row["text"]) for row in held_out}
+    assert not {normalized(row["text"]) for row in learned} & {normalized(row["text"]) for row in held_out}
     assert len(texts_in("brackets")) == len(held_out)
 
 

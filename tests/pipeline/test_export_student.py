@@ -62,7 +62,7 @@ def test_the_folder_answers_as_it_answered_devel(run, tmp_path, capsys):
     if sheet.form == "classes":
         assert [answer.answer == example["gold"] for answer, example in zip(again, devel, strict=True)] == sheet.devel.right
     card = (out / "README.md").read_text()
-    assert "24 items labelled by the teachers" in card
+    assert "24 items labeled by the teachers" in card
     assert "16 examples of devel" in card
 
 

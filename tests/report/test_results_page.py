@@ -9,7 +9,9 @@ from raw2s.results import Results
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGE = (ROOT / "docs" / "results.md").read_text(encoding="utf-8")
-FOUND = sorted(file for start in ("grid", "doubt", "follow") for file in (ROOT / "benchmarks" / "results").glob(f"{start}_*.json"))
+FOUND = sorted(
+    file for start in ("grid", "doubt", "follow") for file in (ROOT / "benchmarks" / "results").glob(f"{start}_*.json")
+)
 
 
 @pytest.mark.parametrize("file", FOUND, ids=lambda file: file.stem)

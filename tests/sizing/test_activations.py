@@ -49,7 +49,7 @@ def test_as_autograd_keeps_on_a_cpu(name):
 
 
 def test_a_compiled_llama_keeps_what_its_products_read():
-    """In numbers of the hidden size: the layer's input, two normalised inputs, queries, attention's output and its residual; keys
+    """In numbers of the hidden size: the layer's input, two normalized inputs, queries, attention's output and its residual; keys
     and values; gate, up and their product."""
     layer = layer_memory(meta_model(LLAMA, dtype=torch.bfloat16), compiled=True, repeated_heads=False)
     by_hand = 6 + 2 * 2 / 4 + 3 * 192 / 64

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from raw2s.tasks import draw_halves, task_of
-from raw2s.tasks.slurp import POOL, load_slurp, normalised, pool_rows, pretraining_rows, train_rows
+from raw2s.tasks.slurp import POOL, load_slurp, normalized, pool_rows, pretraining_rows, train_rows
 from raw2s.tasks.slurp_scenario import ScenarioSection
 from raw2s.tasks.slurp_slots import SlotsSection
 
@@ -27,7 +27,7 @@ def halves(draw_from, n_teacher, n_student, seed):
 
 def sentences(rows) -> set[str]:
     """Of rows, or of examples, whose short prompt is the text."""
-    return {normalised(row["text"] if "text" in row else row["prompt"]) for row in rows}
+    return {normalized(row["text"] if "text" in row else row["prompt"]) for row in rows}
 
 
 def ids(rows) -> list[int]:
@@ -98,9 +98,9 @@ def test_more_than_there_is_is_refused():
 
 @given(st.text())
 def test_a_sentence_counts_as_the_same_whatever_its_case_and_marks(text):
-    plain = normalised(text)
-    assert normalised(plain) == plain
-    assert normalised(f" {text.swapcase().swapcase()}!? ") == normalised(text.swapcase().swapcase())
+    plain = normalized(text)
+    assert normalized(plain) == plain
+    assert normalized(f" {text.swapcase().swapcase()}!? ") == normalized(text.swapcase().swapcase())
     assert not set(plain) - set("abcdefghijklmnopqrstuvwxyz0123456789 ")
 
 

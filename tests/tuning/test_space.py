@@ -62,7 +62,7 @@ def worst_marginal(weights_DN: np.ndarray) -> float:
 
 
 @pytest.mark.parametrize("n", [3, 5])
-def test_the_simplex_is_uniform_and_normalised_uniforms_are_not(n):
+def test_the_simplex_is_uniform_and_normalized_uniforms_are_not(n):
     rng = np.random.default_rng(0)
     uniform_DN = rng.random((4000, n))
     assert worst_marginal(np.array([simplex(u) for u in uniform_DN[:, 1:]])) > 0.01

@@ -55,7 +55,7 @@ def test_it_has_data_teachers_scores_limits_and_licence(tmp_path):
     assert card.data.base_model is None  # a built-in model has no page on the hub
     for said in (
         "Bayesian multi-weak (EDL) with soft labels and auxiliary loss, of `tiny-llama`",
-        "2,000 items labelled by the teachers",
+        "2,000 items labeled by the teachers",
         "4 examples of devel",
         "- 2 of 60 prompts to learn from repeat another",
         "| teacher gpt2 | 0.612 [0.500, 0.700], on test |",

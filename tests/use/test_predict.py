@@ -79,7 +79,7 @@ def test_the_most_doubtful_are_a_label_file_to_fill_in(folder_of: Make, mails, s
     ask = mails.with_name(f"ask.{suffix}")
     found = predicted(folder_of(loss=EDL, id="number"), mails, "--ask", "5", "--ask-file", str(ask))
     doubtful = sorted((row for row in found if "error" not in row), key=lambda row: row["probability"])[:5]
-    assert read_label_file(ask, CLASSES) == []  # nobody has labelled them
+    assert read_label_file(ask, CLASSES) == []  # nobody has labeled them
     text = ask.read_text()
     asked = (
         list(csv.DictReader(text.splitlines(keepends=True)))
