@@ -77,7 +77,7 @@ def execute(
                         inputs = {needed.key: done[needed.name].artifact for needed in stage.inputs.values()}
                         display.started(stage.name)
                         listener.started(stage)
-                        running[pool.submit(_build, stage, inputs, store, display.board)] = stage
+                        running[pool.submit(_build, stage, inputs, store, display)] = stage
             finished, _ = wait(running, timeout=POINTS_SECONDS, return_when=FIRST_COMPLETED)
             listener.progressed(*display.progress())
             for future in finished:
@@ -120,9 +120,9 @@ def _require_places(stages: list[Stage]) -> None:
             raise ConfigError(problem)
 
 
-def _build(stage: Stage, inputs: dict[str, Artifact], store: Store, board: Any) -> Artifact:
+def _build(stage: Stage, inputs: dict[str, Artifact], store: Store, display: StageDisplay) -> Artifact:
     with store.parts(stage.kind, stage.key) as parts:
-        return build(stage, store, Work(inputs=inputs, parts=parts, board=board))
+        return build(stage, store, Work(inputs=inputs, parts=parts, board=display.board, warn=display.warn))
 
 
 def build(stage: Stage, store: Store, work: Work) -> Artifact:

@@ -39,6 +39,8 @@ class Work:
     """Outlives a stage that is cut off: the next attempt finds what this one finished."""
     board: Any = None
     """A `raw2s.pipeline.progress.Board` actor, or None."""
+    warn: Callable[[str], None] = print
+    """Hears, in a sentence, what the user must know of a stage that goes on all the same."""
     callbacks: Sequence[Any] = ()
     """Ray Train callbacks of a training stage; a sweep reports to Tune through one."""
     earlier: Callable[[str], Iterable[Artifact]] = lambda kind: ()

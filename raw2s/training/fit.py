@@ -2,7 +2,7 @@
 
 import json
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
 from functools import partial
@@ -21,23 +21,36 @@ from raw2s.storage.copies import here
 from raw2s.storage.files import copy, exists, files_in, filesystem, move_here, read, remove, write
 from raw2s.training.job import Job
 from raw2s.training.progress import EXPORTED, MODEL, WEIGHT, read_progress
+from raw2s.training.sums import CheckpointChanged
 
 # Without this DeepSpeed probes for GPUs by compiling; on a GPU machine it finds CUDA by itself.
 WORKER_ENV = {"TOKENIZERS_PARALLELISM": "false", "HF_HUB_DISABLE_PROGRESS_BARS": "1"}
 STOPPED = "stopped.txt"
 """Why a worker gave up. Ray Train starts lost workers again; these must not try once more."""
+CHANGED = "changed.txt"
+"""What was found in a checkpoint that is not as it was written. Training begins again without it."""
 
 
-def fit(job: Job, out: Path, parts: Place, *, board: Any, callbacks: Sequence[UserCallback] = ()) -> dict[str, Any]:
+def fit(
+    job: Job, out: Path, parts: Place, *, board: Any, warn: Callable[[str], None], callbacks: Sequence[UserCallback] = ()
+) -> dict[str, Any]:
     """Train, and leave `model/` (a Hugging Face folder) and `history.jsonl` in `out`. Returns the metrics.
 
-    Checkpoints lie in `parts`, where a run of the same job that was cut off resumes: Ray Train resumes a run of the
-    same folder and name without a word. `board` is a `raw2s.pipeline.progress.Board` actor, or None. Raises StageFailed for what would come again, and what the workers raised last.
+    Checkpoints lie in `parts`, where a run of the same job that was cut off resumes: Ray Train resumes a run of the same folder and
+    name without a word. One that is not as it was written is not loaded: `warn` hears of it, and training begins again. `board` is a
+    `raw2s.pipeline.progress.Board` actor, or None. Raises StageFailed for what would come again, and what the workers raised last.
     """
-    folder, stopped = parts / "train", parts / STOPPED
+    folder, stopped, changed = parts / "train", parts / STOPPED, parts / CHANGED
     _drop_if_torn(folder)
-    remove(stopped)  # of an attempt that was killed
-    result = _trainer(_seen_by_workers(job, parts), parts, board, callbacks).fit()
+    for left in (stopped, changed):  # by an attempt that was killed
+        remove(left)
+    seen = _seen_by_workers(job, parts)
+    result = _trainer(seen, parts, board, callbacks).fit()
+    if (what := read(changed)) is not None:
+        warn(f"{job.name}: {what.decode()}; it is not loaded, training begins again")
+        remove(changed)
+        remove(folder)
+        result = _trainer(seen, parts, board, callbacks).fit()
     checkpoint = None if result.checkpoint is None else _place_of(result.checkpoint, parts)
     progress = read_progress(checkpoint)
     if (why := read(stopped)) is not None:
@@ -90,7 +103,7 @@ def _trainer(job: Job, parts: Place, board: Any, callbacks: Sequence[UserCallbac
     gpus = {"GPU": training.gpus_per_worker} if training.gpus_per_worker else {}
     return TorchTrainer(
         _worker,
-        train_loop_config={"job": job, "board": board, "stopped": str(parts / STOPPED)},
+        train_loop_config={"job": job, "board": board, "stopped": str(parts / STOPPED), "changed": str(parts / CHANGED)},
         scaling_config=ray.train.ScalingConfig(
             num_workers=training.workers,
             use_gpu=training.gpus_per_worker > 0,
@@ -148,6 +161,8 @@ def _worker(settings: dict[str, Any]) -> None:
                 rank, workers = context.get_world_rank(), context.get_world_size()
                 publish = partial(_publish, settings["board"], job.name)
                 train(job, rank, workers, checkpoint=checkpoint, report=_report, publish=publish)
+        except CheckpointChanged as error:
+            write(place(settings["changed"]), str(error).encode())  # all ranks the same; not raised, to be no failure
         except (StageFailed, ValueError) as error:
             write(stopped, " ".join(str(error).split()).encode())
             raise
