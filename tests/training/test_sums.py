@@ -78,7 +78,7 @@ def test_training_begins_again_without_it(checkpoint, tmp_path, monkeypatch):
             attempts.append((parts / "train").exists())
             (parts / "train").mkdir(parents=True, exist_ok=True)
             if len(attempts) == 1:
-                (tmp_path / fit.CHANGED).write_text("in the checkpoint c, engine/weights.pt is missing")
+                (parts / fit.CHANGED).write_text("in the checkpoint c, engine/weights.pt is missing")
             metrics = {"epoch": 1, EXPORTED: 3, "tokens_per_second": 1.0}
             write_progress(checkpoint, Progress(step=3, history=[{"step": 3, "loss": 0.5}]))
             return SimpleNamespace(checkpoint=SimpleNamespace(path=str(checkpoint)), metrics=metrics)
