@@ -126,7 +126,7 @@ def prepare(folder: Path, rows: int) -> None:
 def train(folder: Path) -> None:
     """What the driver process does; it goes on where one that was killed left off."""
     start_ray(RayConfig(num_cpus=4))
-    fit(job(folder), folder / "out", folder / "parts", board=None)
+    fit(job(folder), folder / "out", folder / "parts", board=None, warn=print)
 
 
 def job(folder: Path) -> Job:

@@ -9,6 +9,7 @@ from pathlib import Path
 from raw2s import __version__
 from raw2s.config import SweepConfig, describe_keys
 from raw2s.labels.export import COLUMNS
+from raw2s.storage import Place, place
 
 SECTIONS: dict[str, dict[str, str]] = {
     "to start": {
@@ -35,6 +36,7 @@ SECTIONS: dict[str, dict[str, str]] = {
         "export": "make a folder of a finished run's student, with all it takes to ask it",
         "predict": "answer the rows of a file, with probabilities and doubt",
         "publish": "upload such a folder to the Hugging Face hub",
+        "store": "say what lies in a storage and what no run uses, check it, delete that",
     },
 }
 """Every command with what it does; those that list what a config can name stand below them."""
@@ -63,11 +65,22 @@ def command_parser(listed: Sequence[str]) -> argparse.ArgumentParser:
     _add_running(choices)
     _add_looking(choices)
     labels = choices["labels"].add_subparsers(dest="action", required=True).add_parser("export", help="as TRL and others read it")
-    labels.add_argument("folder", type=Path, help="a label artifact, as `raw2s label` prints it, or <storage>/<name>")
+    labels.add_argument("folder", type=_place, help="a label artifact, as `raw2s label` prints it, or <storage>/<name>")
     labels.add_argument("--format", choices=list(COLUMNS), default="text", help="the columns: docs/label_table.md")
     labels.add_argument("--to", type=Path, metavar="OUT", help="a new folder; by default labels-FORMAT here")
     _add_use(choices)
+    store = choices["store"]
+    store.add_argument("storage", type=_place, help="as in a config: a folder, or a URI such as s3://bucket/runs")
+    store.add_argument("--verify", action="store_true", help="check every file of every artifact against its sum")
+    store.add_argument("--delete", action="store_true", help="delete what no run uses; without it that is only listed")
     return parser
+
+
+def _place(named: str) -> Place:
+    try:
+        return place(named)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
 
 
 def with_config(parser: argparse.ArgumentParser) -> None:
@@ -153,7 +166,7 @@ def _add_looking(choices: dict[str, argparse.ArgumentParser]) -> None:
         "--watch", type=float, nargs="?", const=2.0, metavar="SECONDS", help="look again every so often (2 s), until it ends"
     )
     status.add_argument("--models", action="store_true", help="list the folders of its models too")
-    choices["report"].add_argument("run", type=Path, help="<storage>/<name>")
+    choices["report"].add_argument("run", type=_place, help="<storage>/<name>")
     compare = choices["compare"]
     compare.add_argument("runs", type=Path, nargs="+", metavar="run", help="<storage>/<name>, two or more")
     compare.add_argument(
@@ -164,7 +177,7 @@ def _add_looking(choices: dict[str, argparse.ArgumentParser]) -> None:
 def _add_use(choices: dict[str, argparse.ArgumentParser]) -> None:
     """What is done with a trained student."""
     export = choices["export"]
-    export.add_argument("run", type=Path, help="<storage>/<name>")
+    export.add_argument("run", type=_place, help="<storage>/<name>")
     export.add_argument("student", nargs="?", help="its stage, such as student/0-bayesian; @2 after it is that of seed 2")
     export.add_argument("folder", type=Path, help="a new folder")
     predict = choices["predict"]

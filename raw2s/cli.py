@@ -16,6 +16,7 @@ from raw2s.imports import bulk_imports
 from raw2s.interrupt import GOES_ON, ending_on_interrupt
 from raw2s.labels.export import Format
 from raw2s.methods import METHODS
+from raw2s.storage import Place
 from raw2s.tasks import TASKS
 from raw2s.teachers import TEACHERS
 
@@ -63,17 +64,18 @@ def plan_command(config: RunConfig, gpu: str, memory: str | None, utilization: f
     from rich.console import Console  # noqa: PLC0415
 
     from raw2s.models.load import quiet_transformers  # noqa: PLC0415
-    from raw2s.pipeline.artifacts import ArtifactStore  # noqa: PLC0415
     from raw2s.pipeline.plan import plan_stages  # noqa: PLC0415
     from raw2s.pipeline.preflight import check  # noqa: PLC0415
+    from raw2s.pipeline.remote_store import open_store  # noqa: PLC0415
     from raw2s.pipeline.sizes import plan_sizes  # noqa: PLC0415
     from raw2s.report.sizes import sizes_as_json, sizes_tables  # noqa: PLC0415
     from raw2s.sizing.stage import device_of  # noqa: PLC0415
+    from raw2s.storage.copies import ARTIFACTS  # noqa: PLC0415
 
     quiet_transformers()
     device = device_of(gpu, memory, utilization)
     check(config)
-    store = ArtifactStore(config.storage / "artifacts")
+    store = open_store(config.storage / ARTIFACTS)
     plans = [plan_stages(config, seed) for seed in config.seeds]
     sizes = plan_sizes(config, plans[0], device)
     if as_json:
@@ -103,7 +105,7 @@ def check_command(config: RunConfig) -> None:
     run_check(config)
 
 
-def export_labels_command(folder: Path, form: Format, out: Path | None) -> None:
+def export_labels_command(folder: Place, form: Format, out: Path | None) -> None:
     """Write a label table as a data set."""
     from raw2s.pipeline.label import export_labels  # noqa: PLC0415
 
@@ -130,15 +132,16 @@ def sweep_command(path: Path, overrides: Sequence[str]) -> None:
     run_sweeps(sweeps)
 
 
-def report_command(folder: Path) -> None:
+def report_command(run: Place) -> None:
     """Print a finished run's closing table again."""
     from rich.console import Console  # noqa: PLC0415
 
     from raw2s.pipeline.finished import finished_results  # noqa: PLC0415
     from raw2s.report import closing_table  # noqa: PLC0415
+    from raw2s.storage.copies import gathered  # pyarrow  # noqa: PLC0415
 
-    Console().print(closing_table(finished_results(folder)))
-    print(f"report   {folder / 'report.html'}")
+    Console().print(closing_table(finished_results(gathered(run))))
+    print(f"report   {run / 'report.html'}")
 
 
 def compare_command(runs: Sequence[Path], out: Path) -> None:
@@ -156,7 +159,7 @@ def compare_command(runs: Sequence[Path], out: Path) -> None:
     console.print(f"report   {write_compared(comparison, out)}", highlight=False, soft_wrap=True, markup=False)
 
 
-def export_command(run: Path, student: str | None, out: Path) -> None:
+def export_command(run: Place, student: str | None, out: Path) -> None:
     """Make a folder of a finished run's student."""
     from raw2s.models.load import quiet_transformers  # noqa: PLC0415
     from raw2s.pipeline.export import export_student  # noqa: PLC0415
@@ -208,6 +211,31 @@ def _over_ray(source: str, table: Any, *, workers: int) -> Any:
     return answer_spread(source, table, workers)
 
 
+def store_command(storage: Place, verify: bool, delete: bool) -> None:
+    """Say what lies in a storage, and delete what no run uses."""
+    from raw2s import keeping  # pyarrow  # noqa: PLC0415
+    from raw2s.storage.files import answering  # noqa: PLC0415
+
+    if isinstance(storage, Path) and not storage.is_dir():
+        raise ConfigError(f"{storage}: no such folder; give the storage of a config")
+    with answering(storage):
+        entries, keys = keeping.entries_of(storage), keeping.named_keys(storage)
+        print("\n".join(keeping.summary(entries, keys)))
+        if verify:
+            artifacts = [entry for entry in entries if entry.what == "artifact"]
+            problems = {entry: problem for entry in artifacts if (problem := keeping.problem_of(entry))}
+            for entry, problem in problems.items():
+                print(f"damaged  {entry.lies}: {problem}")
+            print(f"verified {len(artifacts):,} artifacts, {len(problems):,} of them damaged; a run makes those again")
+        left = keeping.unused(entries, keys, keeping.now())
+        for entry in left:
+            print(f"{'deleted' if delete else 'unused':<8} {entry.lies} ({entry.what}, {entry.bytes:,} bytes)")
+        if delete:
+            keeping.delete(left)
+        what = "deleted" if delete else "used by no run and older than a day; --delete deletes them"
+        print(f"{len(left):,} of {len(entries):,}, {sum(entry.bytes for entry in left):,} bytes, {what}")
+
+
 def publish_command(folder: Path, repository: str) -> None:
     """Upload a student's folder to the hub."""
     from raw2s.use.publish import publish  # noqa: PLC0415
@@ -224,11 +252,12 @@ def status_command(arguments: argparse.Namespace) -> int:
 
     from raw2s.report.progress import models, status_table  # noqa: PLC0415
     from raw2s.status import RunStatus  # noqa: PLC0415
+    from raw2s.storage.copies import local  # pyarrow  # noqa: PLC0415
 
     folder: Path = arguments.run
     if not folder.is_dir():
         config = load_config(folder, arguments.set)
-        folder = config.storage / config.name
+        folder = local(config.storage / config.name)
     console = Console()
     while True:
         status = RunStatus.read(folder)
@@ -283,6 +312,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         "labels": lambda: export_labels_command(arguments.folder, arguments.format, arguments.to),
         "export": lambda: export_command(arguments.run, arguments.student, arguments.folder),
         "predict": lambda: predict_command(arguments),
+        "store": lambda: store_command(arguments.storage, arguments.verify, arguments.delete),
         "publish": lambda: publish_command(arguments.folder, arguments.repository),
         **{name: partial(list_command, name) for name in LISTED},
     }

@@ -1,17 +1,20 @@
 """What the tests share: slow ones first, and one local Ray per module."""
 
 import gc
+import logging
 from collections.abc import Iterator
 
 import pytest
 import ray
 from hypothesis import settings
+from pyarrow.fs import FileSystem
 from torch.nn.attention import flex_attention
 
 from raw2s.config import RayConfig
 from raw2s.decoding import block_masks
 from raw2s.imports import THRESHOLDS
 from raw2s.pipeline.local_ray import start_ray
+from raw2s.storage import Uri
 
 settings.register_profile("quick", max_examples=40, deadline=None)  # the shared machine's pauses are no failures
 settings.load_profile("quick")
@@ -36,6 +39,27 @@ def local_ray() -> Iterator[None]:
     start_ray(RayConfig(num_cpus=8))
     yield
     ray.shutdown()
+
+
+@pytest.fixture(scope="session")
+def bucket(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Uri]:
+    """A bucket of a server that speaks S3, on this machine alone; copies of what lies there go into a temporary folder."""
+    from moto.server import ThreadedMotoServer
+
+    logging.getLogger("werkzeug").setLevel(logging.ERROR)  # a line a request
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("AWS_ENDPOINT_URL", f"http://{host}:{port}")
+        patch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+        patch.setenv("AWS_ACCESS_KEY_ID", "testing")
+        patch.setenv("AWS_SECRET_ACCESS_KEY", "testing")
+        patch.setenv("RAW2S_CACHE", str(tmp_path_factory.mktemp("copies")))
+        system, _ = FileSystem.from_uri("s3://bucket?allow_bucket_creation=true")
+        system.create_dir("bucket")
+        yield Uri("s3://bucket", "")
+    server.stop()
 
 
 @pytest.fixture

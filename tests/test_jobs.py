@@ -1,4 +1,4 @@
-"""`ray job submit` against a real head, the sweep job, and cluster.yaml against Ray's own schema."""
+"""`ray job submit` against a real head, and the sweep job."""
 
 import json
 import os
@@ -12,10 +12,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from uuid import uuid4
 
-import jsonschema
 import mlflow
 import pytest
-import ray
 import yaml
 from harness import MARK, marked
 from own_mails import TEAMS, mails, own_mails
@@ -42,15 +40,6 @@ runpy.run_path("jobs/full_pipeline.py", run_name="__main__")
 """What is said of two storages in a job, and a job with a mistake in its config."""
 NOT_YET_UP = ("Failed to connect to Ray", "No available agent")
 """What `ray job submit` says while a head starts: first its job server comes up, then the agent that starts jobs."""
-
-
-def test_cluster_yaml_fits_rays_schema():
-    schema = json.loads((Path(ray.__file__).parent / "autoscaler" / "ray-schema.json").read_text())
-    cluster = yaml.safe_load((ROOT / "cluster.yaml").read_text())
-    jsonschema.validate(cluster, schema)
-    assert cluster["provider"]["type"] == "local"
-    starts = [c for use in ("head", "worker") for c in cluster[f"{use}_start_ray_commands"] if "ray start" in c]
-    assert len(starts) == 2 and all(c.startswith("RAY_AUTH_MODE=token ") and "0.0.0.0" not in c for c in starts)
 
 
 @pytest.fixture(scope="module")

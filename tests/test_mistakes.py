@@ -147,6 +147,24 @@ def a_file(folder: Path) -> str:
     return "taken"
 
 
+def swept_uri(folder: Path, patch: pytest.MonkeyPatch) -> list[str]:
+    knob = {"methods": [{}], "weights": {"loss": {"simplex": 2}}, "sweep": {"name": "found", "trials": 2}}
+    return [*config("sweep", **knob)(folder, patch), "--set", "storage=s3://bucket/runs"]
+
+
+def unsaid(folder: Path, patch: pytest.MonkeyPatch) -> list[str]:
+    """A run without results, of another version."""
+    (folder / "storage" / "cut").mkdir(parents=True)
+    (folder / "storage" / "cut" / "config.yaml").write_text("studnets: []\n")
+    return ["store", "storage"]
+
+
+def half_swept(folder: Path, patch: pytest.MonkeyPatch) -> list[str]:
+    (folder / "storage" / "found" / "0-naive").mkdir(parents=True)
+    (folder / "storage" / "found" / "0-naive" / "trials.jsonl").touch()
+    return ["store", "storage"]
+
+
 def environment(name: str, value: str | Callable[[], str], **changes: object) -> Input:
     def make(folder, patch):
         patch.setenv(name, value if isinstance(value, str) else value())
@@ -315,6 +333,20 @@ DATA: dict[str, tuple[Input, str]] = {
     "no Parquet": (labels("id,label\n", "people.parquet"), "people.parquet: cannot be read ("),
 }  # fmt: skip
 SURROUNDINGS: dict[str, tuple[Input, str]] = {
+    "a key in the storage's URI": (
+        storage(lambda _: "s3://AKIA:hush@bucket/runs"),
+        "storage: s3://bucket/runs is given with credentials in it; take them out and give credentials by the environment",
+    ),
+    "a key after the storage's URI": (storage(lambda _: "s3://bucket/runs?secret_key=hush"), "s3://bucket/runs is given with secret_key"),
+    "storage of no known kind": (storage(lambda _: "s4://bucket/runs"), "storage: s4://bucket/runs cannot be written and read ("),
+    "storage that answers nothing": (
+        storage(lambda _: f"s3://bucket/runs?region=eu-west-1&scheme=http&endpoint_override={nobody()}"),
+        "cannot be written and read (",
+    ),
+    "a sweep under a URI": (swept_uri, "storage: s3://bucket/runs is no disk, on which alone a sweep keeps its trials; name a folder"),
+    "a store of nothing": (command("store", "runs/none"), "runs/none: no such folder; give the storage of a config"),
+    "a store with a run that cannot say": (unsaid, "what this run uses cannot be told ("),
+    "a store with a sweep on its way": (half_swept, "a sweep that has no best config yet may go on; finish it, or delete"),
     "storage that is a file": (storage(a_file), "storage: taken is no folder that can be written (File exists); name another"),
     "storage under a file": (storage(lambda f: a_file(f) + "/runs"), "taken/runs is no folder that can be written (Not a directory)"),
     "storage in /proc": (storage(lambda _: "/proc/raw2s"), "storage: /proc/raw2s is no folder that can be written (No such file"),
@@ -384,6 +416,7 @@ def test_a_mistake_is_one_line_in_seconds_and_leaves_the_storage_as_it_was(name,
     print(f"{seconds:5.2f} s  {err}", end="")
     assert status == 2
     assert words in err
+    assert "hush" not in err, "a secret"
     assert err.startswith(f"raw2s {argv[0]}: ")
     assert err.endswith("\n") and err.count("\n") == 1
     assert "; " in err or "did you mean" in err, "what to do"

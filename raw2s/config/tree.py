@@ -1,9 +1,9 @@
 """What a run is: one typed tree. Every field is documented by the text under it; `--help` prints them all."""
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, ValidationError, model_validator
+from pydantic import Field, PlainSerializer, PlainValidator, ValidationError, model_validator
 
 from raw2s.config.own import OWN, placed_at, put_over_section
 from raw2s.config.training import PreferenceTrainingConfig, TeacherTrainingConfig, TrainingConfig
@@ -11,6 +11,7 @@ from raw2s.labels.targets import Score
 from raw2s.methods import AnyMethod, AnyPreferenceLoss, MethodSection
 from raw2s.models import Precision
 from raw2s.section import Actors, Fraction, Placement, Positive, Section
+from raw2s.storage import Place, Uri, place
 from raw2s.tasks import AnyTask
 from raw2s.teachers import AnyTeacher, ModelSection
 
@@ -103,11 +104,20 @@ class RayConfig(Section):
     """Stages that may run side by side when nothing orders them."""
 
 
+def _named_place(value: Any) -> Place:
+    if not isinstance(value, str | Path | Uri):
+        raise ValueError(f"a path is needed, not {value!r}; correct the value")
+    return place(value)
+
+
+Storage = Annotated[Place, PlainValidator(_named_place), PlainSerializer(str)]
+
+
 class RunConfig(Section):
     name: Annotated[str, Field(pattern=r"^\w[\w.-]*$")] = "run"
     """The run's folder under `storage`, and its name in MLflow."""
-    storage: Path = Path("runs")
-    """Where runs and the artifact store lie; on a cluster, a path every node sees."""
+    storage: Storage = Path("runs")
+    """Where runs and artifacts lie: a folder, on a cluster one that every node sees, or a URI such as s3://bucket/runs."""
     seeds: Annotated[list[int], Field(min_length=1)] = [1]
     """The whole pipeline runs once per seed; scores are means over them."""
     tracking: list[Literal["mlflow", "wandb"]] = ["mlflow"]

@@ -17,13 +17,16 @@ from raw2s.labels.table import Answer
 from raw2s.methods import LossSection, evidence_by
 from raw2s.models.layers import use_gpu_kernels
 from raw2s.models.load import load_model_config, load_to_answer, load_tokenizer, quiet_transformers
+from raw2s.storage import Place
+from raw2s.storage.copies import filled, here
 
 
 def load(pool: Pool, form: FormName, classes: tuple[str, ...] = ()) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     """The pool's model on this actor's device, in its precision, and its tokenizer."""
     quiet_transformers()
-    model, _ = load_to_answer(pool.model, form, classes, precision=pool.precision, cuda=bool(pool.actors.num_gpus))
-    return model, load_tokenizer(pool.model)
+    source = here(pool.model)
+    model, _ = load_to_answer(source, form, classes, precision=pool.precision, cuda=bool(pool.actors.num_gpus))
+    return model, load_tokenizer(source)
 
 
 def load_to_score(pool: Pool, form: FormName, classes: tuple[str, ...] = ()) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
@@ -34,11 +37,12 @@ def load_to_score(pool: Pool, form: FormName, classes: tuple[str, ...] = ()) -> 
     return model, tokenizer
 
 
-def convert_model(model: str, folder: Path) -> None:
+def convert_model(model: str, folder: Place) -> None:
     """The model for CTranslate2, in `folder`. Raises ValueError where that cannot be done."""
     from raw2s.decoding import ctranslate2_beams  # an optional package  # noqa: PLC0415
 
-    ctranslate2_beams.convert(model, folder)
+    with filled(folder) as own:
+        ctranslate2_beams.convert(here(model), own)
 
 
 class BeamActor:
@@ -51,8 +55,9 @@ class BeamActor:
         else:
             from raw2s.decoding import ctranslate2_beams  # an optional package  # noqa: PLC0415
 
-            generator = ctranslate2_beams.load_converted(pool.converted, cuda=bool(pool.actors.num_gpus))
-            model = load_model_config(pool.model), load_tokenizer(pool.model)
+            converted, source = Path(here(str(pool.converted))), here(pool.model)
+            generator = ctranslate2_beams.load_converted(converted, cuda=bool(pool.actors.num_gpus))
+            model = load_model_config(source), load_tokenizer(source)
             self.generate = partial(ctranslate2_beams.generate_beams, generator, *model)
         self.generate = partial(self.generate, beams=beams, max_new_tokens=max_new_tokens, chat=pool.chat)
 

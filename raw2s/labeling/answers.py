@@ -2,13 +2,13 @@
 
 from collections.abc import Callable, Mapping
 from functools import partial
-from pathlib import Path
 
 from raw2s.config import Decoding
 from raw2s.labeling.actors import BeamActor, ClassActor, NameActor
 from raw2s.labeling.prompts import Teacher, prompt_units
 from raw2s.labeling.units import Answered, Pool, PromptProgress, run_pass
 from raw2s.labels.forms import FORMS
+from raw2s.storage import Place
 from raw2s.tasks import Task
 
 
@@ -18,7 +18,7 @@ def answers_of(
     prompts: Mapping[int, str],
     *,
     decoding: Decoding,
-    folder: Path,
+    folder: Place,
     progress: PromptProgress,
 ) -> Answered:
     """Top beams for text, class logits for classes, for every prompt, in units of work.

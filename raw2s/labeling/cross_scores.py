@@ -4,12 +4,12 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 
 from raw2s.labeling.actors import ScoreActor
 from raw2s.labeling.prompts import prompt_units
 from raw2s.labeling.units import Answered, Pool, PromptProgress, run_pass
 from raw2s.labels.table import SCORES, ScoreRow, row_by_id
+from raw2s.storage import Place
 
 Known = Mapping[tuple[int, str], ScoreRow]
 """Scores that a teacher gave before, by id and text."""
@@ -29,7 +29,7 @@ def cross_score(
     *,
     known: Mapping[str, Known],
     batch_size: int,
-    folder: Path,
+    folder: Place,
     progress: PromptProgress,
 ) -> dict[str, Scores]:
     """By teacher's name, from each one's actors and the prompts as it is asked them.

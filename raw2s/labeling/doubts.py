@@ -2,13 +2,13 @@
 
 from collections.abc import Mapping
 from functools import partial
-from pathlib import Path
 
 from raw2s.labeling.actors import DoubtActor
 from raw2s.labeling.prompts import prompt_units
 from raw2s.labeling.units import Answered, Pool, PromptProgress, run_pass
 from raw2s.labels.table import DOUBTS
 from raw2s.methods import LossSection
+from raw2s.storage import Place
 
 
 def doubts_of(
@@ -18,7 +18,7 @@ def doubts_of(
     *,
     loss: LossSection | None,
     batch_size: int,
-    folder: Path,
+    folder: Place,
     progress: PromptProgress,
 ) -> Answered:
     """`table.DOUBTS` of every prompt and the model's own answer to it; `loss` is what the model was trained with.

@@ -3,7 +3,6 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 from raw2s.decoding.dropout import answer_pass_doubts, class_pass_doubts
@@ -14,6 +13,7 @@ from raw2s.labels.table import DROPOUT_DOUBTS, Answer
 from raw2s.losses.doubt import DROPOUT_MEASURES
 from raw2s.methods import LossSection, evidence_by
 from raw2s.models.dropout import dropping_out
+from raw2s.storage import Place
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,7 +34,7 @@ def dropout_doubts_of(
     *,
     passes: Passes,
     batch_size: int,
-    folder: Path,
+    folder: Place,
     progress: PromptProgress,
 ) -> Answered:
     """`table.DROPOUT_DOUBTS` of every prompt; of a language model at the tokens of its own answer to it.

@@ -8,10 +8,9 @@ driver - a unit is either finished or does not exist, and the next pass over the
 
 import hashlib
 import json
-import os
 import time
-import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,6 +25,8 @@ from raw2s.imports import bulk_imports
 from raw2s.labeling.prompts import Teacher, Unit, answer
 from raw2s.models import Precision
 from raw2s.section import Actors
+from raw2s.storage import Place, place
+from raw2s.storage.files import AT_ONCE, exists, filesystem, remove, write
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,16 +73,17 @@ class Answered:
 
 
 def run_pass(
-    make: Callable[[], Teacher], units: list[Unit], pool: Pool, *, schema: pa.Schema, folder: Path, progress: PromptProgress
+    make: Callable[[], Teacher], units: list[Unit], pool: Pool, *, schema: pa.Schema, folder: Place, progress: PromptProgress
 ) -> Answered:
     """Let `make()`, called once in every actor of `pool`, answer the units that `folder` does not hold yet.
 
     `schema` describes an answer and begins with `raw2s.labels.table.ANSWER`. A prompt on which the teacher raises ValueError is rejected with
     that message. Every id comes back once, answered or rejected.
     """
-    folder.mkdir(parents=True, exist_ok=True)
     files = [folder / f"{unit_name(unit)}.parquet" for unit in units]
-    missing = [(unit, file) for unit, file in zip(units, files, strict=True) if not _readable(file)]
+    with ThreadPoolExecutor(AT_ONCE) as threads:
+        finished = list(threads.map(_readable, files))
+    missing = [(unit, file) for unit, file, there in zip(units, files, finished, strict=True) if not there]
     found = sum(len(u["ids"]) for u in units) - sum(len(u["ids"]) for u, _ in missing)
     progress.add(found, f"{pool.name}: {found} found" if found else pool.name)
     if missing:
@@ -110,23 +112,23 @@ class UnitActor:
         self.schema, self.progress, self.note = schema, progress, note
 
     def __call__(self, row: dict[str, str]) -> dict[str, str]:
-        unit, file = json.loads(row["unit"]), Path(row["file"])
-        if not file.exists():  # else an actor was lost between leaving the file and saying so
+        unit, file = json.loads(row["unit"]), place(row["file"])
+        if not exists(file):  # else an actor was lost between leaving the file and saying so
             start = time.perf_counter()
             answers = answer(self.teacher, unit)
             seconds = str(time.perf_counter() - start)
             table = pa.Table.from_pylist(answers, schema=self.schema.with_metadata({"seconds": seconds}))
-            unfinished = file.with_name(f".{file.name}-{uuid.uuid4().hex}")
-            file.parent.mkdir(parents=True, exist_ok=True)
-            pq.write_table(table, unfinished)
-            os.replace(unfinished, file)
+            content = pa.BufferOutputStream()
+            pq.write_table(table, content)
+            write(file, content.getvalue().to_pybytes())
         self.progress.add(len(unit["ids"]), self.note)
         return {"file": row["file"]}
 
 
-def gather(units: list[Unit], files: list[Path], schema: pa.Schema) -> Answered:
+def gather(units: list[Unit], files: Sequence[Place], schema: pa.Schema) -> Answered:
     """All units' files as one table. Raises RuntimeError unless every id is answered or rejected exactly once."""
-    tables = [pq.read_table(file) for file in files]
+    with ThreadPoolExecutor(AT_ONCE) as threads:
+        tables = list(threads.map(_table, files))
     seconds = sum(float(table.schema.metadata[b"seconds"]) for table in tables)
     for unit, file, table in zip(units, files, tables, strict=True):
         if table["id"].to_pylist() != unit["ids"]:
@@ -142,13 +144,19 @@ def unit_name(unit: Unit) -> str:
     return hashlib.sha256(json.dumps(unit, sort_keys=True).encode()).hexdigest()[:16]
 
 
-def _readable(file: Path) -> bool:
+def _table(file: Place) -> pa.Table:
+    system, path = filesystem(file)
+    return pq.read_table(path, filesystem=system)
+
+
+def _readable(file: Place) -> bool:
     """Whether a finished unit is there; one that the file system cut short is none."""
+    system, path = filesystem(file)
     try:
-        pq.read_metadata(file)
+        pq.read_metadata(path, filesystem=system)
     except FileNotFoundError:
         return False
     except (OSError, pa.ArrowInvalid):
-        file.unlink()
+        remove(file)
         return False
     return True

@@ -24,6 +24,8 @@ from raw2s.pipeline.data_stages import Examples
 from raw2s.pipeline.model import Model
 from raw2s.pipeline.stage import Metrics, Stage, Work
 from raw2s.section import Actors
+from raw2s.storage import Uri
+from raw2s.storage.files import filesystem, move_here
 from raw2s.tasks import Task
 from raw2s.teachers import Asked, TeacherSection, teacher_kind
 
@@ -70,6 +72,7 @@ class Convert(Stage):
 
         from raw2s.labeling.actors import convert_model  # noqa: PLC0415
 
+        made = work.parts / "model" if isinstance(work.parts, Uri) else self.model(work.out)  # which no other node sees
         actors = self.labeler.actors
         task = ray.remote(convert_model).options(
             num_cpus=actors.num_cpus,
@@ -78,10 +81,12 @@ class Convert(Stage):
             max_retries=0,
         )
         try:
-            ray.get(task.remote(self.labeler.model.source(work.folder(self.labeler.model)), self.model(work.out)))
+            ray.get(task.remote(self.labeler.model.source(work.folder(self.labeler.model)), made))
         except ray.exceptions.RayTaskError as error:
             reason = " ".join(str(error.cause).split())
             raise StageFailed(f"{reason}; set backend: torch for teacher {self.labeler.name}") from error
+        if isinstance(made, Uri):
+            move_here(filesystem(made), self.model(work.out))
         return {}
 
     @staticmethod

@@ -21,8 +21,8 @@ from pathlib import Path
 from typing import IO, Any
 
 from raw2s import __version__
+from raw2s.storage.manifest import MANIFEST, damage, described_files
 
-MANIFEST = "manifest.json"
 LOCK = ".lock"
 LIBRARIES = ("ray", "torch", "transformers", "deepspeed", "numpy")
 
@@ -90,11 +90,7 @@ class ArtifactStore:
                 **filled,
                 "seconds": round(time.perf_counter() - start, 3),
                 "versions": versions(),
-                "files": {
-                    str(file.relative_to(work)): _checksum(file)
-                    for file in sorted(work.rglob("*"))
-                    if file.is_file() and file.name != LOCK
-                },
+                **described_files(work, without=LOCK),
             }
             text = json.dumps(manifest, indent=1, default=str)
             (work / MANIFEST).write_text(text)
@@ -148,6 +144,17 @@ def _locked(work: Path) -> IO[str]:
     return lock
 
 
+def is_held(folder: Path) -> bool:
+    """Whether a living process fills it."""
+    if not (folder / LOCK).is_file():
+        return False
+    try:
+        _locked(folder).close()
+    except OSError:
+        return True
+    return False
+
+
 def _remove_abandoned(parent: Path, key: str) -> None:
     """Delete what a killed run left of this stage: a temporary folder whose lock nobody holds."""
     for left in parent.glob(f".{key}-*"):
@@ -156,22 +163,3 @@ def _remove_abandoned(parent: Path, key: str) -> None:
         except OSError:
             continue  # locked: another run is making the same stage right now
         shutil.rmtree(left, ignore_errors=True)
-
-
-def _checksum(file: Path) -> str:
-    with file.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
-
-
-def damage(folder: Path) -> str | None:
-    """What is wrong with a published folder, or None."""
-    try:
-        expected = json.loads((folder / MANIFEST).read_text())["files"].items()
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        return "its manifest is missing or unreadable"
-    for name, checksum in expected:
-        if not (folder / name).is_file():
-            return f"{name} is missing"
-        if _checksum(folder / name) != checksum:
-            return f"{name} has changed since it was written"
-    return None

@@ -21,14 +21,16 @@ from raw2s.evaluation.metrics import Counts, share_correct
 from raw2s.labels.forms import FORMS
 from raw2s.outlook import CheckedTeacher, Ensemble, Outlook, TeacherPair
 from raw2s.pipeline.answer_stages import Answered
-from raw2s.pipeline.artifacts import ArtifactStore
 from raw2s.pipeline.doubt_figures import errors
 from raw2s.pipeline.plan import plan_stages
 from raw2s.pipeline.preflight import check, check_surroundings
+from raw2s.pipeline.remote_store import open_store
 from raw2s.pipeline.seed_plan import SeedPlan
 from raw2s.pipeline.stage import Stage, inputs_first
 from raw2s.pipeline.weights import named_weights
 from raw2s.report.outlook import advice, outlook_table
+from raw2s.storage.copies import ARTIFACTS
+from raw2s.storage.files import write
 from raw2s.tasks import Task
 from raw2s.tasks.task import Scored
 
@@ -51,13 +53,12 @@ def run_check(config: RunConfig, console: Console | None = None) -> Outlook:
     console = console or Console()
     plan = plan_stages(config, config.seeds[0])
     stages: list[Stage] = [plan.validation, *plan.devel.values(), *plan.label.answers.values()]
-    store = ArtifactStore(config.storage / "artifacts")
+    store = open_store(config.storage / ARTIFACTS)
     with StageDisplay(console) as display:
         done = execute(inputs_first(stages), store=store, display=display, ray_config=config.ray)
     found = outlook(config, plan, {name: finished.artifact.folder for name, finished in done.items()})
     file = config.storage / config.name / "check.json"
-    file.parent.mkdir(parents=True, exist_ok=True)
-    file.write_text(found.model_dump_json(indent=1) + "\n", encoding="utf-8")
+    write(file, (found.model_dump_json(indent=1) + "\n").encode())
     console.print(outlook_table(found))
     console.print(f"check    {file}", highlight=False, soft_wrap=True)
     return found

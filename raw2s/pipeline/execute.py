@@ -7,11 +7,13 @@ from typing import Any
 
 from raw2s.config import RayConfig
 from raw2s.errors import ConfigError, StageFailed
-from raw2s.pipeline.artifacts import Artifact, ArtifactStore
+from raw2s.pipeline.artifacts import Artifact
 from raw2s.pipeline.causes import cause
 from raw2s.pipeline.local_ray import start_ray
 from raw2s.pipeline.progress import Board, Point, StageDisplay, State, brief
+from raw2s.pipeline.remote_store import Store
 from raw2s.pipeline.resources import cluster_nodes, lacking
+from raw2s.pipeline.shared_storage import require_shared
 from raw2s.pipeline.stage import Stage, Work
 
 POINTS_SECONDS = 2.0
@@ -44,7 +46,7 @@ SILENT = Listener()
 
 
 def execute(
-    stages: list[Stage], *, store: ArtifactStore, display: StageDisplay, ray_config: RayConfig, listener: Listener = SILENT
+    stages: list[Stage], *, store: Store, display: StageDisplay, ray_config: RayConfig, listener: Listener = SILENT
 ) -> dict[str, Done]:
     """Finish every stage (inputs come first in `stages`); results by stage name.
 
@@ -61,6 +63,7 @@ def execute(
     start_ray(ray_config)
     waiting = [stage for stage in stages if stage.name not in done]
     _require_places(waiting)
+    require_shared(store.root)
     display.board = Board.remote()  # type: ignore[attr-defined]
     running: dict[Future[Artifact], Stage] = {}
     failure: StageFailed | None = None
@@ -74,7 +77,7 @@ def execute(
                         inputs = {needed.key: done[needed.name].artifact for needed in stage.inputs.values()}
                         display.started(stage.name)
                         listener.started(stage)
-                        running[pool.submit(_build, stage, inputs, store, display.board)] = stage
+                        running[pool.submit(_build, stage, inputs, store, display)] = stage
             finished, _ = wait(running, timeout=POINTS_SECONDS, return_when=FIRST_COMPLETED)
             listener.progressed(*display.progress())
             for future in finished:
@@ -99,7 +102,7 @@ def execute(
     return done
 
 
-def _found(stages: list[Stage], store: ArtifactStore, display: StageDisplay) -> dict[str, Done]:
+def _found(stages: list[Stage], store: Store, display: StageDisplay) -> dict[str, Done]:
     """The stages that are finished already, by name."""
     done = {}
     for stage in stages:
@@ -117,13 +120,13 @@ def _require_places(stages: list[Stage]) -> None:
             raise ConfigError(problem)
 
 
-def _build(stage: Stage, inputs: dict[str, Artifact], store: ArtifactStore, board: Any) -> Artifact:
+def _build(stage: Stage, inputs: dict[str, Artifact], store: Store, display: StageDisplay) -> Artifact:
     with store.parts(stage.kind, stage.key) as parts:
-        return build(stage, store, Work(inputs=inputs, out=parts, parts=parts, board=board))
+        return build(stage, store, Work(inputs=inputs, parts=parts, board=display.board, warn=display.warn))
 
 
-def build(stage: Stage, store: ArtifactStore, work: Work) -> Artifact:
-    """Run a stage into the store, whatever may be there; `work.out` is replaced by the new artifact's folder."""
+def build(stage: Stage, store: Store, work: Work) -> Artifact:
+    """Run a stage into the store, whatever may be there; `work.out` is the new artifact's folder."""
 
     def fill(folder: Path) -> dict[str, Any]:
         given = replace(work, out=folder, earlier=store.finished, lent=[])

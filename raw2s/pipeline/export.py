@@ -16,13 +16,15 @@ from raw2s.pipeline.finished import finished_results
 from raw2s.pipeline.plan import plan_stages
 from raw2s.pipeline.seed_plan import PlannedStudent, SeedPlan
 from raw2s.pipeline.stage import Stage
+from raw2s.storage import Place
+from raw2s.storage.copies import ARTIFACTS, fetched, gathered
 from raw2s.tasks import Example, Task, task_of
 from raw2s.use.card import write_card
 from raw2s.use.sheet import Devel, Sheet, TestScore
 from raw2s.use.student import Student
 
 
-def export_student(run: Path, name: str | None, out: Path) -> Sheet:
+def export_student(run: Place, name: str | None, out: Path) -> Sheet:
     """Make the folder `out` of a student of the run in the folder `run`, `<storage>/<name>`; for it the student is asked over devel.
 
     `name`: its stage, such as `student/0-bayesian`, of several seeds with `@2`, else of the first; None where there is one student.
@@ -30,14 +32,15 @@ def export_student(run: Path, name: str | None, out: Path) -> Sheet:
     """
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise ConfigError(f"{out} is there already; give a new folder")
-    results = finished_results(run)
-    config = load_config(run / "config.yaml")
+    folder = gathered(run)
+    results = finished_results(folder)
+    config = load_config(folder / "config.yaml")
     try:
         plans = [plan_stages(config, seed) for seed in config.seeds]
     except ValueError as error:
         raise ConfigError(f"{run}: its data cannot be read again: {error}") from None
     plan, student = _chosen(run, plans, name)
-    store = run.resolve().parent / "artifacts"
+    store = (run.resolve() if isinstance(run, Path) else run).parent / ARTIFACTS
     model, tested = (_artifact(store, run, stage) for stage in (student.stage, student.test))
     sheet = _sheet(config, student, tested)
     out.parent.mkdir(parents=True, exist_ok=True)
@@ -56,7 +59,7 @@ def export_student(run: Path, name: str | None, out: Path) -> Sheet:
     return sheet
 
 
-def _chosen(run: Path, plans: Sequence[SeedPlan], name: str | None) -> tuple[SeedPlan, PlannedStudent]:
+def _chosen(run: Place, plans: Sequence[SeedPlan], name: str | None) -> tuple[SeedPlan, PlannedStudent]:
     """The student called `name`, with or without its seed, and its plan."""
     students = [(plan, student) for plan in plans for student in plan.students]
     known = list(dict.fromkeys(student.stage.name.partition("@")[0] for _, student in students))
@@ -69,8 +72,8 @@ def _chosen(run: Path, plans: Sequence[SeedPlan], name: str | None) -> tuple[See
     raise ConfigError(f"{run}: {what}; name one of {', '.join(known) or 'another run'}")
 
 
-def _artifact(store: Path, run: Path, stage: Stage) -> Path:
-    folder = store / stage.kind / stage.key
+def _artifact(store: Place, run: Place, stage: Stage) -> Path:
+    folder = fetched(store / stage.kind / stage.key)
     if (problem := damage(folder)) is not None:
         raise ConfigError(f"{run}: {stage.name} is not whole in {folder} ({problem}); run the config again")
     return folder

@@ -3,9 +3,11 @@
 import heapq
 import os
 import tempfile
+import uuid
 from collections.abc import Mapping
 from importlib.util import find_spec
-from pathlib import Path
+
+import pyarrow as pa
 
 from raw2s.config import RunConfig
 from raw2s.decoding.heads import output_head
@@ -19,6 +21,8 @@ from raw2s.models.whole import model_problem
 from raw2s.pipeline.ray_address import check_ray_address
 from raw2s.pipeline.rules import check_rules, trainings_of, trainings_on_b
 from raw2s.sizing.model import meta_model
+from raw2s.storage import Place, Uri
+from raw2s.storage.files import read, reason, remove, write
 from raw2s.tasks import Halves, Task, draw_halves, task_of
 from raw2s.teachers import Asked, teacher_kind
 
@@ -65,14 +69,33 @@ def check_surroundings(config: RunConfig) -> None:
     check_storage(config.storage)
 
 
-def check_storage(storage: Path) -> None:
-    """Raise ConfigError where it is no folder that can be made and written."""
+def check_storage(storage: Place) -> None:
+    """Raise ConfigError where it is no folder that can be made and written, or no store that takes an object and gives it back."""
+    if isinstance(storage, Uri):
+        _check_store(storage)
+        return
     try:
         storage.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=storage):
             pass
     except OSError as error:
         raise ConfigError(f"storage: {storage} is no folder that can be written ({error.strerror}); name another") from None
+
+
+def _check_store(storage: Uri) -> None:
+    """pyarrow tries for six seconds to reach one that does not answer."""
+    probe, content = storage / f".probe-{uuid.uuid4().hex}", b"raw2s"
+    try:
+        write(probe, content)
+        given = read(probe)
+        remove(probe)
+    except (OSError, pa.ArrowException) as error:
+        raise ConfigError(
+            f"storage: {storage} cannot be written and read ({reason(error)}); correct the bucket, or the credentials and the "
+            "endpoint in the environment (AWS_ACCESS_KEY_ID, AWS_ENDPOINT_URL and the like)"
+        ) from None
+    if given != content:
+        raise ConfigError(f"storage: {storage} does not give back what was just written; name a store that does")
 
 
 def _check_packages(config: RunConfig) -> None:

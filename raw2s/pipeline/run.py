@@ -10,13 +10,13 @@ from rich.console import Console
 
 from raw2s.config import RunConfig
 from raw2s.pipeline.answered import answered, choose_examples
-from raw2s.pipeline.artifacts import ArtifactStore
 from raw2s.pipeline.collect import collect_results
 from raw2s.pipeline.environment import command, environment
 from raw2s.pipeline.execute import Done, execute
 from raw2s.pipeline.plan import plan_stages
 from raw2s.pipeline.preflight import check, check_surroundings
 from raw2s.pipeline.progress import StageDisplay
+from raw2s.pipeline.remote_store import open_store
 from raw2s.pipeline.seed_plan import SeedPlan
 from raw2s.pipeline.stage import Stage
 from raw2s.pipeline.training_stages import Trained
@@ -26,6 +26,8 @@ from raw2s.report import closing_table, write_report
 from raw2s.report.examples import ExampleGroup
 from raw2s.results import Results
 from raw2s.status import RunStatus
+from raw2s.storage import Place, Uri
+from raw2s.storage.copies import ARTIFACTS, local, mirror
 from raw2s.tracking import Tracking, tracked_run
 
 MODELS_SHOWN = 6
@@ -40,25 +42,28 @@ def run_pipeline(config: RunConfig, console: Console | None = None) -> Results:
     check(config)
     check_surroundings(config)
     console = console or Console()
-    folder = (config.storage / config.name).resolve()
+    where, folder = config.storage / config.name, local(config.storage / config.name)
     dumped = config.model_dump(mode="json")
     plans = [plan_stages(config, seed) for seed in config.seeds]
     stages = list({stage.name: stage for plan in plans for stage in plan.in_order()}.values())
     console.print(" ".join(truth_used(config, plans[0])), style="dim", highlight=False, soft_wrap=True)
     earlier = RunStatus.read(folder)
-    about = {"command": command(), "storage": str(config.storage.resolve()), **environment()}
+    about = {"command": command(), "storage": str(_lies(config.storage)), **environment()}
     with (
-        tracked_run(config.name, config.storage, dumped, by=config.tracking, about=about) as tracking,
+        tracked_run(config.name, local(config.storage), dumped, by=config.tracking, about=about) as tracking,
         StageDisplay(console) as display,
     ):
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "config.yaml").write_text(yaml.safe_dump(dumped, sort_keys=False))
+        mirror(folder, where, "config.yaml")
         for warning in filter(None, [passing_storage(config.storage), _take_over(earlier, tracking)]):
             display.warn(warning)
+        if isinstance(where, Uri) and tracking.where:
+            display.say(f"a database cannot lie in {config.storage}; {tracking.where.rstrip()}")
         with kept(folder, config.name, stages, command=command(), tracked=tracking.ids) as file:
             done = execute(
                 stages,
-                store=ArtifactStore(config.storage / "artifacts"),
+                store=open_store(config.storage / ARTIFACTS),
                 display=display,
                 ray_config=config.ray,
                 listener=Watching(file, tracking, display),
@@ -68,8 +73,9 @@ def run_pipeline(config: RunConfig, console: Console | None = None) -> Results:
             written = results.write(folder)
             report = write_report(results, histories(stages, done), examples(plans[0], done, results), folder)
             tracking.log_results(scores(results), [folder / "config.yaml", written, report])
+        mirror(folder, where)
     console.print(closing_table(results))
-    console.print("\n".join(closing_lines(config, folder, plans, results)), highlight=False, soft_wrap=True, markup=False)
+    console.print("\n".join(closing_lines(config, _lies(where), plans, results)), highlight=False, soft_wrap=True, markup=False)
     console.print(tracking.where, end="", highlight=False, soft_wrap=True, markup=False)
     if passing := passing_storage(config.storage):
         console.print(f"warning: {passing}", style="yellow", highlight=False, soft_wrap=True)
@@ -88,26 +94,30 @@ def _take_over(earlier: RunStatus | None, tracking: Tracking) -> str | None:
     return None
 
 
-def closing_lines(config: RunConfig, folder: Path, plans: Sequence[SeedPlan], results: Results) -> list[str]:
+def _lies(where: Place) -> Place:
+    """As every other command can be given it, from any folder."""
+    return where.resolve() if isinstance(where, Path) else where
+
+
+def closing_lines(config: RunConfig, run: Place, plans: Sequence[SeedPlan], results: Results) -> list[str]:
     """Where what the run made lies, and how to use it and to make it again."""
-    lines = [f"report   {folder / 'report.html'}", f"results  {folder / 'results.json'}"]
-    students = [
-        (student.stage, student.stage.source(config.storage.resolve() / student.stage.place)) for student in plans[0].students
-    ]
-    lines += [f"model    {stage.name}: {lies}" for stage, lies in students[:MODELS_SHOWN]]
-    if len(students) > MODELS_SHOWN or len(plans) > 1:
-        lines.append(f"models   all of them: raw2s status {shlex.quote(str(folder))} --models")
+    lines = [f"report   {run / 'report.html'}", f"results  {run / 'results.json'}"]
+    if isinstance(run, Path):  # under a URI models are in pieces, which `raw2s export` puts together
+        students = [(student.stage, student.stage.source(run.parent / student.stage.place)) for student in plans[0].students]
+        lines += [f"model    {stage.name}: {lies}" for stage, lies in students[:MODELS_SHOWN]]
+        if len(students) > MODELS_SHOWN or len(plans) > 1:
+            lines.append(f"models   all of them: raw2s status {shlex.quote(str(run))} --models")
     if results.students:
-        lines.append(f"use      raw2s export {shlex.quote(str(folder))} {results.students[0].stage} FOLDER")
+        lines.append(f"use      raw2s export {shlex.quote(str(run))} {results.students[0].stage} FOLDER")
     made_by = f"seeds {', '.join(map(str, config.seeds))}; raw2s {results.environment['raw2s']}"
     made_by += f", commit {commit}" if (commit := results.environment.get("commit")) else ""
-    again = f"cd {shlex.quote(str(Path.cwd()))} && raw2s run {shlex.quote(str(folder / 'config.yaml'))}"
+    again = f"cd {shlex.quote(str(Path.cwd()))} && raw2s run {shlex.quote(str(local(run) / 'config.yaml'))}"
     return [*lines, f"started  {results.command}", f"again    {again}  # {made_by}"]
 
 
-def passing_storage(storage: Path) -> str | None:
+def passing_storage(storage: Place) -> str | None:
     """What to tell a user whose results would go with the job: Ray gives a submitted one its own copy of the working directory."""
-    if "working_dir_files" not in storage.resolve().parts:
+    if "working_dir_files" not in local(storage).parts:
         return None
     return (
         f"storage {storage} lies in this job's copy of its working directory, which other nodes do not see and Ray deletes; "

@@ -14,6 +14,7 @@ from typing import Any, ClassVar, Protocol, runtime_checkable
 
 from raw2s.pipeline.artifacts import Artifact, artifact_key
 from raw2s.section import Placement, Section, settings_of
+from raw2s.storage import Place
 
 Metrics = dict[str, Any]
 
@@ -32,11 +33,14 @@ class Work:
 
     inputs: Mapping[str, Artifact]
     """By the key of the stage that made it."""
-    out: Path
-    parts: Path
+    out: Path = Path()
+    """Set as the stage begins."""
+    parts: Place
     """Outlives a stage that is cut off: the next attempt finds what this one finished."""
     board: Any = None
     """A `raw2s.pipeline.progress.Board` actor, or None."""
+    warn: Callable[[str], None] = print
+    """Hears, in a sentence, what the user must know of a stage that goes on all the same."""
     callbacks: Sequence[Any] = ()
     """Ray Train callbacks of a training stage; a sweep reports to Tune through one."""
     earlier: Callable[[str], Iterable[Artifact]] = lambda kind: ()

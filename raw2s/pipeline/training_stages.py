@@ -90,7 +90,7 @@ class Trained(Model):
             learned=learned,
             judge=self._judge(truth),
         )
-        metrics = fit(job, work.out, work.parts, board=work.board, callbacks=work.callbacks)
+        metrics = fit(job, work.out, work.parts, board=work.board, warn=work.warn, callbacks=work.callbacks)
         validation_file.unlink()  # it is the split's
         return metrics
 

@@ -87,8 +87,9 @@ def compared_table(comparison: Comparison) -> Group:
         pairs.add_row(*map(Text, said))
     left_out = [f"{len(order) - PAIRS_SHOWN} more pairs are on the page."] if len(order) > PAIRS_SHOWN else []
     parts: list[RenderableType] = [Text(), Text(comparison.about, style="bold"), Text()]
-    parts += [keys, Text()] if comparison.keys else [Text("Their configs are the same."), Text()]
-    parts += [scores, Text(), *([pairs, Text()] if comparison.pairs else [])]
+    parts += [keys if comparison.keys else Text("Their configs are the same."), Text(), scores, Text()]
+    if comparison.pairs:
+        parts += [pairs, Text()]
     return Group(*parts, *map(Text, [*left_out, *comparison.notes]), Text())
 
 

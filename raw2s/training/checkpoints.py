@@ -5,6 +5,7 @@ checkpoint remembers little: `progress.json`, which the driver reads too (`progr
 
     engine/          DeepSpeed's shards: weights and optimizer state; absent after the last step
     progress.json    `Progress`
+    sums-*.json      what every rank wrote of these (`sums.py`)
     model/           the exported Hugging Face folder, where this is the best model so far, or the last
 """
 
@@ -21,6 +22,8 @@ import deepspeed
 import torch.distributed as dist
 from deepspeed.checkpoint import ds_to_universal
 
+from raw2s.training.sums import CheckpointChanged, changed
+
 ENGINE = "engine"
 
 
@@ -32,6 +35,18 @@ def save_engine(engine: deepspeed.DeepSpeedEngine, folder: Path) -> None:
 def load_engine(engine: deepspeed.DeepSpeedEngine, folder: Path) -> None:
     """Weights and optimizer state of a checkpoint, or of a universal one if the engine was made for that."""
     engine.load_checkpoint(str(folder), tag=ENGINE)
+
+
+def require_unchanged(checkpoint: Path) -> None:
+    """Raise CheckpointChanged, on every rank, unless all files are as they were written; the ranks of a node share the reading.
+
+    All ranks must call, in an initialized process group.
+    """
+    problems: list[str | None] = [None] * dist.get_world_size()
+    own = changed(checkpoint, part=int(os.environ["LOCAL_RANK"]), parts=int(os.environ["LOCAL_WORLD_SIZE"]))
+    dist.all_gather_object(problems, own)
+    if problem := next(filter(None, problems), None):
+        raise CheckpointChanged(f"in the checkpoint {checkpoint}, {problem}")
 
 
 @contextmanager

@@ -1,10 +1,10 @@
 """The driver's side of training: one Ray Train run of `train`, and where its kept weights are."""
 
 import json
-import os
-import shutil
-from collections.abc import Sequence
+import tempfile
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -16,29 +16,46 @@ from ray.train.torch import TorchTrainer
 from raw2s.config import TrainingConfig
 from raw2s.errors import StageFailed
 from raw2s.imports import bulk_imports, without
+from raw2s.storage import Place, place
+from raw2s.storage.copies import here
+from raw2s.storage.files import copy, exists, files_in, filesystem, move_here, read, remove, write
 from raw2s.training.job import Job
 from raw2s.training.progress import EXPORTED, MODEL, WEIGHT, read_progress
+from raw2s.training.sums import CheckpointChanged
 
 # Without this DeepSpeed probes for GPUs by compiling; on a GPU machine it finds CUDA by itself.
 WORKER_ENV = {"TOKENIZERS_PARALLELISM": "false", "HF_HUB_DISABLE_PROGRESS_BARS": "1"}
 STOPPED = "stopped.txt"
 """Why a worker gave up. Ray Train starts lost workers again; these must not try once more."""
+CHANGED = "changed.txt"
+"""What was found in a checkpoint that is not as it was written. Training begins again without it."""
 
 
-def fit(job: Job, out: Path, parts: Path, *, board: Any, callbacks: Sequence[UserCallback] = ()) -> dict[str, Any]:
+def fit(
+    job: Job, out: Path, parts: Place, *, board: Any, warn: Callable[[str], None], callbacks: Sequence[UserCallback] = ()
+) -> dict[str, Any]:
     """Train, and leave `model/` (a Hugging Face folder) and `history.jsonl` in `out`. Returns the metrics.
 
-    Checkpoints lie in `parts`, where a run of the same job that was cut off resumes: Ray Train resumes a run of the
-    same folder and name without a word. `board` is a `raw2s.pipeline.progress.Board` actor, or None. Raises StageFailed for what would come again, and what the workers raised last.
+    Checkpoints lie in `parts`, where a run of the same job that was cut off resumes: Ray Train resumes a run of the same folder and
+    name without a word. One that is not as it was written is not loaded: `warn` hears of it, and training begins again. `board` is a
+    `raw2s.pipeline.progress.Board` actor, or None. Raises StageFailed for what would come again, and what the workers raised last.
     """
-    folder = parts / "train"
+    folder, stopped, changed = parts / "train", parts / STOPPED, parts / CHANGED
     _drop_if_torn(folder)
-    result = _trainer(job, parts, board, callbacks).fit()
-    checkpoint = None if result.checkpoint is None else Path(result.checkpoint.path)
+    for left in (stopped, changed):  # by an attempt that was killed
+        remove(left)
+    seen = _seen_by_workers(job, parts)
+    result = _trainer(seen, parts, board, callbacks).fit()
+    if (what := read(changed)) is not None:
+        warn(f"{job.name}: {what.decode()}; it is not loaded, training begins again")
+        remove(changed)
+        remove(folder)
+        result = _trainer(seen, parts, board, callbacks).fit()
+    checkpoint = None if result.checkpoint is None else _place_of(result.checkpoint, parts)
     progress = read_progress(checkpoint)
-    stopped = _stopped_file(job)
-    if stopped.exists():
-        reason = stopped.read_text(encoding="utf-8")
+    if (why := read(stopped)) is not None:
+        remove(stopped)
+        reason = why.decode()
         if checkpoint is None:
             raise StageFailed(f"{reason}; no checkpoint was written before")
         raise StageFailed(f"{reason}; the last good checkpoint is of step {progress.step}, {checkpoint}")
@@ -47,8 +64,8 @@ def fit(job: Job, out: Path, parts: Path, *, board: Any, callbacks: Sequence[Use
     if job.training.keep == "best":
         kept, metrics = max(result.best_checkpoints or [], key=lambda pair: pair[1][EXPORTED])
     (out / "history.jsonl").write_text("".join(json.dumps(point) + "\n" for point in progress.history))
-    os.replace(Path(kept.path) / MODEL, out / MODEL)
-    shutil.rmtree(folder)
+    move_here(filesystem(_place_of(kept, parts) / MODEL), out / MODEL)
+    remove(folder)
     validation = {name: value for name, value in metrics.items() if name.startswith("validation_")}
     weights = {} if job.learned is None else dict(zip(job.learned.teachers, progress.weights, strict=True))
     losses = [point["loss"] for point in progress.history if "loss" in point]
@@ -61,12 +78,32 @@ def fit(job: Job, out: Path, parts: Path, *, board: Any, callbacks: Sequence[Use
     }
 
 
-def _trainer(job: Job, storage: Path, board: Any, callbacks: Sequence[UserCallback]) -> TorchTrainer:
+def _seen_by_workers(job: Job, parts: Place) -> Job:
+    """The job with its rows where the workers read them: beside the checkpoints, where those are on no disk."""
+    if isinstance(parts, Path):
+        return job
+
+    def sent(file: str) -> str:
+        beside = parts / "rows" / Path(file).name
+        write(beside, Path(file).read_bytes())
+        return str(beside)
+
+    return replace(job, train_file=sent(job.train_file), validation_file=sent(job.validation_file))
+
+
+def _place_of(checkpoint: ray.train.Checkpoint, parts: Place) -> Place:
+    if isinstance(parts, Path):
+        return Path(checkpoint.path)
+    return parts / checkpoint.path.removeprefix(filesystem(parts)[1]).strip("/")
+
+
+def _trainer(job: Job, parts: Place, board: Any, callbacks: Sequence[UserCallback]) -> TorchTrainer:
     training = job.training
+    system, path = filesystem(parts)
     gpus = {"GPU": training.gpus_per_worker} if training.gpus_per_worker else {}
     return TorchTrainer(
         _worker,
-        train_loop_config={"job": job, "board": board},
+        train_loop_config={"job": job, "board": board, "stopped": str(parts / STOPPED), "changed": str(parts / CHANGED)},
         scaling_config=ray.train.ScalingConfig(
             num_workers=training.workers,
             use_gpu=training.gpus_per_worker > 0,
@@ -74,7 +111,8 @@ def _trainer(job: Job, storage: Path, board: Any, callbacks: Sequence[UserCallba
         ),
         run_config=ray.train.RunConfig(  # type: ignore[call-arg]  # mypy reads Train V1's
             name="train",
-            storage_path=str(storage),
+            storage_path=path,
+            storage_filesystem=None if isinstance(parts, Path) else system,
             callbacks=list(callbacks),  # type: ignore[arg-type]
             worker_runtime_env={"env_vars": WORKER_ENV | ({} if gpus else {"DS_ACCELERATOR": "cpu"})},
             failure_config=ray.train.FailureConfig(max_failures=training.max_failures),
@@ -90,14 +128,15 @@ def _checkpoint_config(training: TrainingConfig) -> ray.train.CheckpointConfig:
     return ray.train.CheckpointConfig(num_to_keep=1, checkpoint_score_attribute=EXPORTED)
 
 
-def _drop_if_torn(folder: Path) -> None:
+def _drop_if_torn(folder: Place) -> None:
     """Delete a run whose list of checkpoints was cut off in writing: Ray Train would refuse it for ever. It starts anew."""
-    for snapshot in folder.glob("*snapshot*.json"):
-        try:
-            json.loads(snapshot.read_text())
-        except ValueError:
-            shutil.rmtree(folder)
-            return
+    for name in files_in(folder, deep=False):
+        if "snapshot" in name and name.endswith(".json"):
+            try:
+                json.loads(read(folder / name) or b"")
+            except ValueError:
+                remove(folder)
+                return
 
 
 def _worker(settings: dict[str, Any]) -> None:
@@ -109,27 +148,37 @@ def _worker(settings: dict[str, Any]) -> None:
 
     use_own_threads()
     quiet_transformers()
-    job: Job = settings["job"]
-    stopped = _stopped_file(job)
-    if stopped.exists():
+    stopped = place(settings["stopped"])
+    if exists(stopped):
         return  # the attempt before met what this one would meet again
     context = ray.train.get_context()
     found = ray.train.get_checkpoint()
-    try:
-        with found.as_directory() if found is not None else nullcontext() as folder:
-            checkpoint = None if folder is None else Path(folder)
-            rank, workers = context.get_world_rank(), context.get_world_size()
-            train(
-                job, rank, workers, checkpoint=checkpoint, report=_report, publish=partial(_publish, settings["board"], job.name)
-            )
-    except (StageFailed, ValueError) as error:
-        stopped.write_text(" ".join(str(error).split()), encoding="utf-8")
-        raise
+    with tempfile.TemporaryDirectory(prefix="raw2s-rows-") as rows:
+        job: Job = _on_this_node(settings["job"], Path(rows))
+        try:
+            with found.as_directory() if found is not None else nullcontext() as folder:
+                checkpoint = None if folder is None else Path(folder)
+                rank, workers = context.get_world_rank(), context.get_world_size()
+                publish = partial(_publish, settings["board"], job.name)
+                train(job, rank, workers, checkpoint=checkpoint, report=_report, publish=publish)
+        except CheckpointChanged as error:
+            write(place(settings["changed"]), str(error).encode())  # all ranks the same; not raised, to be no failure
+        except (StageFailed, ValueError) as error:
+            write(stopped, " ".join(str(error).split()).encode())
+            raise
 
 
-def _stopped_file(job: Job) -> Path:
-    """Beside the rows, where driver and workers see it."""
-    return Path(job.train_file).parent / STOPPED
+def _on_this_node(job: Job, rows: Path) -> Job:
+    """The job with what it reads as local files: a model of an artifact, and in `rows` those that lie beside the checkpoints."""
+
+    def fetched(name: str) -> str:
+        file = place(name)
+        if isinstance(file, Path):
+            return name
+        copy(filesystem(file), filesystem(rows / file.name))
+        return str(rows / file.name)
+
+    return replace(job, model=here(job.model), train_file=fetched(job.train_file), validation_file=fetched(job.validation_file))
 
 
 def _publish(board: Any, name: str, step: int, total_steps: int, note: str, point: dict[str, float] | None) -> None:

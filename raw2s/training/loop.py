@@ -22,7 +22,7 @@ from raw2s.labels.forms import FORMS
 from raw2s.labels.rows import RowKind
 from raw2s.models.load import load_tokenizer
 from raw2s.training.batching import TokenRow, collate, plan_epoch, steps_in_epoch, tokenize_row
-from raw2s.training.checkpoints import save_engine
+from raw2s.training.checkpoints import require_unchanged, save_engine
 from raw2s.training.engine import learning_rate_at, optimizer_step, resume_engine
 from raw2s.training.export import export_model
 from raw2s.training.job import Job
@@ -30,6 +30,7 @@ from raw2s.training.judging import check_room, classified_score, decoded_score
 from raw2s.training.loading import load_trainable
 from raw2s.training.objectives import Objective, PackedModel, class_accuracy, objective_of, pair_references, token_accuracy
 from raw2s.training.progress import ACCURACY, EXPORTED, MODEL, SCORE, STANDARD_ERROR, Progress, read_progress, write_progress
+from raw2s.training.sums import write_sums
 from raw2s.training.teacher_weights import learn, teachers_agree, weigh_rows
 from raw2s.training.throughput import WORK, Meter
 
@@ -63,8 +64,11 @@ class Run:
 def train(job: Job, rank: int, workers: int, *, checkpoint: Path | None, report: Report, publish: Publish) -> None:
     """Train one model on this rank's share of the rows, from the start or from a checkpoint, to the report of the last step.
 
-    In an initialized process group. Raises StageFailed for a loss or gradient that is NaN or infinite, and where memory runs out.
+    In an initialized process group. Raises StageFailed for a loss or gradient that is NaN or infinite, and where memory runs out;
+    CheckpointChanged, on every rank, for a checkpoint that is not as it was written: nothing of it has been loaded.
     """
+    if checkpoint is not None:
+        require_unchanged(checkpoint)
     training = job.training
     tokenizer = load_tokenizer(job.model)
     how = {"normalize": training.normalize, "words": getattr(job.loss, "words", "runs")}
@@ -269,10 +273,11 @@ def _checkpoint(run: Run, epoch: int, scores: dict[str, float], *, export: bool,
     folder = Path(tempfile.mkdtemp(prefix="raw2s-checkpoint-"))
     if resumable:
         save_engine(run.engine, folder)
-    if export:
-        export_model(run.engine, run.tokenizer, run.job, rank=run.rank, folder=folder / MODEL)
     if run.rank == 0:
         write_progress(folder, run.progress)
+    write_sums(folder, rank=run.rank, workers=run.workers)
+    if export:
+        export_model(run.engine, run.tokenizer, run.job, rank=run.rank, folder=folder / MODEL)
     step = run.progress.step
     metrics = {"step": step, "epoch": epoch, EXPORTED: step if export else 0, **scores, "tokens_per_second": run.meter.mean()}
     run.report(metrics, folder)

@@ -5,6 +5,9 @@ import math
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
+from raw2s.storage import Place
+from raw2s.storage.files import read
+
 WEIGHT = "teacher_weight/"
 """Before a teacher's name, in points of the curve and in metrics: its learned weight."""
 SCORE = "validation_score"
@@ -42,6 +45,6 @@ def write_progress(folder: Path, progress: Progress) -> None:
     (folder / _FILE).write_text(json.dumps(asdict(progress)))
 
 
-def read_progress(checkpoint: Path | None) -> Progress:
+def read_progress(checkpoint: Place | None) -> Progress:
     """The progress of a checkpoint; of none, a fresh start."""
-    return Progress() if checkpoint is None else Progress(**json.loads((checkpoint / _FILE).read_text()))
+    return Progress() if checkpoint is None else Progress(**json.loads(read(checkpoint / _FILE) or b""))

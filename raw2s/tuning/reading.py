@@ -14,6 +14,7 @@ from raw2s.config import SweepConfig, explain, merged, parse_config, put_over, r
 from raw2s.errors import ConfigError
 from raw2s.methods import label_of
 from raw2s.pipeline.preflight import check
+from raw2s.storage import Uri
 from raw2s.tuning.entries import OWN_OF, own_path, own_tree
 from raw2s.tuning.searched import Sweep, judged_stage
 from raw2s.tuning.space import Knob, find_knobs, grid_points, is_distribution, point_of, tree_at
@@ -55,7 +56,10 @@ def load_sweeps(path: Path, overrides: list[str]) -> list[Sweep]:
     if settings.name == "artifacts":
         raise ConfigError("sweep.name: artifacts is the artifact store's folder; choose another")
     check_knobs(find_knobs(tree))
-    return searched_entries(settings, tree, below)
+    sweeps = searched_entries(settings, tree, below)
+    if isinstance(storage := sweeps[0].config(sweeps[0].start).storage, Uri):
+        raise ConfigError(f"storage: {storage} is no disk, on which alone a sweep keeps its trials; name a folder")
+    return sweeps
 
 
 def check_knobs(knobs: Sequence[Knob]) -> None:

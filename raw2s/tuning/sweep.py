@@ -64,6 +64,7 @@ def run_sweeps(sweeps: Sequence[Sweep], console: Console | None = None) -> list[
     searched = [sweep for sweep in sweeps if sweep.knobs]
     settings, config = searched[0].settings, searched[0].config(searched[0].start)
     check_surroundings(config)
+    assert isinstance(config.storage, Path), "load_sweeps refuses a URI"
     folder, store = (config.storage / settings.name).resolve(), ArtifactStore(config.storage / "artifacts")
     logged = {**joined({sweep.entry: sweep.tree for sweep in searched}), "sweep": settings.model_dump(mode="json")}
     with ExitStack() as held:

@@ -9,9 +9,10 @@ from hypothesis import strategies as st
 
 from raw2s.labeling.cross_scores import cross_score
 from raw2s.labeling.prompts import answer, prompt_units
-from raw2s.labeling.units import Answered, Pool, PromptProgress, UnitActor, gather, unit_name
+from raw2s.labeling.units import Answered, Pool, PromptProgress, UnitActor, _readable, gather, unit_name
 from raw2s.labels.table import ANSWER, BEAMS, in_order
 from raw2s.section import Actors
+from raw2s.storage.files import read, write
 
 SCHEMA = pa.schema([*ANSWER, ("shout", pa.string())])
 NO_BOARD = PromptProgress(None, "label", 0)
@@ -97,6 +98,26 @@ def test_a_finished_unit_is_not_answered_again(tmp_path):
     assert [file.read_bytes() for file in files] == before
     assert sorted(tmp_path.iterdir()) == sorted(files)  # nothing unfinished is left beside them
     assert gather(units, files, SCHEMA).seconds > 0
+
+
+def test_units_lie_under_a_uri_as_in_a_folder(bucket, tmp_path):
+    units = prompt_units([1, 2, 3], ["a", "", "b"], 2)
+    there, here = finished(bucket / "units", units), finished(tmp_path, units)
+    assert finished(bucket / "units", units, teacher=lambda unit: pytest.fail("answered again")) == there
+    found, same = gather(units, there, SCHEMA), gather(units, here, SCHEMA)
+    assert (found.answers, found.rejected) == (same.answers, same.rejected)
+    assert [file.name for file in there] == [file.name for file in here]
+
+
+def test_a_unit_that_was_cut_short_is_none(bucket, tmp_path):
+    for folder in (tmp_path, bucket / "cut"):
+        (file,) = finished(folder, prompt_units([1], ["a"], 1))
+        whole = read(file)
+        assert _readable(file)
+        for cut in (whole[:-3], b""):
+            write(file, cut)
+            assert not _readable(file)
+            assert read(file) is None
 
 
 def test_files_that_do_not_hold_their_units_are_refused(tmp_path):

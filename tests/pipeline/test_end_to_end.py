@@ -14,6 +14,7 @@ from tiny_runs import finish, kill_when, start_pipeline, tiny_run, write_config
 from raw2s.cli import main
 from raw2s.decoding.bridge import words
 from raw2s.results import Results
+from raw2s.storage.files import files_in, read
 from raw2s.training.progress import read_progress
 
 TEACHERS = [{"name": "gpt2", "model": "tiny-gpt2"}, {"name": "opt", "model": "tiny-opt", "fine_tune": False}]
@@ -245,3 +246,30 @@ def test_killed_in_a_stage_and_damaged_it_ends_as_the_uninterrupted_run(finished
     assert {"tiny", "cdpo/0"} <= {run.info.run_name for run in runs if run.info.status == "KILLED"}
     assert not [run for run in runs if run.info.status == "RUNNING"]
     assert hidden(storage) == unfinished, "temporary folders of killed runs were not removed"
+
+
+def test_storage_may_be_a_bucket(finished, bucket, tmp_path, monkeypatch):
+    """The same run into a server that speaks S3: the same artifacts to the last bit, found by a second run on a node without copies."""
+    storage, _ = finished
+    config, there = write_config(tmp_path, tiny_run(bucket / "runs", teachers=TEACHERS)), bucket / "runs"
+    process = start_pipeline(config)
+    output = finish(process, seconds=600)
+    assert process.returncode == 0, output
+    assert f"results  {there / 'tiny' / 'results.json'}" in output
+    names = [name for name in files_in(there / "artifacts") if name.endswith("/manifest.json")]
+    made = {name.removesuffix("/manifest.json"): json.loads(read(there / "artifacts" / name))["files"] for name in names}
+    local_run = contents(storage)  # of whose artifacts other tests may have made more
+    assert made == {name: local_run[name] for name in made}
+    assert {stage.key for stage in Results.read(storage / "tiny").stages} == {name.partition("/")[2] for name in made}
+    assert not [name for name in files_in(there / "artifacts") if name.split("/")[1].startswith(".")], "parts outlived the run"
+    assert files_in(there / "tiny").keys() >= {"config.yaml", "results.json", "report.html"}
+
+    monkeypatch.setenv("RAW2S_CACHE", str(tmp_path / "copies"))
+    process = start_pipeline(config)
+    output = finish(process, seconds=300)
+    assert process.returncode == 0, output
+    assert started(output) == set()
+    assert main(["report", str(there / "tiny")]) == 0
+    assert main(["export", str(there / "tiny"), "student/0-bayesian", str(tmp_path / "student")]) == 0
+    assert main(["labels", "export", str(there / "tiny"), "--to", str(tmp_path / "labels")]) == 0
+    assert main(["store", str(there), "--verify"]) == 0

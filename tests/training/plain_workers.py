@@ -25,9 +25,10 @@ from raw2s.methods.cross_entropy import CrossEntropySection
 from raw2s.methods.learned import LearnedWeights
 from raw2s.models.load import load_model, load_tokenizer
 from raw2s.tasks import Example, Scoring
-from raw2s.training.fit import STOPPED, WORKER_ENV
+from raw2s.training.fit import CHANGED, STOPPED, WORKER_ENV
 from raw2s.training.job import Job, Judge
 from raw2s.training.progress import read_progress
+from raw2s.training.sums import CheckpointChanged
 
 PLAIN = CrossEntropySection()
 
@@ -145,3 +146,5 @@ def _train(rank: int, cases: list[Case], workers: int) -> None:
             train(one.job, rank, workers, checkpoint=one.checkpoint, report=report, publish=lambda *_: None)
         except StageFailed as error:
             (one.out / STOPPED).write_text(str(error))
+        except CheckpointChanged as error:
+            (one.out / CHANGED).write_text(str(error))

@@ -2,6 +2,8 @@
 
 import json
 import math
+import pickle
+import shutil
 from types import SimpleNamespace
 
 import pytest
@@ -9,6 +11,7 @@ import torch
 from peft import PeftModel
 from plain_workers import case, judge_of, judged_by, train_without_ray
 from safetensors.torch import load_file
+from touch import Touch
 from transformers import AutoModelForCausalLM
 
 from raw2s.decoding.scoring import class_logits
@@ -17,7 +20,7 @@ from raw2s.labels.rows import TextTarget, TrainingRow
 from raw2s.methods.evidential import EvidentialSection
 from raw2s.methods.preference import PreferenceSection
 from raw2s.models.load import load_model, load_tokenizer
-from raw2s.training.fit import STOPPED
+from raw2s.training.fit import CHANGED, STOPPED
 from raw2s.training.progress import read_progress
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(200)]
@@ -64,8 +67,12 @@ def cases(tmp_path_factory):
     of_classes = case(folder / "classes", classified, kind="probabilities", classes=("a", "b", "c"), epochs=4, learning_rate=1e-2)
     made["classes"] = judged_by(judge_of(prompts, max_new_tokens=None), of_classes)
     train_without_ray([*made.values()], workers=1)
-    train_without_ray([again, cut, resumed], workers=1)
-    return made | {"lora again": again, "cdpo again": cut, "judged again": resumed}
+    shutil.copytree(made["lora"].step(2), folder / "replaced")
+    for shard in (folder / "replaced" / "engine").glob("*.pt"):
+        shard.write_bytes(pickle.dumps(Touch(folder / "touched")))
+    replaced = case(folder / "replaced-again", rows, checkpoint=folder / "replaced", lora=LORA)
+    train_without_ray([again, cut, resumed, replaced], workers=1)
+    return made | {"lora again": again, "cdpo again": cut, "judged again": resumed, "replaced again": replaced}
 
 
 def test_adapters_alone_are_trained_and_merged_on_export(cases):
@@ -84,6 +91,14 @@ def test_adapters_are_resumed(cases):
     assert cases["lora again"].curve() == cases["lora"].curve()
     again, whole = (load_file(cases[name].last / "model" / "model.safetensors") for name in ("lora again", "lora"))
     assert all(torch.equal(weight, whole[name]) for name, weight in again.items())
+
+
+def test_replaced_shards_are_not_unpickled(cases):
+    made = cases["replaced again"]
+    assert (
+        "engine/" in (made.out / CHANGED).read_text() and "has changed since it was written" in (made.out / CHANGED).read_text()
+    )
+    assert not (made.out.parent / "touched").exists() and not list(made.out.glob("step-*"))
 
 
 def test_a_loss_that_is_no_number_stops_with_step_and_rows(cases):

@@ -1,0 +1,124 @@
+"""What `raw2s store` says, checks and deletes: on a disk and under a URI."""
+
+from datetime import UTC, datetime, timedelta
+
+import pytest
+import yaml
+from tiny_runs import tiny_run
+
+from raw2s import keeping
+from raw2s.cli import main
+from raw2s.config import parse_config
+from raw2s.pipeline.plan import plan_stages
+from raw2s.pipeline.remote_store import open_store
+from raw2s.storage import Place
+from raw2s.storage.copies import ARTIFACTS
+from raw2s.storage.files import files_in, read, write
+from raw2s.storage.manifest import MANIFEST
+
+FOLDERS = iter(range(10**6))
+LATER = timedelta(days=2)
+OLD, OTHER = "0" * 16, "1" * 16
+
+
+def filled(folder):
+    (folder / "file").write_text("content")
+    return {"metrics": {}}
+
+
+@pytest.fixture(params=["disk", "objects"])
+def storage(request, tmp_path) -> Place:
+    """A run that was cut off after its split, one that has finished, an artifact that neither names, and two things half-written."""
+    root = tmp_path if request.param == "disk" else request.getfixturevalue("bucket")
+    root = root / f"kept-{next(FOLDERS)}"
+    store = open_store(root / ARTIFACTS)
+    config = parse_config(tiny_run(root))
+    split = plan_stages(config, 1).label.split
+    store.create(split.kind, split.key, {}, filled)
+    write(root / "cut" / "config.yaml", yaml.safe_dump(config.model_dump(mode="json")).encode())
+    store.create("train", OLD, {}, filled)
+    write(root / "done" / "results.json", f'{{"stages": [{{"key": "{OLD}"}}]}}'.encode())
+    store.create("train", OTHER, {}, filled)
+    write(root / ARTIFACTS / "train" / "2222222222222222" / "attempt" / "half", b"written")
+    write(root / ARTIFACTS / "train" / f".{OTHER}.parts" / "unit", b"left")
+    return root
+
+
+def later(monkeypatch):
+    monkeypatch.setattr(keeping, "now", lambda: datetime.now(UTC) + LATER)
+
+
+def test_what_no_run_names_is_listed_and_only_then_deleted(storage, monkeypatch, capsys):
+    later(monkeypatch)
+    before = files_in(storage)
+    assert main(["store", str(storage)]) == 0
+    out = capsys.readouterr().out
+    assert files_in(storage) == before
+    unused = [line.split()[1] for line in out.splitlines() if line.startswith("unused")]
+    assert [name.rpartition("/artifacts/train/")[2].partition("/")[0] for name in sorted(unused)] == [
+        f".{OTHER}.parts", OTHER, "2222222222222222",
+    ]  # fmt: skip
+    size = sum(bytes for name, bytes in before.items() if any(part in name for part in (OTHER, "2222")))
+    assert f"3 of 5, {size:,} bytes, used by no run" in out
+    assert "run cut uses 1, " in out
+    assert "run done uses 1, " in out
+    assert main(["store", str(storage), "--delete"]) == 0
+    left = files_in(storage)
+    assert left == {name: bytes for name, bytes in before.items() if not any(part in name for part in (OTHER, "2222"))}
+    assert main(["store", str(storage), "--delete"]) == 0
+    assert files_in(storage) == left
+
+
+def test_what_is_young_stays(storage, capsys):
+    before = files_in(storage)
+    assert main(["store", str(storage), "--delete"]) == 0
+    assert files_in(storage) == before
+    assert "0 of 5, 0 bytes, deleted" in capsys.readouterr().out
+
+
+def test_every_sum_is_checked(storage, capsys):
+    assert main(["store", str(storage), "--verify"]) == 0
+    assert "verified 3 artifacts, 0 of them damaged" in capsys.readouterr().out
+    file = next(name for name in files_in(storage) if f"{OLD}/" in name and name.endswith("/file"))
+    write(storage / file, b"CONTENT")
+    assert main(["store", str(storage), "--verify"]) == 0
+    out = capsys.readouterr().out
+    assert "verified 3 artifacts, 1 of them damaged" in out
+    assert f"train/{OLD}: file has changed since it was written" in out
+
+
+def test_what_is_being_written_stays(tmp_path, monkeypatch):
+    later(monkeypatch)
+    store = open_store(tmp_path / ARTIFACTS)
+
+    def fill(folder):
+        (folder / "half").write_text("written")
+        with store.parts("train", OTHER) as parts:
+            write(parts / "unit", b"done")
+            assert main(["store", str(tmp_path), "--delete"]) == 0
+            assert read(parts / "unit") == b"done"
+        assert (folder / "half").is_file()
+        return {"metrics": {}}
+
+    folder = store.create("train", OTHER, {}, fill).folder
+    assert (folder / MANIFEST).is_file()
+
+
+def test_a_deletion_that_is_cut_off_leaves_no_half_artifact_to_be_found(storage, monkeypatch):
+    later(monkeypatch)
+    removed, calls = keeping.remove, []
+
+    def dies_after_one(there):
+        calls.append(there)
+        if len(calls) > 1:
+            raise KeyboardInterrupt
+        removed(there)
+
+    monkeypatch.setattr(keeping, "remove", dies_after_one)
+    artifact = next(e for e in keeping.entries_of(storage) if e.key == OTHER and e.what == "artifact")
+    with pytest.raises(KeyboardInterrupt):
+        keeping.delete([artifact])
+    assert read(artifact.lies / "manifest.json") is None
+    assert [e.what for e in keeping.entries_of(storage) if e.lies == artifact.lies or str(artifact.lies) in str(e.lies)] == [
+        "half-written"
+    ]
