@@ -58,8 +58,8 @@ def run_pipeline(config: RunConfig, console: Console | None = None) -> Results:
         mirror(folder, where, "config.yaml")
         for warning in filter(None, [passing_storage(config.storage), _take_over(earlier, tracking)]):
             display.warn(warning)
-        if isinstance(where, Uri) and tracking.where:
-            display.say(f"a database cannot lie in {config.storage}; {tracking.where.rstrip()}")
+        if isinstance(where, Uri) and (mlflow := tracking.trackers.get("mlflow")):
+            display.say(f"a database cannot lie in {config.storage}; MLflow: {mlflow.where}")
         with kept(folder, config.name, stages, command=command(), tracked=tracking.ids) as file:
             done = execute(
                 stages,
