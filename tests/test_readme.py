@@ -35,16 +35,28 @@ def test_every_figure_of_the_demo_is_in_a_benchmark_file(name):
             assert cell in DEMO, f"{cell} of {name} is not in docs/demo.md"
 
 
-@pytest.mark.parametrize("name", ["scenario"])
+@pytest.mark.parametrize("name", ["scenario", "slots"])
 def test_the_grids_of_the_readme_are_the_benchmarks(name):
     results = Results.model_validate_json((ROOT / "benchmarks" / "results" / f"grid_{name}.json").read_text())
     assert results.ceiling is not None
     for system in (*results.teachers, results.ceiling):
         assert f"| {system.score:.3f} ± {system.standard_error:.3f} | | |" in README
-    for student in (student for student in results.students if student.aux):
+    for student in (student for student in results.students if student.aux and student.confidence):
         figures = [(student.pgr, student.pgr_ci95, ""), (student.over_best, student.over_best_ci95, "+")]
         cells = [f"{value:{sign}.3f} [{low:.3f}, {high:.3f}]" for value, (low, high), sign in figures]
         assert " | ".join([f"{student.score:.3f} ± {student.standard_error:.3f}", *cells]) in README, student.label
+
+
+def test_the_student_of_own_data_beats_every_labeler_as_the_page_says():
+    measured = json.loads((ROOT / "benchmarks" / "results" / "own_data.json").read_text())
+    student = measured["student"]
+    assert f"{student['accuracy']:.3f} ± {student['standard_error']:.3f}" in LABELING
+    for name, own in measured["labelers"].items():
+        low, high = own["over_ci95"]
+        assert (
+            f"| {own['accuracy']:.3f} | {own['student_there']:.3f} | {own['over']:+.3f} [{low:.3f}, {high:.3f}] |" in LABELING
+        ), name
+        assert own["over"] > 0 and own["p_holm"] < 0.05
 
 
 def test_the_sweeps_of_the_demo_are_the_benchmarks():
