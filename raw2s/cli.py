@@ -213,27 +213,12 @@ def _over_ray(source: str, table: Any, *, workers: int) -> Any:
 
 def store_command(storage: Place, verify: bool, delete: bool) -> None:
     """Say what lies in a storage, and delete what no run uses."""
-    from raw2s import keeping  # pyarrow  # noqa: PLC0415
-    from raw2s.storage.files import answering  # noqa: PLC0415
+    from raw2s.keeping import tell  # pyarrow  # noqa: PLC0415
 
     if isinstance(storage, Path) and not storage.is_dir():
         raise ConfigError(f"{storage}: no such folder; give the storage of a config")
-    with answering(storage):
-        entries, keys = keeping.entries_of(storage), keeping.named_keys(storage)
-        print("\n".join(keeping.summary(entries, keys)))
-        if verify:
-            artifacts = [entry for entry in entries if entry.what == "artifact"]
-            problems = {entry: problem for entry in artifacts if (problem := keeping.problem_of(entry))}
-            for entry, problem in problems.items():
-                print(f"damaged  {entry.lies}: {problem}")
-            print(f"verified {len(artifacts):,} artifacts, {len(problems):,} of them damaged; a run makes those again")
-        left = keeping.unused(entries, keys, keeping.now())
-        for entry in left:
-            print(f"{'deleted' if delete else 'unused':<8} {entry.lies} ({entry.what}, {entry.bytes:,} bytes)")
-        if delete:
-            keeping.delete(left)
-        what = "deleted" if delete else "used by no run and older than a day; --delete deletes them"
-        print(f"{len(left):,} of {len(entries):,}, {sum(entry.bytes for entry in left):,} bytes, {what}")
+    for line in tell(storage, verify=verify, remove_unused=delete):
+        print(line, flush=True)
 
 
 def publish_command(folder: Path, repository: str) -> None:

@@ -17,7 +17,7 @@ from raw2s.pipeline.artifacts import is_held
 from raw2s.pipeline.plan import plan_stages
 from raw2s.storage import Place
 from raw2s.storage.copies import ARTIFACTS, ATTEMPT, Damaged, fetch, gathered
-from raw2s.storage.files import folders_in, infos, read, remove
+from raw2s.storage.files import answering, folders_in, infos, read, remove
 from raw2s.storage.manifest import MANIFEST, damage
 from raw2s.tuning.trials import FILE as TRIALS
 
@@ -146,6 +146,28 @@ def problem_of(artifact: Entry) -> str | None:
         except Damaged as error:
             return str(error).removeprefix(f"{artifact.lies}: ").partition(";")[0]
     return None
+
+
+def tell(storage: Place, *, verify: bool, remove_unused: bool) -> Iterator[str]:
+    """What lies there, a line each as it is found: `verify` checks every sum, `remove_unused` deletes what no run uses.
+
+    Raises ConfigError where a run cannot say what it uses, StageFailed where the storage does not answer.
+    """
+    with answering(storage):
+        entries, keys = entries_of(storage), named_keys(storage)
+        yield from summary(entries, keys)
+        if verify:
+            artifacts = [entry for entry in entries if entry.what == "artifact"]
+            problems = {entry: problem for entry in artifacts if (problem := problem_of(entry))}
+            yield from (f"damaged  {entry.lies}: {problem}" for entry, problem in problems.items())
+            yield f"verified {len(artifacts):,} artifacts, {len(problems):,} of them damaged; a run makes those again"
+        left = unused(entries, keys, now())
+        if remove_unused:
+            delete(left)
+        said = "deleted" if remove_unused else "unused"
+        yield from (f"{said:<8} {entry.lies} ({entry.what}, {entry.bytes:,} bytes)" for entry in left)
+        what = "deleted" if remove_unused else "used by no run and older than a day; --delete deletes them"
+        yield f"{len(left):,} of {len(entries):,}, {sum(entry.bytes for entry in left):,} bytes, {what}"
 
 
 def summary(entries: Sequence[Entry], keys: dict[str, set[str]]) -> list[str]:
