@@ -19,6 +19,7 @@ from raw2s.storage import Place
 from raw2s.storage.copies import ARTIFACTS, ATTEMPT, Damaged, fetch, gathered
 from raw2s.storage.files import answering, folders_in, infos, read, remove
 from raw2s.storage.manifest import MANIFEST, damage
+from raw2s.tracking.mlflow import BESIDE
 from raw2s.tuning.trials import FILE as TRIALS
 
 KEPT = timedelta(days=1)
@@ -83,7 +84,7 @@ def named_keys(storage: Place) -> dict[str, set[str]]:
     """
     keys: dict[str, set[str]] = {}
     for name in folders_in(storage):
-        if name == ARTIFACTS:
+        if name in (ARTIFACTS, BESIDE):
             continue
         files = infos(storage / name)
         results = _keys_of_results(storage / name) if "results.json" in files else None

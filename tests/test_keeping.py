@@ -36,6 +36,7 @@ def storage(request, tmp_path) -> Place:
     split = plan_stages(config, 1).label.split
     store.create(split.kind, split.key, {}, filled)
     write(root / "cut" / "config.yaml", yaml.safe_dump(config.model_dump(mode="json")).encode())
+    write(root / "mlartifacts" / "raw2s" / "config.yaml", read(root / "cut" / "config.yaml"))  # MLflow's copy is no run
     store.create("train", OLD, {}, filled)
     write(root / "done" / "results.json", f'{{"stages": [{{"key": "{OLD}"}}]}}'.encode())
     store.create("train", OTHER, {}, filled)
@@ -62,6 +63,7 @@ def test_what_no_run_names_is_listed_and_only_then_deleted(storage, monkeypatch,
     assert f"3 of 5, {size:,} bytes, used by no run" in out
     assert "run cut uses 1, " in out
     assert "run done uses 1, " in out
+    assert "run mlartifacts" not in out
     assert main(["store", str(storage), "--delete"]) == 0
     left = files_in(storage)
     assert left == {name: bytes for name, bytes in before.items() if not any(part in name for part in (OTHER, "2222"))}

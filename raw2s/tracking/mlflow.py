@@ -19,6 +19,8 @@ from raw2s.tracking.tracker import Data, Ended, Opening, Point, Status
 
 SERVER_SECONDS = 5.0
 """For a server to answer at all before anything starts."""
+BESIDE = "mlartifacts"
+"""The folder beside a local database for what runs leave in MLflow."""
 PROXIED = "mlflow-artifacts:/"
 """Artifacts whose place the server that shows them knows: so the database names no folder, and may be moved with its files."""
 
@@ -204,7 +206,7 @@ def opened(opening: Opening) -> MlflowTracker:
 
 def beside(uri: str) -> Path:
     """The folder of a local database's artifacts."""
-    return Path(urlsplit(uri).path.removeprefix("/")).parent / "mlartifacts"
+    return Path(urlsplit(uri).path.removeprefix("/")).parent / BESIDE
 
 
 def _require_server(uri: str) -> None:
