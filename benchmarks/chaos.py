@@ -9,6 +9,7 @@ those of a run left alone, and nothing that was started may still be running.
 
 import itertools
 import json
+import math
 import os
 import random
 import re
@@ -38,6 +39,9 @@ VICTIMS = {
 }
 """How the command line of each begins; beside them the driver."""
 TRIAL = r"ray::\w*(ImplicitFunc|run_trial)"
+SURVIVED = ("worker", "fork server")
+"""By the driver; after one of these it is left alone for some seconds, after any other it has to end."""
+CALM_SECONDS = 5.0
 STILL_SECONDS = 600.0
 """Without a word after a kill: it hangs."""
 GONE_SECONDS = 30.0
@@ -145,7 +149,7 @@ def to_its_end(
     kills: list[dict[str, Any]] = []
     while True:
         job = start(folder, sweeps=sweeps)
-        began = len(kills)
+        began, calm = len(kills), time.monotonic()
         due: dict[Pair, float] = {}
         while job.process.poll() is None:
             time.sleep(0.05)
@@ -156,11 +160,11 @@ def to_its_end(
             for kind in running:
                 if pair := next((own for own in left if own[0] == kind), None):
                     due.setdefault(pair, now + draw.uniform(0, 0.9 * usual.get(kind, 3.0)))
-            for pair in [own for own, at in due.items() if at <= now]:
+            for pair in [own for own, at in due.items() if at <= now and now >= calm]:
                 del due[pair]
                 if pair[0] in running and kill(job, pair[1], draw):
                     left.remove(pair)
-                    job.heard = now
+                    job.heard, calm = now, now + (CALM_SECONDS if pair[1] in SURVIVED else math.inf)
                     kills.append({"kind": pair[0], "victim": pair[1], "stages": sorted(job.began), "at": now})
         ended, status = time.monotonic(), job.process.wait()
         behind = [" ".join(process.cmdline())[:80] for process in still_there(folder)]

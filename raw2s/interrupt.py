@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 SECONDS = 8.0
 """How long the main thread may take to leave; then the process ends as it is."""
@@ -25,28 +26,42 @@ def ending_on_interrupt(command: str, said: str = GOES_ON) -> Iterator[None]:
     is told at once; empty, nothing is.
     """
     heard: list[int] = []
+    raised: list[int] = []
+
+    def interrupt(number: int, frame: Any) -> None:
+        raised.append(number)
+        raise KeyboardInterrupt
+
     hearing, writing = os.pipe()
     os.set_blocking(writing, False)
     before = {number: signal.getsignal(number) for number in ENDING}
     for number in ENDING:
-        signal.signal(number, signal.default_int_handler)  # a shell starts what is behind an & with SIGINT ignored
+        signal.signal(number, interrupt)  # a shell starts what is behind an & with SIGINT ignored
     written_before = signal.set_wakeup_fd(writing, warn_on_full_buffer=False)
     threading.Thread(target=_listen, args=(hearing, f"\n{command}: {said}" if said else "", heard), daemon=True).start()
     try:
         yield
     except (KeyboardInterrupt, SystemExit):  # Ray makes the latter of SIGTERM
-        until = time.monotonic() + 1.0
-        while not heard and time.monotonic() < until:
-            time.sleep(0.01)  # the listener is a thread
-        if not heard:
+        if not _filled(heard):
             raise
-        sys.stdout.flush()
-        os._exit(ENDING[signal.Signals(heard[0])])  # Python would wait for the stages' threads
     finally:
+        if heard or (
+            raised and _filled(heard)
+        ):  # also where what it cut off has ended otherwise: a stage whose workers went first has failed
+            sys.stdout.flush()
+            os._exit(ENDING[signal.Signals(heard[0])])  # Python would wait for the stages' threads
         signal.set_wakeup_fd(written_before)
         for number, handler in before.items():
             signal.signal(number, handler)
         os.close(writing)
+
+
+def _filled(heard: list[int]) -> bool:
+    """Whether the listener, which is a thread, has heard a signal, or does within a second."""
+    until = time.monotonic() + 1.0
+    while not heard and time.monotonic() < until:
+        time.sleep(0.01)
+    return bool(heard)
 
 
 def _listen(hearing: int, said: str, heard: list[int]) -> None:

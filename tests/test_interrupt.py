@@ -36,6 +36,21 @@ LIKE_RAY = WAITING.replace(
     "wait([stage])", "signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(number)); wait([stage])"
 ).replace("import signal", "import signal, sys")
 """With Ray's own answer to SIGTERM, which it puts over ours."""
+FAILING = """
+import time
+from raw2s.cli import guarded
+from raw2s.errors import StageFailed
+
+def work():
+    print("up", flush=True)
+    try:
+        time.sleep(60)
+    except KeyboardInterrupt:
+        print("left", flush=True)
+        raise StageFailed("its workers went first")
+
+guarded("raw2s run", work)
+"""
 DEAF = """
 import signal, time
 from raw2s.cli import guarded
@@ -79,8 +94,13 @@ def ended(process: subprocess.Popen[str], within: float) -> tuple[str, str]:
 @pytest.mark.timeout(120)
 @pytest.mark.parametrize(
     ("script", "sent", "status"),
-    [(WAITING, signal.SIGINT, STATUS), (WAITING, signal.SIGTERM, 143), (LIKE_RAY, signal.SIGTERM, 143)],
-    ids=["Ctrl-C", "SIGTERM", "SIGTERM under Ray"],
+    [
+        (WAITING, signal.SIGINT, STATUS),
+        (WAITING, signal.SIGTERM, 143),
+        (LIKE_RAY, signal.SIGTERM, 143),
+        (FAILING, signal.SIGINT, STATUS),
+    ],
+    ids=["Ctrl-C", "SIGTERM", "SIGTERM under Ray", "Ctrl-C that fails a stage"],
 )
 def test_the_first_leaves_a_stage_that_runs_on_and_says_how_to_go_on(script, sent, status):
     process = started(script)
@@ -115,7 +135,7 @@ def test_what_does_not_listen_ends_by_itself_too():
 def test_afterwards_signals_are_as_they_were():
     before, threads = signal.getsignal(signal.SIGINT), len(os.listdir("/proc/self/fd"))
     with ending_on_interrupt("raw2s run"):
-        assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+        assert signal.getsignal(signal.SIGINT) is not before
     assert signal.getsignal(signal.SIGINT) is before
     assert signal.set_wakeup_fd(-1) == -1
     until = time.monotonic() + 10
@@ -137,7 +157,7 @@ def test_a_run_in_training_ends_within_ten_seconds(tmp_path):
     time.sleep(15)
     process.send_signal(signal.SIGINT)
     out, _ = ended(process, within=10)
-    assert process.returncode == STATUS
+    assert process.returncode == STATUS, out
     assert "stopping; what is finished is kept" in out and "Traceback" not in out
     assert list((tmp_path / "runs" / "artifacts").glob("split/*/manifest.json"))
     status = RunStatus.read(tmp_path / "runs" / "tiny")

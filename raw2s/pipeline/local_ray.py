@@ -1,8 +1,12 @@
 """Ray as the pipeline runs on it: a cluster joined, or a local Ray that ends with this process."""
 
+import atexit
 import logging
 import os
+import signal
 import socket
+import sys
+import threading
 from typing import Any
 
 from raw2s.config import RayConfig
@@ -18,6 +22,11 @@ RAY_ENV = {
     "RAY_BACKEND_LOG_LEVEL": "fatal",  # Ray's C++ warnings otherwise cover the progress bars; Python errors are not affected
 }
 """Set where the user has not set them, before Ray is imported."""
+ALONE = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"
+"""0 makes a Ray of one machine: all its processes listen on 127.0.0.1 in place of every address (docs/security.md)."""
+OWN_PROCESSES = ("raylet", "gcs_server")
+"""Of a local Ray those without which nothing goes on; its agents take the raylet with them."""
+WATCH_SECONDS = 0.5
 
 
 def start_ray(config: RayConfig, *, dashboard: bool = False) -> None:
@@ -40,6 +49,7 @@ def start_ray(config: RayConfig, *, dashboard: bool = False) -> None:
         options: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
         address = joined
         if joined is None:
+            _stay_on_loopback()
             options |= {
                 "address": "local",  # else it would join, or be refused by, whatever Ray another process has started here
                 "num_cpus": config.num_cpus,
@@ -60,11 +70,41 @@ def start_ray(config: RayConfig, *, dashboard: bool = False) -> None:
                 raise
             raise ConfigError(no_ray_at(joined, error)) from error
         os.environ.pop("RAY_GCS_SERVER_PORT", None)
+        if joined is None:
+            _end_with_ray()
     for name in ("ray", "ray.data", "ray.train", "ray.tune"):
         logging.getLogger(name).setLevel(logging.ERROR)
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False
     context.print_on_execution_start = False
+
+
+def _stay_on_loopback() -> None:
+    from ray._private import ray_constants  # noqa: PLC0415
+
+    os.environ.setdefault(ALONE, "0")  # for Ray's own processes
+    ray_constants.ENABLE_RAY_CLUSTER = os.environ[ALONE] != "0"  # which this process has read when it imported Ray
+
+
+def _end_with_ray() -> None:
+    """End this process, as SIGTERM does, where Ray's own processes have gone: Ray says nothing for a minute, and then not what to do."""
+    import ray  # noqa: PLC0415
+    from ray._private.worker import global_worker  # noqa: PLC0415
+
+    assert global_worker.node is not None, "this process has started it"
+    watched = [(name, own.process) for name in OWN_PROCESSES for own in global_worker.node.all_processes[name]]
+    leaving = threading.Event()
+    atexit.register(leaving.set)  # before Ray's own, which end them
+
+    def watch() -> None:
+        while not leaving.wait(WATCH_SECONDS) and ray.is_initialized():
+            for name, process in watched:
+                if process.poll() is not None and ray.is_initialized() and not leaving.is_set():
+                    print(f"\nRay's {name} has ended: something killed it, or memory ran out", file=sys.stderr, flush=True)
+                    os.kill(os.getpid(), signal.SIGTERM)
+                    return
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 def free_port() -> int:
