@@ -42,8 +42,8 @@ from raw2s.cli import guarded
 from raw2s.errors import StageFailed
 
 def work():
-    print("up", flush=True)
     try:
+        print("up", flush=True)
         time.sleep(60)
     except KeyboardInterrupt:
         print("left", flush=True)
