@@ -24,7 +24,10 @@ import numpy as np
 from raw2s.evaluation.comparing import holm, p_of_difference
 from raw2s.evaluation.intervals import crossed_bootstrap, interval
 from raw2s.pipeline.artifacts import LIBRARIES
+from raw2s.pipeline.jsonl import read_jsonl
+from raw2s.pipeline.testing_stages import Test
 from raw2s.results import Results
+from raw2s.storage import ARTIFACTS
 from raw2s.tasks import draw_halves, task_of
 from raw2s.tasks.slurp_scenario import ScenarioSection, scenarios
 
@@ -140,10 +143,7 @@ def measured(storage: Path, given: Mapping[str, Mapping[int, str]]) -> dict[str,
     (student,) = results.students
     keys = {stage.name: stage.key for stage in results.stages}
     rows = [
-        [
-            json.loads(line)
-            for line in (storage / "artifacts" / "test" / keys[name] / "predictions.jsonl").read_text().splitlines()
-        ]
+        read_jsonl(storage / ARTIFACTS / Test.kind / keys[name] / Test.PREDICTIONS)
         for name in (f"test/{student.stage}@{seed}" for seed in SEEDS)
     ]
     ids, gold = [row["id"] for row in rows[0]], [row["gold"] for row in rows[0]]

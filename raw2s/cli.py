@@ -16,7 +16,7 @@ from raw2s.imports import bulk_imports
 from raw2s.interrupt import GOES_ON, ending_on_interrupt
 from raw2s.labels.export import Format
 from raw2s.methods import METHODS
-from raw2s.storage import Place
+from raw2s.storage import ARTIFACTS, Place
 from raw2s.tasks import TASKS
 from raw2s.teachers import TEACHERS
 
@@ -70,7 +70,6 @@ def plan_command(config: RunConfig, gpu: str, memory: str | None, utilization: f
     from raw2s.pipeline.sizes import plan_sizes  # noqa: PLC0415
     from raw2s.report.sizes import sizes_as_json, sizes_tables  # noqa: PLC0415
     from raw2s.sizing.stage import device_of  # noqa: PLC0415
-    from raw2s.storage.copies import ARTIFACTS  # noqa: PLC0415
 
     quiet_transformers()
     device = device_of(gpu, memory, utilization)

@@ -15,8 +15,8 @@ from raw2s.config import load_config
 from raw2s.errors import ConfigError
 from raw2s.pipeline.artifacts import is_held
 from raw2s.pipeline.plan import plan_stages
-from raw2s.storage import Place
-from raw2s.storage.copies import ARTIFACTS, ATTEMPT, Damaged, fetch, gathered
+from raw2s.storage import ARTIFACTS, Place
+from raw2s.storage.copies import ATTEMPT, Damaged, fetch, gathered
 from raw2s.storage.files import answering, folders_in, infos, read, remove
 from raw2s.storage.manifest import MANIFEST, damage
 from raw2s.tracking.mlflow import BESIDE

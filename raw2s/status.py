@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Literal
 
 from raw2s.results import Record
+from raw2s.storage.files import write
 
 FILE = "status.json"
 BEAT_SECONDS = 5.0
@@ -107,9 +108,7 @@ class RunStatus(Record):
 
     def write(self, folder: Path) -> None:
         """`folder/status.json`, whole or not at all."""
-        new = folder / f".{FILE}.{os.getpid()}"
-        new.write_text(self.model_dump_json(indent=1) + "\n", encoding="utf-8")
-        new.replace(folder / FILE)
+        write(folder / FILE, (self.model_dump_json(indent=1) + "\n").encode())
 
     @classmethod
     def read(cls, folder: Path) -> "RunStatus | None":

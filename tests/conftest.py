@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 import ray
+from browser import Browser, browser, chromium
 from hypothesis import settings
 from pyarrow.fs import FileSystem
 from torch.nn.attention import flex_attention
@@ -39,6 +40,15 @@ def local_ray() -> Iterator[None]:
     start_ray(RayConfig(num_cpus=8))
     yield
     ray.shutdown()
+
+
+@pytest.fixture(scope="module")
+def window(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
+    """A page of a real browser."""
+    if chromium() is None:
+        pytest.skip("no Chromium on this machine (Debian: apt-get install chromium)")
+    with browser(tmp_path_factory.mktemp("profile")) as opened:
+        yield opened
 
 
 @pytest.fixture(scope="session")

@@ -14,6 +14,7 @@ from raw2s.labeling.units import Answered
 from raw2s.labels.table import DOUBTS, DROPOUT_DOUBTS
 from raw2s.pipeline.artifacts import Artifact, ArtifactStore
 from raw2s.pipeline.collect import collect_results
+from raw2s.pipeline.environment import environment
 from raw2s.pipeline.execute import Done, build
 from raw2s.pipeline.plan import plan_stages
 from raw2s.pipeline.stage import Stage, Work
@@ -80,5 +81,5 @@ def run_here(folder: Path, **sections: object) -> tuple[Results, list[Stage], di
     for stage in stages:
         inputs = {needed.key: done[needed.name].artifact for needed in stage.inputs.values()}
         done[stage.name] = Done(build(stage, store, Work(inputs=inputs, out=folder, parts=folder)), cached=False)
-    results = collect_results(config, plans, stages, done, finished="", command="")
+    results = collect_results(config, plans, stages, done, finished="", command="", environment=environment())
     return results, stages, {name: finished.artifact for name, finished in done.items()}

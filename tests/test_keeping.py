@@ -11,8 +11,7 @@ from raw2s.cli import main
 from raw2s.config import parse_config
 from raw2s.pipeline.plan import plan_stages
 from raw2s.pipeline.remote_store import open_store
-from raw2s.storage import Place
-from raw2s.storage.copies import ARTIFACTS
+from raw2s.storage import ARTIFACTS, Place
 from raw2s.storage.files import files_in, read, write
 from raw2s.storage.manifest import MANIFEST
 

@@ -10,7 +10,6 @@ from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import unquote, urldefrag
 
 import pytest
-from browser import browser, chromium
 from tiny_runs import ROOT
 
 from raw2s.config import SweepConfig, describe_keys
@@ -92,14 +91,6 @@ def address(site):
     yield f"http://127.0.0.1:{server.server_port}"
     server.shutdown()
     server.server_close()
-
-
-@pytest.fixture(scope="module")
-def window(tmp_path_factory):
-    if chromium() is None:
-        pytest.skip("no Chromium on this machine (Debian: apt-get install chromium)")
-    with browser(tmp_path_factory.mktemp("profile")) as opened:
-        yield opened
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])

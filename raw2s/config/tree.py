@@ -11,7 +11,7 @@ from raw2s.labels.targets import Score
 from raw2s.methods import AnyMethod, AnyPreferenceLoss, MethodSection
 from raw2s.models import Precision
 from raw2s.section import Actors, Fraction, Placement, Positive, Section
-from raw2s.storage import Place, Uri, place
+from raw2s.storage import ARTIFACTS, Place, Uri, place
 from raw2s.tasks import AnyTask
 from raw2s.teachers import AnyTeacher, ModelSection
 
@@ -145,7 +145,7 @@ class RunConfig(Section):
     @model_validator(mode="after")
     def _consistent(self) -> "RunConfig":
         names = [teacher.name for teacher in self.teachers]
-        if self.name == "artifacts":
+        if self.name == ARTIFACTS:
             raise ValueError("name: artifacts is the artifact store's folder; choose another")
         if len(set(names)) < len(names):
             raise ValueError("teachers: two teachers have the same name; rename one")

@@ -12,7 +12,6 @@ Other columns are not read. A row without an answer counts as absent, and so doe
 """
 
 import difflib
-import hashlib
 import json
 import math
 from collections import Counter, defaultdict
@@ -23,6 +22,7 @@ from typing import Any
 
 import numpy as np
 
+from raw2s.storage.manifest import checksum
 from raw2s.tasks.sources import SourceRow, file_rows
 
 
@@ -79,8 +79,7 @@ def read_label_file(file: Path, classes: Sequence[str]) -> list[Annotation]:
 
 def file_fingerprint(file: Path) -> str:
     """What identifies a label file in an artifact key: its content."""
-    with file.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
+    return checksum(file)
 
 
 def class_probabilities(annotations: Iterable[Annotation]) -> dict[int, list[float]]:

@@ -34,6 +34,10 @@ class Artifact:
     folder: Path
     manifest: dict[str, Any]
 
+    @classmethod
+    def read(cls, folder: Path) -> "Artifact":
+        return cls(folder, json.loads((folder / MANIFEST).read_text()))
+
     @property
     def metrics(self) -> dict[str, Any]:
         return self.manifest["metrics"]
@@ -56,7 +60,7 @@ class ArtifactStore:
             return None
         problem = damage(folder)
         if problem is None:
-            return Artifact(folder, json.loads((folder / MANIFEST).read_text()))
+            return Artifact.read(folder)
         aside = folder.with_name(f"{key}.damaged-{time.time_ns()}")
         os.replace(folder, aside)
         warn(f"{kind}/{key}: {problem}; building it again (the damaged folder is kept as {aside.name})")
@@ -66,7 +70,7 @@ class ArtifactStore:
         """The undamaged artifacts of a kind, in the order of their keys."""
         for folder in sorted((self.root / kind).glob("[!.]*")):
             if damage(folder) is None:
-                yield Artifact(folder, json.loads((folder / MANIFEST).read_text()))
+                yield Artifact.read(folder)
 
     def create(self, kind: str, key: str, described: Mapping[str, Any], fill: Callable[[Path], dict[str, Any]]) -> Artifact:
         """Let `fill` write into a temporary folder and return what the manifest says of it, then publish it in one rename.
@@ -102,7 +106,7 @@ class ArtifactStore:
                     raise
                 shutil.rmtree(work)  # another run finished the same stage first; its result is ours
             (folder / LOCK).unlink(missing_ok=True)
-            return Artifact(folder, json.loads((folder / MANIFEST).read_text()))
+            return Artifact.read(folder)
         except BaseException:
             shutil.rmtree(work, ignore_errors=True)
             raise

@@ -29,7 +29,7 @@ from raw2s.pipeline.seed_plan import SeedPlan
 from raw2s.pipeline.stage import Stage, inputs_first
 from raw2s.pipeline.weights import named_weights
 from raw2s.report.outlook import advice, outlook_table
-from raw2s.storage.copies import ARTIFACTS
+from raw2s.storage import ARTIFACTS
 from raw2s.storage.files import write
 from raw2s.tasks import Task
 from raw2s.tasks.task import Scored

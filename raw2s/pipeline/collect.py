@@ -29,7 +29,6 @@ from raw2s.pipeline.comparisons import Compared, Resampled, compare_students
 from raw2s.pipeline.contrasts import contrasts
 from raw2s.pipeline.doubt_claims import Weighed, doubt_claims
 from raw2s.pipeline.doubt_figures import Draws
-from raw2s.pipeline.environment import environment
 from raw2s.pipeline.execute import Done
 from raw2s.pipeline.more_teachers import more_teachers, some_teachers
 from raw2s.pipeline.seed_plan import PlannedStudent, SeedPlan
@@ -45,10 +44,17 @@ Samples = NDArray[np.float64]
 
 
 def collect_results(
-    config: RunConfig, plans: Sequence[SeedPlan], stages: Sequence[Stage], done: dict[str, Done], *, finished: str, command: str
+    config: RunConfig,
+    plans: Sequence[SeedPlan],
+    stages: Sequence[Stage],
+    done: dict[str, Done],
+    *,
+    finished: str,
+    command: str,
+    environment: dict[str, str],
 ) -> Results:
     """The results of the seeds' plans. Intervals are bootstraps over the test examples, which all seeds share, and over the seeds."""
-    return _Collector(config=config, plans=plans, done=done).results(stages, finished, command)
+    return _Collector(config=config, plans=plans, done=done).results(stages, finished, command, environment)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -258,7 +264,7 @@ class _Collector:
         models = [teacher.model for teacher in self.config.models]
         return [licence_of(model) for model in dict.fromkeys([*models, self.config.student.model])]
 
-    def results(self, stages: Sequence[Stage], finished: str, command: str) -> Results:
+    def results(self, stages: Sequence[Stage], finished: str, command: str, environment: dict[str, str]) -> Results:
         records = [
             StageRecord(
                 name=stage.name,
@@ -291,7 +297,7 @@ class _Collector:
             agreements=self.agreements(),
             visible=self.compared.visible,
             visible_between=self.compared.visible_between,
-            environment=environment(),
+            environment=environment,
             stages=records,
             finished=finished,
             command=command,

@@ -21,6 +21,7 @@ from raw2s.pipeline.jsonl import read_jsonl
 from raw2s.pipeline.testing_stages import Test
 from raw2s.report.compared import ComparedRun, Comparison, Pair
 from raw2s.results import Student
+from raw2s.storage import ARTIFACTS
 from raw2s.tasks import task_of
 from raw2s.tracking.flat import flat
 
@@ -94,7 +95,7 @@ def _answered(run: ComparedRun) -> Answered:
         if shown.student is not None:
             seeds = [f"@{seed}" for seed in run.results.seeds] if len(run.results.seeds) > 1 else [""]
             names = [f"test/{shown.stage}{seed}" for seed in seeds]
-            tests[label] = [run.folder.parent / "artifacts" / Test.kind / keys[name] for name in names]
+            tests[label] = [run.folder.parent / ARTIFACTS / Test.kind / keys[name] for name in names]
     for folder in itertools.chain.from_iterable(tests.values()):
         if (problem := damage(folder)) is not None:
             raise ConfigError(f"{folder} is not whole ({problem}); run its config again")

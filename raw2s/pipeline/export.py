@@ -16,8 +16,8 @@ from raw2s.pipeline.finished import finished_results
 from raw2s.pipeline.plan import plan_stages
 from raw2s.pipeline.seed_plan import PlannedStudent, SeedPlan
 from raw2s.pipeline.stage import Stage
-from raw2s.storage import Place
-from raw2s.storage.copies import ARTIFACTS, fetched, gathered
+from raw2s.storage import ARTIFACTS, Place
+from raw2s.storage.copies import fetched, gathered
 from raw2s.tasks import Example, Task, task_of
 from raw2s.use.card import write_card
 from raw2s.use.sheet import Devel, Sheet, TestScore
@@ -40,7 +40,7 @@ def export_student(run: Place, name: str | None, out: Path) -> Sheet:
     except ValueError as error:
         raise ConfigError(f"{run}: its data cannot be read again: {error}") from None
     plan, student = _chosen(run, plans, name)
-    store = (run.resolve() if isinstance(run, Path) else run).parent / ARTIFACTS
+    store = run.resolve().parent / ARTIFACTS
     model, tested = (_artifact(store, run, stage) for stage in (student.stage, student.test))
     sheet = _sheet(config, student, tested)
     out.parent.mkdir(parents=True, exist_ok=True)

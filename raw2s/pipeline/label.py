@@ -18,8 +18,8 @@ from raw2s.pipeline.preflight import check, check_surroundings
 from raw2s.pipeline.remote_store import open_store
 from raw2s.pipeline.stage import inputs_first
 from raw2s.results import Results
-from raw2s.storage import Place
-from raw2s.storage.copies import ARTIFACTS, fetched, gathered, original
+from raw2s.storage import ARTIFACTS, Place
+from raw2s.storage.copies import fetched, gathered, original
 
 
 def run_labels(config: RunConfig, console: Console | None = None) -> list[Path]:
@@ -74,7 +74,7 @@ def _labels(artifact: Place) -> Labels:
 
 def _label_artifact(given: Place) -> Place:
     """`given` itself where it is a label artifact; else that of the finished run whose folder it is."""
-    folder = given.resolve() if isinstance(given, Path) else given
+    folder = given.resolve()
     if _is_label(folder):
         return folder
     try:

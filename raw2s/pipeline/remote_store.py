@@ -40,7 +40,7 @@ class RemoteStore:
                 remove(where / MANIFEST)
             warn(f"{str(error).partition(';')[0]}; building it again (its manifest is kept as {withdrawn})")
             return None
-        return None if folder is None else _artifact(folder)
+        return None if folder is None else Artifact.read(folder)
 
     def finished(self, kind: str) -> Iterator[Artifact]:
         """The undamaged artifacts of a kind, in the order of their keys."""
@@ -52,7 +52,7 @@ class RemoteStore:
             except Damaged:
                 continue
             if folder is not None:
-                yield _artifact(folder)
+                yield Artifact.read(folder)
 
     def create(self, kind: str, key: str, described: Mapping[str, Any], fill: Callable[[Path], dict[str, Any]]) -> Artifact:
         """As `ArtifactStore.create`, and send it. What this node made before and was cut off in sending is sent as it is."""
@@ -70,7 +70,7 @@ class RemoteStore:
                     write(made.folder / MANIFEST, text)
         folder = copied(where, check=False)
         assert folder is not None, "a manifest was written"
-        return _artifact(folder)
+        return Artifact.read(folder)
 
     @contextmanager
     def parts(self, kind: str, key: str) -> Iterator[Place]:
@@ -97,7 +97,3 @@ Store = ArtifactStore | RemoteStore
 def open_store(root: Place) -> Store:
     """The artifact store in a folder or under a URI."""
     return RemoteStore(root) if isinstance(root, Uri) else ArtifactStore(root)
-
-
-def _artifact(folder: Path) -> Artifact:
-    return Artifact(folder, json.loads((folder / MANIFEST).read_text()))

@@ -26,8 +26,8 @@ from raw2s.report import closing_table, write_report
 from raw2s.report.examples import ExampleGroup
 from raw2s.results import Results
 from raw2s.status import RunStatus
-from raw2s.storage import Place, Uri
-from raw2s.storage.copies import ARTIFACTS, local, mirror
+from raw2s.storage import ARTIFACTS, Place, Uri
+from raw2s.storage.copies import local, mirror
 from raw2s.tracking import Tracking, tracked_run
 
 MODELS_SHOWN = 6
@@ -48,7 +48,8 @@ def run_pipeline(config: RunConfig, console: Console | None = None) -> Results:
     stages = list({stage.name: stage for plan in plans for stage in plan.in_order()}.values())
     console.print(" ".join(truth_used(config, plans[0])), style="dim", highlight=False, soft_wrap=True)
     earlier = RunStatus.read(folder)
-    about = {"command": command(), "storage": str(_lies(config.storage)), **environment()}
+    made_by = environment()
+    about = {"command": command(), "storage": str(config.storage.resolve()), **made_by}
     with (
         tracked_run(config.name, local(config.storage), dumped, by=config.tracking, about=about) as tracking,
         StageDisplay(console) as display,
@@ -69,13 +70,15 @@ def run_pipeline(config: RunConfig, console: Console | None = None) -> Results:
                 listener=Watching(file, tracking, display),
             )
             finished = datetime.now(UTC).isoformat(timespec="seconds")
-            results = collect_results(config, plans, stages, done, finished=finished, command=command())
+            results = collect_results(config, plans, stages, done, finished=finished, command=command(), environment=made_by)
             written = results.write(folder)
             report = write_report(results, histories(stages, done), examples(plans[0], done, results), folder)
             tracking.log_results(scores(results), [folder / "config.yaml", written, report])
         mirror(folder, where)
     console.print(closing_table(results))
-    console.print("\n".join(closing_lines(config, _lies(where), plans, results)), highlight=False, soft_wrap=True, markup=False)
+    console.print(
+        "\n".join(closing_lines(config, where.resolve(), plans, results)), highlight=False, soft_wrap=True, markup=False
+    )
     console.print(tracking.where, end="", highlight=False, soft_wrap=True, markup=False)
     if passing := passing_storage(config.storage):
         console.print(f"warning: {passing}", style="yellow", highlight=False, soft_wrap=True)
@@ -92,11 +95,6 @@ def _take_over(earlier: RunStatus | None, tracking: Tracking) -> str | None:
     for run_id in earlier.tracked.values():
         tracking.end_killed(run_id)
     return None
-
-
-def _lies(where: Place) -> Place:
-    """As every other command can be given it, from any folder."""
-    return where.resolve() if isinstance(where, Path) else where
 
 
 def closing_lines(config: RunConfig, run: Place, plans: Sequence[SeedPlan], results: Results) -> list[str]:

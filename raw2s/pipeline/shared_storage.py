@@ -1,6 +1,7 @@
 """Whether every node of a Ray sees the storage: a folder may be one machine's own, and credentials may lie on one machine alone."""
 
 import uuid
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from raw2s.errors import ConfigError
@@ -24,7 +25,9 @@ def require_shared(root: Place) -> None:
     probe = root / f".probe-{uuid.uuid4().hex}"
     write(probe, b"raw2s")
     try:
-        blind = sorted(address for node, address in nodes.items() if not _sees(node, probe))
+        with ThreadPoolExecutor(len(nodes)) as threads:  # each starts a process on its node
+            seen = list(threads.map(lambda node: _sees(node, probe), nodes))
+        blind = sorted(address for address, sees in zip(nodes.values(), seen, strict=True) if not sees)
     finally:
         remove(probe)
     if not blind:

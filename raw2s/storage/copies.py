@@ -20,10 +20,8 @@ from urllib.parse import quote, unquote
 from raw2s.errors import StageFailed
 from raw2s.storage.files import AT_ONCE, answering, copy, files_in, filesystem, read, write
 from raw2s.storage.manifest import MANIFEST, damage
-from raw2s.storage.uri import Place, Uri, place
+from raw2s.storage.uri import ARTIFACTS, Place, Uri, place
 
-ARTIFACTS = "artifacts"
-"""Under a storage the folder of its artifacts, <kind>/<key> in it."""
 ATTEMPT = "attempt"
 """In the manifest of an artifact under a URI: in which folder beside it the files lie. Of two writers each has its own."""
 

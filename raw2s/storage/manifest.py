@@ -12,7 +12,7 @@ def described_files(folder: Path, *, without: str) -> dict[str, dict[str, str] |
     found = [file for file in sorted(folder.rglob("*")) if file.is_file() and file.name != without]
     names = [str(file.relative_to(folder)) for file in found]
     return {
-        "files": dict(zip(names, map(_checksum, found), strict=True)),
+        "files": dict(zip(names, map(checksum, found), strict=True)),
         "sizes": {name: file.stat().st_size for name, file in zip(names, found, strict=True)},
     }
 
@@ -23,14 +23,15 @@ def damage(folder: Path) -> str | None:
         expected = json.loads((folder / MANIFEST).read_text())["files"].items()
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return "its manifest is missing or unreadable"
-    for name, checksum in expected:
+    for name, expected_sum in expected:
         if not (folder / name).is_file():
             return f"{name} is missing"
-        if _checksum(folder / name) != checksum:
+        if checksum(folder / name) != expected_sum:
             return f"{name} has changed since it was written"
     return None
 
 
-def _checksum(file: Path) -> str:
+def checksum(file: Path) -> str:
+    """SHA-256 of its content, as hex digits."""
     with file.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()

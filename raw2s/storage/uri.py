@@ -25,6 +25,10 @@ class Uri:
     def __str__(self) -> str:
         return "/".join(filter(None, (self.root, self.path))) + (f"?{self.query}" if self.query else "")
 
+    def resolve(self) -> "Uri":
+        """Itself: it is no other from another folder."""
+        return self
+
     @property
     def name(self) -> str:
         return self.path.rpartition("/")[2]
@@ -33,6 +37,9 @@ class Uri:
     def parent(self) -> "Uri":
         return replace(self, path=self.path.rpartition("/")[0])
 
+
+ARTIFACTS = "artifacts"
+"""Under a storage the folder of its artifacts, <kind>/<key> in it."""
 
 Place = Path | Uri
 """A folder or a file, wherever it lies."""

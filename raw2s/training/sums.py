@@ -7,10 +7,10 @@ Every rank sums up its own files while they are still in the page cache, and wai
 They tell damage, not intent: whoever can write shards there can write sums there.
 """
 
-import hashlib
 import json
 from pathlib import Path
 
+from raw2s.storage.manifest import checksum
 from raw2s.training.progress import MODEL
 
 
@@ -20,7 +20,7 @@ class CheckpointChanged(Exception):
 
 def write_sums(folder: Path, *, rank: int, workers: int) -> None:
     """Of all that this rank has put there; the exported model is no pickle, and its artifact has sums of its own."""
-    sums = {name: _sum(folder / name) for name in _files(folder)}
+    sums = {name: checksum(folder / name) for name in _files(folder)}
     (folder / f"sums-{rank}-of-{workers}.json").write_text(json.dumps(sums))
 
 
@@ -41,7 +41,7 @@ def changed(checkpoint: Path, *, part: int = 0, parts: int = 1) -> str | None:
     if strange := sorted(written.keys() ^ set(files)):
         return f"{strange[0]} {'is missing' if strange[0] in written else 'was not written by its run'}"
     for name in files[part::parts]:
-        if _sum(checkpoint / name) != written[name]:
+        if checksum(checkpoint / name) != written[name]:
             return f"{name} has changed since it was written"
     return None
 
@@ -50,8 +50,3 @@ def _files(folder: Path) -> list[str]:
     """All but the sums and the exported model, by their paths in the folder."""
     names = (file.relative_to(folder) for file in folder.rglob("*") if file.is_file())
     return sorted(str(name) for name in names if name.parts[0] != MODEL and not name.match("sums-*.json"))
-
-
-def _sum(file: Path) -> str:
-    with file.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()

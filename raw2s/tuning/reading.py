@@ -14,7 +14,7 @@ from raw2s.config import SweepConfig, explain, merged, parse_config, put_over, r
 from raw2s.errors import ConfigError
 from raw2s.methods import label_of
 from raw2s.pipeline.preflight import check
-from raw2s.storage import Uri
+from raw2s.storage import ARTIFACTS, Uri
 from raw2s.tuning.entries import OWN_OF, own_path, own_tree
 from raw2s.tuning.searched import Sweep, judged_stage
 from raw2s.tuning.space import Knob, find_knobs, grid_points, is_distribution, point_of, tree_at
@@ -53,7 +53,7 @@ def load_sweeps(path: Path, overrides: list[str]) -> list[Sweep]:
         settings = SweepConfig.model_validate(section)
     except ValidationError as error:
         raise ConfigError("; ".join(f"sweep.{explain(dict(e), SweepConfig, section)}" for e in error.errors())) from None
-    if settings.name == "artifacts":
+    if settings.name == ARTIFACTS:
         raise ConfigError("sweep.name: artifacts is the artifact store's folder; choose another")
     check_knobs(find_knobs(tree))
     sweeps = searched_entries(settings, tree, below)

@@ -26,6 +26,7 @@ from raw2s.pipeline.preflight import check_surroundings
 from raw2s.pipeline.progress import StageDisplay
 from raw2s.pipeline.run import run_pipeline
 from raw2s.pipeline.stage import Stage, inputs_first
+from raw2s.storage import ARTIFACTS
 from raw2s.tracking import Tracking, tracked_run
 from raw2s.tuning.best import Outcome, best_tree, table_of, write_best, write_fronts
 from raw2s.tuning.entries import joined
@@ -65,7 +66,7 @@ def run_sweeps(sweeps: Sequence[Sweep], console: Console | None = None) -> list[
     settings, config = searched[0].settings, searched[0].config(searched[0].start)
     check_surroundings(config)
     assert isinstance(config.storage, Path), "load_sweeps refuses a URI"
-    folder, store = (config.storage / settings.name).resolve(), ArtifactStore(config.storage / "artifacts")
+    folder, store = (config.storage / settings.name).resolve(), ArtifactStore(config.storage / ARTIFACTS)
     logged = {**joined({sweep.entry: sweep.tree for sweep in searched}), "sweep": settings.model_dump(mode="json")}
     with ExitStack() as held:
         earlier = [held.enter_context(opened(folder / sweep.part, sweep)) for sweep in searched]

@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 from raw2s.config import OBJECTIVES, SweepConfig
 from raw2s.errors import ConfigError
+from raw2s.storage.files import write
 from raw2s.tuning.judged import JUDGED
 from raw2s.tuning.searched import Sweep
 from raw2s.tuning.space import Point
@@ -142,9 +143,7 @@ def read_trials(folder: Path, sweep: Sweep) -> list[Trial]:
 
 def write_trials(folder: Path, sweep: Sweep, trials: Iterable[Trial]) -> None:
     """Begin the file anew with these trials."""
-    new = folder / f"{FILE}.new"
-    new.write_text("".join(f"{line}\n" for line in (searched(sweep), *map(_line, trials))), encoding="utf-8")
-    new.replace(folder / FILE)
+    write(folder / FILE, "".join(f"{line}\n" for line in (searched(sweep), *map(_line, trials))).encode())
 
 
 def append_trial(folder: Path, trial: Trial) -> None:

@@ -10,6 +10,7 @@ from threading import Barrier
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from test_artifacts import fill
 
 from raw2s.errors import ConfigError, StageFailed
 from raw2s.pipeline import lease, remote_store
@@ -28,13 +29,6 @@ FOLDERS = iter(range(10**6))
 @pytest.fixture
 def store(bucket):
     return RemoteStore(bucket / "runs" / str(next(FOLDERS)) / "artifacts")
-
-
-def fill(folder):
-    (folder / "model").mkdir()
-    (folder / "model" / "weights.bin").write_bytes(bytes(range(256)))
-    (folder / "history.jsonl").write_text('{"loss": 1.0}\n')
-    return {"metrics": {"final_loss": 1.0}}
 
 
 def create(store, fill=fill):

@@ -11,7 +11,8 @@ from tiny_runs import tiny_run
 from raw2s.cli import main
 from raw2s.pipeline.remote_store import RemoteStore
 from raw2s.results import Results
-from raw2s.storage.copies import ARTIFACTS, gathered
+from raw2s.storage import ARTIFACTS
+from raw2s.storage.copies import gathered
 from raw2s.storage.files import files_in, read
 
 SECTIONS = {

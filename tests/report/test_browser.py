@@ -1,7 +1,6 @@
 """A report of a grid's size as a reader meets it: in a real browser, on a telephone and a screen, light and dark."""
 
 import pytest
-from browser import browser, chromium
 from grid_results import curves, example_groups, grid_results
 
 from raw2s.report import write_report
@@ -13,14 +12,6 @@ SIZE = 3_000_000
 @pytest.fixture(scope="module")
 def page(tmp_path_factory):
     return write_report(grid_results(), curves(), example_groups(), tmp_path_factory.mktemp("grid"))
-
-
-@pytest.fixture(scope="module")
-def window(tmp_path_factory):
-    if chromium() is None:
-        pytest.skip("no Chromium on this machine (Debian: apt-get install chromium)")
-    with browser(tmp_path_factory.mktemp("profile")) as opened:
-        yield opened
 
 
 def test_a_grids_page_stays_light(page):
