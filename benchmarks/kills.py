@@ -29,6 +29,7 @@ from raw2s.methods.evidential import EvidentialSection
 from raw2s.models.load import load_model, load_tokenizer
 from raw2s.pipeline.artifacts import LIBRARIES
 from raw2s.pipeline.local_ray import start_ray
+from raw2s.pipeline.resources import places
 from raw2s.tasks import draw_halves
 from raw2s.tasks.slurp_slots import SlotsSection
 from raw2s.training.fit import fit
@@ -126,7 +127,7 @@ def prepare(folder: Path, rows: int) -> None:
 def train(folder: Path) -> None:
     """What the driver process does; it goes on where one that was killed left off."""
     start_ray(RayConfig(num_cpus=4))
-    fit(job(folder), folder / "out", folder / "parts", board=None, warn=print)
+    fit(job(folder), folder / "out", folder / "parts", board=None, warn=print, places=places)
 
 
 def job(folder: Path) -> Job:

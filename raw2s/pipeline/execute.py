@@ -8,12 +8,12 @@ from typing import Any
 from raw2s.config import RayConfig
 from raw2s.errors import ConfigError, StageFailed
 from raw2s.pipeline.artifacts import Artifact
-from raw2s.pipeline.causes import cause
+from raw2s.pipeline.every_node import require_alike
+from raw2s.pipeline.failures import reason_of
 from raw2s.pipeline.local_ray import start_ray
-from raw2s.pipeline.progress import Board, Point, StageDisplay, State, brief
+from raw2s.pipeline.progress import Point, StageDisplay, State, brief, open_board
 from raw2s.pipeline.remote_store import Store
 from raw2s.pipeline.resources import cluster_nodes, lacking
-from raw2s.pipeline.shared_storage import require_shared
 from raw2s.pipeline.stage import Stage, Work
 
 POINTS_SECONDS = 2.0
@@ -51,7 +51,7 @@ def execute(
     """Finish every stage (inputs come first in `stages`); results by stage name.
 
     Raises StageFailed for the first stage that fails, after those running beside it have ended: what they made is kept; ConfigError,
-    before any stage starts, for one that Ray has no place for. Ctrl-C waits for none.
+    before any stage starts, for one that Ray has no place for, and for nodes that are not alike. Ctrl-C waits for none.
     """
     done = _found(stages, store, display)
     for stage in stages:
@@ -63,8 +63,8 @@ def execute(
     start_ray(ray_config)
     waiting = [stage for stage in stages if stage.name not in done]
     _require_places(waiting)
-    require_shared(store.root)
-    display.board = Board.remote()  # type: ignore[attr-defined]
+    require_alike(store.root)
+    display.board = open_board()
     running: dict[Future[Artifact], Stage] = {}
     failure: StageFailed | None = None
     pool = ThreadPoolExecutor(ray_config.parallel_stages)
@@ -84,7 +84,7 @@ def execute(
                 stage = running.pop(future)
                 error = future.exception()
                 if error is not None:
-                    reason = str(error) if isinstance(error, StageFailed) else cause(error)
+                    reason = reason_of(error, store.root)
                     display.finished(stage.name, "failed")
                     listener.failed(stage, reason)
                     failure = failure or StageFailed(f"stage {stage.name} failed: {reason}")

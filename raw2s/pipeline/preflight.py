@@ -30,6 +30,8 @@ CPU_PARAMETERS = 10**9
 """Of a model that may be trained in fp32 without a GPU; with a larger one, keys were left out."""
 LONGEST = 50
 """Test examples whose tokens are counted."""
+LEAST_BYTES = 2**20
+"""That the storage must take: a run's first files are as large."""
 AROUND = 2
 """Tokens that a tokenizer may put around a prompt."""
 CTRANSLATE2_MODELS = ("gpt2", "opt", "gpt_neox", "llama")
@@ -76,8 +78,8 @@ def check_storage(storage: Place) -> None:
         return
     try:
         storage.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=storage):
-            pass
+        with tempfile.TemporaryFile(dir=storage) as file:
+            file.write(bytes(LEAST_BYTES))
     except OSError as error:
         raise ConfigError(f"storage: {storage} is no folder that can be written ({error.strerror}); name another") from None
 

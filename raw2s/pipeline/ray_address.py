@@ -34,5 +34,5 @@ def check_ray_address(address: str | None) -> None:
 
 def no_ray_at(address: str, error: Exception) -> str:
     """One line for a cluster that cannot be joined."""
-    reason = (str(error) or type(error).__name__).splitlines()[0]
+    reason = " ".join(str(error).split()) or type(error).__name__  # Ray tells unequal versions in six lines
     return f"RAY_ADDRESS: no Ray to join at {address} ({reason}); start it, correct the address, or unset it to start a local Ray"

@@ -92,6 +92,11 @@ def cluster_nodes() -> list[Node]:
     return [*nodes, Node(resources=grown, labels=None)] if grown else nodes
 
 
+def places(each: Mapping[str, float]) -> int:
+    """How many processes of these resources each the Ray that this process has joined holds, busy or not."""
+    return sum(_places(node, each) for node in cluster_nodes())
+
+
 def _places(node: Node, each: Mapping[str, float]) -> int:
     """How many such processes the node holds."""
     return min(int(node.resources.get(name, 0.0) / amount + 1e-9) for name, amount in each.items() if amount > 0)

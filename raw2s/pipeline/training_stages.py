@@ -22,6 +22,7 @@ from raw2s.pipeline.jsonl import read_jsonl, write_jsonl
 from raw2s.pipeline.labeling_stages import Label
 from raw2s.pipeline.model import Model
 from raw2s.pipeline.pair_stages import Pairs
+from raw2s.pipeline.resources import places
 from raw2s.pipeline.stage import Metrics, Work
 from raw2s.tasks import Example
 from raw2s.training.job import Job, Judge
@@ -90,7 +91,7 @@ class Trained(Model):
             learned=learned,
             judge=self._judge(truth),
         )
-        metrics = fit(job, work.out, work.parts, board=work.board, warn=work.warn, callbacks=work.callbacks)
+        metrics = fit(job, work.out, work.parts, board=work.board, warn=work.warn, places=places, callbacks=work.callbacks)
         validation_file.unlink()  # it is the split's
         return metrics
 

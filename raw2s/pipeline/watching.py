@@ -7,8 +7,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+from raw2s.causes import cause
 from raw2s.errors import ConfigError, StageFailed
-from raw2s.pipeline.causes import cause
 from raw2s.pipeline.data_stages import Examples
 from raw2s.pipeline.execute import Done, Listener
 from raw2s.pipeline.progress import Point, StageDisplay, State

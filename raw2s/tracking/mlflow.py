@@ -154,6 +154,12 @@ class MlflowTracker:
             _store(self.client, self.parent_id, self.uri, file, folder or "")
 
     @_unless_lost
+    def drop(self) -> None:
+        """Those of stages that were found too."""
+        for run_id in (*self.stage_runs.values(), self.parent_id):
+            self.client.delete_run(run_id)
+
+    @_unless_lost
     def end(self, status: Status) -> None:
         if status != "FINISHED":
             self._end_running(self.parent_id, status)

@@ -83,5 +83,8 @@ class Tracker(Protocol):
     def end_killed(self, run_id: str) -> None:
         """End a run that an earlier process left running, and all of its stages; `run_id` is its own or a stage's."""
 
+    def drop(self) -> None:
+        """Take back a run that was refused before any of it began."""
+
     def end(self, status: Status) -> None:
         """End the run, and the stages that it left unfinished."""

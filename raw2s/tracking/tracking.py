@@ -5,6 +5,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from raw2s.errors import ConfigError
 from raw2s.tracking import mlflow, wandb
 from raw2s.tracking.tracker import Data, Ended, Opening, Point, Status, Tracker
 
@@ -60,6 +61,10 @@ class Tracking:
         for tracker in self.trackers.values():
             tracker.end_killed(run_id)
 
+    def drop(self) -> None:
+        for tracker in self.trackers.values():
+            tracker.drop()
+
     def end(self, status: Status) -> None:
         for tracker in self.trackers.values():
             tracker.end(status)
@@ -76,6 +81,7 @@ def tracked_run(
 ) -> Iterator[Tracking]:
     """Open the run `name` in the trackers that `by` names; a failure inside ends it as FAILED, Ctrl-C and SIGTERM as KILLED.
 
+    A ConfigError inside is a refusal before anything began, and leaves no run.
     Raises ConfigError where a tracker cannot be opened.
     """
     opening = Opening(name=name, storage=storage, config=config, about=about or {})
@@ -84,6 +90,9 @@ def tracked_run(
         for tracker in by:
             tracking.trackers[tracker] = TRACKERS[tracker](opening)
         yield tracking
+    except ConfigError:
+        tracking.drop()
+        raise
     except Exception:
         tracking.end("FAILED")
         raise

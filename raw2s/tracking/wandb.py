@@ -71,6 +71,10 @@ class WandbTracker:
     def end_killed(self, run_id: str) -> None:
         """Its server says of a run that it hears no more from that it crashed."""
 
+    def drop(self) -> None:
+        """There is no way to take a local one back."""
+        self.end("FAILED")
+
     def end(self, status: Status) -> None:
         self.run.finish(exit_code=EXIT[status])
 

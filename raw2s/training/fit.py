@@ -2,7 +2,7 @@
 
 import json
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
 from functools import partial
@@ -12,7 +12,13 @@ from typing import Any
 import ray.train
 from ray.train import UserCallback
 from ray.train.torch import TorchTrainer
+from ray.train.v2._internal.exceptions import (
+    WorkerGroupStartupFailedError,
+    WorkerGroupStartupTimeoutError,
+)  # nothing public tells
+from ray.train.v2.api.exceptions import ControllerError, TrainingFailedError, WorkerGroupError
 
+from raw2s.causes import is_full_disk
 from raw2s.config import TrainingConfig
 from raw2s.errors import StageFailed
 from raw2s.imports import bulk_imports, without
@@ -26,31 +32,47 @@ from raw2s.training.sums import CheckpointChanged
 # Without this DeepSpeed probes for GPUs by compiling; on a GPU machine it finds CUDA by itself.
 WORKER_ENV = {"TOKENIZERS_PARALLELISM": "false", "HF_HUB_DISABLE_PROGRESS_BARS": "1"}
 STOPPED = "stopped.txt"
-"""Why a worker gave up. Ray Train starts lost workers again; these must not try once more."""
+"""Why a worker gave up. Lost workers are started again; these must not try once more."""
 CHANGED = "changed.txt"
 """What was found in a checkpoint that is not as it was written. Training begins again without it."""
 
 
+Places = Callable[[Mapping[str, float]], int]
+"""How many processes, of these resources each, the cluster holds, busy or not."""
+
+
 def fit(
-    job: Job, out: Path, parts: Place, *, board: Any, warn: Callable[[str], None], callbacks: Sequence[UserCallback] = ()
+    job: Job,
+    out: Path,
+    parts: Place,
+    *,
+    board: Any,
+    warn: Callable[[str], None],
+    places: Places,
+    callbacks: Sequence[UserCallback] = (),
 ) -> dict[str, Any]:
     """Train, and leave `model/` (a Hugging Face folder) and `history.jsonl` in `out`. Returns the metrics.
 
     Checkpoints lie in `parts`, where a run of the same job that was cut off resumes: Ray Train resumes a run of the same folder and
-    name without a word. One that is not as it was written is not loaded: `warn` hears of it, and training begins again. `board` is a
-    `raw2s.pipeline.progress.Board` actor, or None. Raises StageFailed for what would come again, and what the workers raised last.
+    name without a word. One that is not as it was written is not loaded: `warn` hears of it, and training begins again. Where nodes have
+    gone, so that `places` is less than the job's workers, it goes on with fewer. `board` is a `raw2s.pipeline.progress.Board` actor,
+    or None. Raises StageFailed for what would come again, and what the workers raised last.
     """
     folder, stopped, changed = parts / "train", parts / STOPPED, parts / CHANGED
     _drop_if_torn(folder)
     for left in (stopped, changed):  # by an attempt that was killed
         remove(left)
     seen = _seen_by_workers(job, parts)
-    result = _trainer(seen, parts, board, callbacks).fit()
+
+    def trainer(workers: int, patient: bool) -> TorchTrainer:
+        return _trainer(seen, parts, board, callbacks, workers, patient)
+
+    result = _fitted(job, trainer, warn, places)
     if (what := read(changed)) is not None:
         warn(f"{job.name}: {what.decode()}; it is not loaded, training begins again")
         remove(changed)
         remove(folder)
-        result = _trainer(seen, parts, board, callbacks).fit()
+        result = _fitted(job, trainer, warn, places)
     checkpoint = None if result.checkpoint is None else _place_of(result.checkpoint, parts)
     progress = read_progress(checkpoint)
     if (why := read(stopped)) is not None:
@@ -71,6 +93,7 @@ def fit(
     losses = [point["loss"] for point in progress.history if "loss" in point]
     return {
         "final_loss": losses[-1],
+        **({"world_sizes": progress.world_sizes} if len(progress.world_sizes) > 1 else {}),
         "epoch_kept": metrics["epoch"],
         **validation,
         **{WEIGHT + name: weight for name, weight in weights.items()},
@@ -97,25 +120,67 @@ def _place_of(checkpoint: ray.train.Checkpoint, parts: Place) -> Place:
     return parts / checkpoint.path.removeprefix(filesystem(parts)[1]).strip("/")
 
 
-def _trainer(job: Job, parts: Place, board: Any, callbacks: Sequence[UserCallback]) -> TorchTrainer:
+def _fitted(
+    job: Job, trainer: Callable[[int, bool], TorchTrainer], warn: Callable[[str], None], places: Places
+) -> ray.train.Result:
+    """What a run ends with whose workers may die `max_failures` times, and whose nodes may go for good.
+
+    Before a failure it waits for its place as long as the cluster is busy; after one, the cluster may be smaller.
+    """
+    workers, failures = job.training.workers, 0
+    while True:
+        try:
+            return trainer(workers, failures == 0).fit()
+        except TrainingFailedError as error:
+            why = error.controller_failure if isinstance(error, ControllerError) else error
+            if not isinstance(why, WorkerGroupStartupTimeoutError):
+                failures += 1
+                lost = isinstance(why, (WorkerGroupError, WorkerGroupStartupFailedError))
+                if not lost or failures > job.training.max_failures or is_full_disk(error):
+                    raise
+            elif (held := places(_each(job.training))) < workers:
+                workers = _workers_left(job.training, held)
+                warn(
+                    f"{job.name}: the cluster has lost nodes and holds {held} of {job.training.workers} training workers; it goes on "
+                    f"at its last checkpoint with {workers}"
+                )
+
+
+def _workers_left(training: TrainingConfig, held: int) -> int:
+    """The most workers, `held` at most, among whom a step's rows can be dealt out. Raises StageFailed where none is held."""
+    if not held:
+        raise StageFailed(
+            "the cluster has lost nodes, and none that is left holds a training worker; bring one back, and run again: training goes on "
+            "at its last checkpoint"
+        )
+    return next(n for n in range(held, 0, -1) if training.batch_size % (n * training.micro_batch_size) == 0)
+
+
+def _each(training: TrainingConfig) -> dict[str, float]:
+    """Ray's resources of one worker."""
+    gpus = {"GPU": training.gpus_per_worker} if training.gpus_per_worker else {}
+    return {"CPU": training.cpus_per_worker, **gpus}
+
+
+def _trainer(job: Job, parts: Place, board: Any, callbacks: Sequence[UserCallback], workers: int, patient: bool) -> TorchTrainer:
+    """That gives up at the first death of a worker; and, unless it is `patient`, where Ray has no place for `workers` in a minute."""
     training = job.training
     system, path = filesystem(parts)
-    gpus = {"GPU": training.gpus_per_worker} if training.gpus_per_worker else {}
     return TorchTrainer(
         _worker,
         train_loop_config={"job": job, "board": board, "stopped": str(parts / STOPPED), "changed": str(parts / CHANGED)},
         scaling_config=ray.train.ScalingConfig(
-            num_workers=training.workers,
+            num_workers=workers,
             use_gpu=training.gpus_per_worker > 0,
-            resources_per_worker={"CPU": training.cpus_per_worker, **gpus},
+            resources_per_worker=_each(training),
         ),
         run_config=ray.train.RunConfig(  # type: ignore[call-arg]  # mypy reads Train V1's
             name="train",
             storage_path=path,
             storage_filesystem=None if isinstance(parts, Path) else system,
             callbacks=list(callbacks),  # type: ignore[arg-type]
-            worker_runtime_env={"env_vars": WORKER_ENV | ({} if gpus else {"DS_ACCELERATOR": "cpu"})},
-            failure_config=ray.train.FailureConfig(max_failures=training.max_failures),
+            worker_runtime_env={"env_vars": WORKER_ENV | ({} if training.gpus_per_worker else {"DS_ACCELERATOR": "cpu"})},
+            failure_config=ray.train.FailureConfig(max_failures=0, controller_failure_limit=-1 if patient else 0),
             checkpoint_config=_checkpoint_config(training),
         ),
     )

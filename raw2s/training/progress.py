@@ -28,6 +28,7 @@ _FILE = "progress.json"
 class Progress:
     """Where a run is: steps done, the points of its curve; how many workers wrote the shards.
 
+    `world_sizes`: [steps done, workers] when training began, and whenever it went on with another number of workers.
     `best`: what was best of the epochs judged so far, more being better: a score, or a loss negated.
     `references`: for every pair of a preference run, in the rows' order, log P of chosen and rejected before the first step.
     `weights`: the teachers', where these are learned.
@@ -37,6 +38,7 @@ class Progress:
     best: float = -math.inf
     history: list[dict[str, float]] = field(default_factory=list)
     workers: int = 0
+    world_sizes: list[list[int]] = field(default_factory=list)
     references: list[list[float]] = field(default_factory=list)
     weights: list[float] = field(default_factory=list)
 

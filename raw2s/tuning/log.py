@@ -10,8 +10,8 @@ from ray import tune
 from ray.exceptions import RayTaskError
 from rich.console import Console
 
+from raw2s.causes import cause
 from raw2s.errors import ConfigError, StageFailed
-from raw2s.pipeline.causes import cause
 from raw2s.pipeline.progress import brief
 from raw2s.tracking import Ended, Status, Tracking
 from raw2s.tuning.judged import JUDGED, JUDGED_SE

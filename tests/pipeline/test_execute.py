@@ -6,8 +6,8 @@ import sys
 import pytest
 import ray
 
+from raw2s.causes import cause
 from raw2s.config import RayConfig
-from raw2s.pipeline.causes import cause
 from raw2s.pipeline.local_ray import start_ray
 
 RAY_DATA = """ray::Map(BeamActor)() (pid=1, ip=127.0.0.1)
