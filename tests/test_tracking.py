@@ -164,6 +164,13 @@ def test_a_run_ends_as_what_ended_it_and_so_do_the_stages_it_left(storage, error
     }
 
 
+def test_a_run_that_is_refused_leaves_none(storage):
+    with pytest.raises(ConfigError), tracked_run("run", storage, {}) as tracking:
+        tracking.log_ended(ended("found"))
+        raise ConfigError("no place for it")
+    assert runs_in(storage) == {}
+
+
 @pytest.mark.parametrize("named", ["the run", "a stage"])
 def test_what_a_killed_process_left_running_is_ended_as_killed(storage, named):
     killed = tracked_run("before", storage, {})

@@ -193,6 +193,7 @@ def opened(opening: Opening) -> MlflowTracker:
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "3")  # 14 seconds; its own seven are four minutes
     logging.getLogger("alembic").setLevel(logging.WARNING)
     logging.getLogger("mlflow").setLevel(logging.WARNING)
+    logging.getLogger("mlflow.store.db").setLevel(logging.CRITICAL)  # a traceback for a disk that is full
     logging.getLogger("urllib3").setLevel(logging.ERROR)  # a line a retry
     import requests  # noqa: PLC0415
     from mlflow.exceptions import MlflowException  # two seconds; `--help` and a config mistake should not wait  # noqa: PLC0415
