@@ -8,7 +8,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from uuid import uuid4
 
@@ -24,6 +24,7 @@ from raw2s.cli import main
 from raw2s.labels.table import read_table
 from raw2s.pipeline.local_ray import free_port
 from raw2s.results import Results
+from raw2s.status import RunStatus
 from raw2s.tuning.reading import load_sweeps
 from raw2s.tuning.trials import FILE, read_trials
 
@@ -62,8 +63,8 @@ def environment(checkout: Path) -> dict[str, str]:
 
 
 @pytest.fixture(scope="module")
-def submit(checkout: Path, environment: dict[str, str]) -> Iterator[Callable[..., subprocess.CompletedProcess[str]]]:
-    """`ray job submit` to a head of our own, started and stopped by its process, on loopback only."""
+def job_server(environment: dict[str, str]) -> Iterator[str]:
+    """The address of a head of our own, started and stopped by its process, on loopback only."""
     dashboard = free_port()
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:  # a socket's path is short: pytest's are too deep
         head = subprocess.Popen(
@@ -76,22 +77,29 @@ def submit(checkout: Path, environment: dict[str, str]) -> Iterator[Callable[...
             env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
         )  # fmt: skip
 
-        def submitted(*arguments: str) -> subprocess.CompletedProcess[str]:
-            command = [
-                str(BIN / "ray"), "job", "submit", "--address", f"http://127.0.0.1:{dashboard}", "--working-dir", str(checkout),
-                "--", sys.executable, *arguments,
-            ]  # fmt: skip
-            for _ in range(60):
-                done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=600, check=False)
-                if not any(reason in done.stderr for reason in NOT_YET_UP):
-                    return done
-                time.sleep(1)
-            raise TimeoutError(done.stderr)
-
-        yield submitted
+        yield f"http://127.0.0.1:{dashboard}"
         head.terminate()
         head.wait(timeout=60)
         wait_until_none(lambda: marked(environment[MARK]), "processes")
+
+
+@pytest.fixture(scope="module")
+def submit(job_server: str, checkout: Path, environment: dict[str, str]) -> Callable[..., subprocess.CompletedProcess[str]]:
+    """`ray job submit`."""
+
+    def submitted(*arguments: str, options: Sequence[str] = ()) -> subprocess.CompletedProcess[str]:
+        command = [
+            str(BIN / "ray"), "job", "submit", "--address", job_server, "--working-dir", str(checkout), *options,
+            "--", sys.executable, *arguments,
+        ]  # fmt: skip
+        for _ in range(60):
+            done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=600, check=False)
+            if not any(reason in done.stderr for reason in NOT_YET_UP):
+                return done
+            time.sleep(1)
+        raise TimeoutError(done.stderr)
+
+    return submitted
 
 
 @pytest.fixture(scope="module")
@@ -155,6 +163,31 @@ def check_own_classes(storage: Path) -> None:
     report = " ".join((storage / "tiny" / "report.html").read_text().split())
     assert "macro F1" in report
     assert "Data: Mails made for a test." in report
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(400)
+def test_a_stopped_job_ends_with_its_workers_and_says_so(submit, job_server, environment, checkout, tmp_path):
+    long = {"teachers": [{"name": "gpt2", "model": "tiny-gpt2"}], "teacher_training": {"epochs": 400, "keep": "last"}}
+    (checkout / "configs" / "long.yaml").write_text(yaml.safe_dump(tiny_run(tmp_path / "runs", **long)))
+    options = ["--no-wait", "--submission-id", "long"]
+    begun = submit("jobs/full_pipeline.py", "--config", "configs/long.yaml", options=options)
+    assert begun.returncode == 0, begun.stdout + begun.stderr
+
+    def training() -> bool:
+        status = RunStatus.read(tmp_path / "runs" / "tiny")
+        return status is not None and any(own.name == "teacher/gpt2" and own.steps and own.steps.done for own in status.stages)
+
+    until = time.monotonic() + 300
+    while not training():
+        assert time.monotonic() < until, RunStatus.read(tmp_path / "runs" / "tiny")
+        time.sleep(0.5)
+    command = [str(BIN / "ray"), "job", "stop", "--address", job_server, "long"]
+    stopped = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60, check=True)
+    assert "was stopped" in stopped.stdout + stopped.stderr
+    status = RunStatus.read(tmp_path / "runs" / "tiny")
+    assert status is not None and (status.outcome, status.reason) == ("killed", "stopped by Ctrl-C or a signal")
+    wait_until_none(lambda: [p for p in marked(environment[MARK]) if "RayTrainWorker" in " ".join(p.cmdline())], "workers")
 
 
 GOOD, STILL, WILD = 5e-3, 1e-9, 1e30
