@@ -32,14 +32,16 @@ def require_alike(root: Place) -> None:
             answers = list(zip(nodes.values(), threads.map(lambda node: _ask(node, probe), nodes), strict=True))
     finally:
         remove(probe)
+    looked: list[tuple[str, bool, dict[str, str]]] = []
     for address, answer in answers:
         if isinstance(answer, str):
             raise ConfigError(f"RAY_ADDRESS: node {address} cannot run raw2s ({answer}); {INSTALL}")
-    blind = sorted(address for address, (sees, _) in answers if not sees)
+        looked.append((address, *answer))
+    blind = sorted(address for address, sees, _ in looked if not sees)
     if blind:
         what = "that every node reaches, with credentials on each" if isinstance(root, Uri) else "that every node sees, or a URI"
         raise ConfigError(f"storage: {root} is not seen from {', '.join(blind)} of {len(nodes)} nodes; name a storage {what}")
-    for address, (_, found) in answers:
+    for address, _, found in looked:
         if unequal := _unequal(found, versions()):
             raise ConfigError(f"RAY_ADDRESS: node {address} has {unequal}; {INSTALL}")
 

@@ -180,7 +180,7 @@ def _trainer(job: Job, parts: Place, board: Any, callbacks: Sequence[UserCallbac
             storage_filesystem=None if isinstance(parts, Path) else system,
             callbacks=list(callbacks),  # type: ignore[arg-type]
             worker_runtime_env={"env_vars": WORKER_ENV | ({} if training.gpus_per_worker else {"DS_ACCELERATOR": "cpu"})},
-            failure_config=ray.train.FailureConfig(max_failures=0, controller_failure_limit=-1 if patient else 0),
+            failure_config=ray.train.FailureConfig(max_failures=0, controller_failure_limit=-1 if patient else 0),  # type: ignore[call-arg]
             checkpoint_config=_checkpoint_config(training),
         ),
     )

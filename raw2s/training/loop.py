@@ -82,9 +82,7 @@ def train(job: Job, rank: int, workers: int, *, checkpoint: Path | None, report:
     model = PackedModel(load_trainable(job, workers))
     check_room(job, tokenizer, model.model.config)
     engine = resume_engine(model, training, workers, checkpoint=checkpoint, workers_before=progress.workers)
-    if workers != progress.workers:
-        progress.world_sizes.append([progress.step, workers])
-    progress.workers = workers
+    progress.go_on_with(workers)
     if job.learned is not None and not progress.weights:
         progress.weights = list(job.learned.start)
     meter = Meter(model, engine.device, workers)

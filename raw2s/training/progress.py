@@ -42,6 +42,11 @@ class Progress:
     references: list[list[float]] = field(default_factory=list)
     weights: list[float] = field(default_factory=list)
 
+    def go_on_with(self, workers: int) -> None:
+        if workers != self.workers:
+            self.world_sizes.append([self.step, workers])
+        self.workers = workers
+
 
 def write_progress(folder: Path, progress: Progress) -> None:
     (folder / _FILE).write_text(json.dumps(asdict(progress)))

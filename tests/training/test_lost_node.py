@@ -16,6 +16,7 @@ from raw2s.pipeline.jsonl import read_jsonl
 from raw2s.pipeline.local_ray import start_ray
 from raw2s.pipeline.resources import places
 from raw2s.training import fit
+from raw2s.training.progress import Progress
 
 DEATH = WorkerGroupError("a worker died", {0: RuntimeError("gone")})
 NO_PLACE = ControllerError(WorkerGroupStartupTimeoutError(4))
@@ -77,6 +78,14 @@ def test_where_no_worker_is_left_a_place_the_stage_fails_in_a_sentence():
 def test_a_full_disk_is_not_tried_again():
     result, attempts, _ = fitted([FULL, "done"])
     assert result is FULL and len(attempts) == 1
+
+
+def test_every_change_of_the_number_of_workers_is_remembered():
+    progress = Progress()
+    for step, workers in [(0, 4), (6, 4), (8, 1)]:
+        progress.step = step
+        progress.go_on_with(workers)
+    assert progress.world_sizes == [[0, 4], [8, 1]]
 
 
 @pytest.mark.slow
