@@ -10,7 +10,7 @@ from raw2s.errors import ConfigError, StageFailed
 from raw2s.pipeline.artifacts import Artifact
 from raw2s.pipeline.causes import cause
 from raw2s.pipeline.local_ray import start_ray
-from raw2s.pipeline.progress import Board, Point, StageDisplay, State, brief
+from raw2s.pipeline.progress import Point, StageDisplay, State, brief, start_board
 from raw2s.pipeline.remote_store import Store
 from raw2s.pipeline.resources import cluster_nodes, lacking
 from raw2s.pipeline.shared_storage import require_shared
@@ -64,7 +64,7 @@ def execute(
     waiting = [stage for stage in stages if stage.name not in done]
     _require_places(waiting)
     require_shared(store.root)
-    display.board = Board.remote()  # type: ignore[attr-defined]
+    display.board = start_board()
     running: dict[Future[Artifact], Stage] = {}
     failure: StageFailed | None = None
     pool = ThreadPoolExecutor(ray_config.parallel_stages)

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import Any
 
 import ray
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
@@ -44,6 +45,12 @@ class Board:
         """How far every stage is, and the points since it was asked last."""
         points, self.points = self.points, []
         return self.states, points
+
+
+def start_board() -> Any:
+    """A board on this process's node; Ray would draw one at random, and a host that is lost would take the board with it."""
+    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+    return Board.options(scheduling_strategy=here).remote()  # type: ignore[attr-defined]
 
 
 class StageDisplay:
