@@ -26,7 +26,6 @@ RAY = {
     "RAY_health_check_period_ms": "1000",  # a host that is cut off is dead after a quarter of a minute
     "RAY_health_check_timeout_ms": "3000",
     "RAY_health_check_failure_threshold": "4",
-    "RAY_gcs_rpc_server_reconnect_timeout_s": "15",  # and gives itself up as soon
     "RAY_prestart_worker_first_driver": "0",
     "RAY_worker_niceness": "0",
 }
@@ -50,7 +49,7 @@ class Cluster:
     net: Network
     folder: Path
     running: dict[str, subprocess.Popen[str]] = field(default_factory=dict)
-    """Ray on its host, or the server, by the host's name."""
+    """Ray on its host, or the server, by the host's name; and what follows the job."""
     token: str = field(default_factory=lambda: secrets.token_hex(32))
 
     def environment(self, host: str) -> dict[str, str]:
@@ -68,7 +67,7 @@ class Cluster:
 
     def start_all(self) -> None:
         self._start(S3, str(BIN / "moto_server"), "-H", self.net.addresses[S3], "-p", str(PORT))
-        self._start_ray(HEAD, "--head", "--port=6379", "--dashboard-host=127.0.0.1", "--num-cpus=0", "--object-store-memory=100000000")
+        self._start_ray(HEAD, "--head", "--port=6379", "--dashboard-host=127.0.0.1", "--num-cpus=0")
         self._up(S3, "Running on")
         self.run(S3, "curl", "--silent", "--fail", "-X", "PUT", f"http://{self.net.addresses[S3]}:{PORT}/bucket")
         self._up(HEAD, RAY_IS_UP)
@@ -76,13 +75,14 @@ class Cluster:
 
     def start_workers(self, *hosts: str) -> None:
         for host in hosts:
-            self._start_ray(host, f"--address={self.net.addresses[HEAD]}:6379", "--num-cpus=3", "--object-store-memory=100000000")
+            self._start_ray(host, f"--address={self.net.addresses[HEAD]}:6379", "--num-cpus=3")
         for host in hosts:
             self._up(host, RAY_IS_UP)
 
     def _start_ray(self, host: str, *options: str) -> None:
-        start = [str(BIN / "ray"), "start", "--disable-usage-stats", f"--node-ip-address={self.net.addresses[host]}"]
-        self._start(host, *STAY, *start, f"--temp-dir={self.folder / host / 'ray'}", *options)
+        own = [f"--node-ip-address={self.net.addresses[host]}", f"--temp-dir={self.folder / host / 'ray'}"]
+        common = ["--object-store-memory=100000000", "--disable-usage-stats"]
+        self._start(host, *STAY, str(BIN / "ray"), "start", *own, *common, *options)
 
     def _start(self, host: str, *command: str) -> None:
         home = self.folder / host
@@ -109,14 +109,13 @@ class Cluster:
     def submit(self, checkout: Path, *job: str) -> subprocess.Popen[str]:
         """Submit a job from the head, and follow its output into `job.log`; the process ends with the job."""
         jobs, address = [str(BIN / "ray"), "job"], ["--address", "http://127.0.0.1:8265"]
-        given = once_up(
-            lambda: self.run(
-                HEAD, *jobs, "submit", *address, "--no-wait", "--submission-id=cut", "--working-dir", str(checkout), "--", sys.executable, *job
-            )
-        )
+        submit = [*jobs, "submit", *address, "--no-wait", "--submission-id=cut", "--working-dir", str(checkout)]
+        given = once_up(lambda: self.run(HEAD, *submit, "--", sys.executable, *job))
         assert given.returncode == 0, given.stdout
         with (self.folder / "job.log").open("w") as log:
-            return self.net.start(HEAD, [*jobs, "logs", *address, "--follow", "cut"], env=self.environment(HEAD), log=log)
+            follow = [*jobs, "logs", *address, "--follow", "cut"]
+            self.running["job"] = self.net.start(HEAD, follow, env=self.environment(HEAD), log=log)
+        return self.running["job"]
 
     def sent(self, path: str) -> list[Sent]:
         """What the bucket has been sent, in order, where all of a file's path matches the pattern."""
