@@ -3,7 +3,7 @@ PYTHON ?= python3.11
 VENV ?= .venv
 BIN = $(VENV)/bin
 
-.PHONY: env demo sweep-demo test fast chaos docs triton lint
+.PHONY: env demo sweep-demo test fast test-cluster chaos docs triton lint
 
 env: $(VENV)/.installed
 
@@ -24,6 +24,9 @@ test: env
 
 fast: env  # the tests that need no Ray
 	OMP_NUM_THREADS=1 $(BIN)/pytest -m "not slow" --numprocesses 2
+
+test-cluster: env  # several hosts on this machine, and two of them cut off: needs root and iproute2, else it skips and says why
+	OMP_NUM_THREADS=1 $(BIN)/pytest --confcutdir tests/cluster tests/cluster
 
 chaos: env  # kills at random in every kind of stage
 	$(BIN)/python benchmarks/chaos.py

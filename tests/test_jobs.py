@@ -17,6 +17,7 @@ import pytest
 import yaml
 from harness import MARK, marked
 from own_mails import TEAMS, mails, own_mails
+from submitting import make_checkout, once_up
 from sweep_demo import wait_until_none
 from tiny_runs import ROOT, tiny_run, write_config
 
@@ -39,18 +40,12 @@ sys.argv = ["full_pipeline.py", "--config", "configs/tiny.yaml", "--set", "labli
 runpy.run_path("jobs/full_pipeline.py", run_name="__main__")
 """
 """What is said of two storages in a job, and a job with a mistake in its config."""
-NOT_YET_UP = ("Failed to connect to Ray", "No available agent")
-"""What `ray job submit` says while a head starts: first its job server comes up, then the agent that starts jobs."""
 
 
 @pytest.fixture(scope="module")
 def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """What a job gets as its working directory."""
-    folder = tmp_path_factory.mktemp("jobs") / "checkout"
-    folder.mkdir()
-    for part in ("raw2s", "jobs", "configs"):
-        shutil.copytree(ROOT / part, folder / part, ignore=shutil.ignore_patterns("__pycache__"))
-    return folder
+    return make_checkout(tmp_path_factory.mktemp("jobs") / "checkout")
 
 
 @pytest.fixture(scope="module")
@@ -92,12 +87,9 @@ def submit(job_server: str, checkout: Path, environment: dict[str, str]) -> Call
             str(BIN / "ray"), "job", "submit", "--address", job_server, "--working-dir", str(checkout), *options,
             "--", sys.executable, *arguments,
         ]  # fmt: skip
-        for _ in range(60):
-            done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=600, check=False)
-            if not any(reason in done.stderr for reason in NOT_YET_UP):
-                return done
-            time.sleep(1)
-        raise TimeoutError(done.stderr)
+        return once_up(
+            lambda: subprocess.run(command, env=environment, capture_output=True, text=True, timeout=600, check=False)
+        )
 
     return submitted
 

@@ -49,7 +49,7 @@ class Board:
 
 def open_board() -> Any:
     """A board on the driver's node: with another one it would be lost, and the curves with it."""
-    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=True)
+    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
     return Board.options(scheduling_strategy=here).remote()  # type: ignore[attr-defined]
 
 

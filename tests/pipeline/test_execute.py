@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import pytest
 import ray
@@ -9,6 +10,7 @@ import ray
 from raw2s.causes import cause
 from raw2s.config import RayConfig
 from raw2s.pipeline.local_ray import start_ray
+from raw2s.pipeline.progress import Board, open_board
 
 RAY_DATA = """ray::Map(BeamActor)() (pid=1, ip=127.0.0.1)
   File "actors.py", line 1, in __call__
@@ -27,6 +29,14 @@ def test_the_workers_error_is_found_in_rays_text():
 
 def test_a_plain_error_is_itself():
     assert cause(ValueError("no such part\nsecond line")) == "ValueError: no such part"
+
+
+def test_the_board_is_asked_for_on_the_drivers_own_node(monkeypatch):
+    asked = {}
+    monkeypatch.setattr(ray, "get_runtime_context", lambda: SimpleNamespace(get_node_id=lambda: "ab" * 28))
+    monkeypatch.setattr(Board, "options", lambda **options: asked.update(options) or SimpleNamespace(remote=lambda: "board"))
+    assert open_board() == "board"
+    assert (asked["scheduling_strategy"].node_id, asked["scheduling_strategy"].soft) == ("ab" * 28, False)
 
 
 OTHER_RAY = """
