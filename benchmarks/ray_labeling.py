@@ -10,7 +10,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -39,7 +39,7 @@ from raw2s.pipeline.model import Model
 from raw2s.pipeline.progress import Board
 from raw2s.pipeline.stage import Metrics, Stage, Work
 from raw2s.section import Actors
-from raw2s.tasks import task_of
+from raw2s.tasks import Example, Task, task_of
 from raw2s.tasks.slurp import POOL
 from raw2s.tasks.slurp_slots import SlotsSection
 
@@ -75,11 +75,17 @@ def planned(prompts: int) -> Label:
     task = task_of(SlotsSection(n_teacher=1, n_student=POOL - 1, n_test=None, n_validation=None))
     every = [*task.draw(0).student, *task.held_out("test"), *task.held_out("validation")]
     assert len(every) >= prompts
-    split = Examples(name="split", drawn=Drawn({"student": every[:prompts]}))
-    labelers = {
-        name: Labeler(name=name, model=Builtin(name=name, task=task, pretrained=name), actors=Actors()) for name in TEACHERS
-    }
     decoding = Decoding(beams=BEAMS, max_new_tokens=48, batch_size=50)
+    return labeling(task, every[:prompts], {name: name for name in TEACHERS}, actors=Actors(), decoding=decoding)
+
+
+def labeling(task: Task, examples: Sequence[Example], models: Mapping[str, str], *, actors: Actors, decoding: Decoding) -> Label:
+    """The label stage of teachers that are built-in models as they are; `models` by the teachers' names."""
+    split = Examples(name="split", drawn=Drawn({"student": list(examples)}))
+    labelers = {
+        name: Labeler(name=name, model=Builtin(name=model, task=task, pretrained=model), precision="fp32", actors=actors)
+        for name, model in models.items()
+    }
     answers = {
         name: Answers(
             name=f"beams/{name}",

@@ -108,7 +108,7 @@ def _places(node: Node, each: Mapping[str, float]) -> int:
 
 
 def _has(node: Node, labels: Mapping[str, str]) -> bool:
-    from ray._raylet import node_labels_match_selector  # what Ray goes by  # noqa: PLC0415
+    from ray._raylet import node_labels_match_selector  # type: ignore[attr-defined]  # what Ray goes by  # noqa: PLC0415
 
     return node.labels is None or bool(node_labels_match_selector(dict(node.labels), dict(labels)))
 

@@ -104,7 +104,7 @@ def _trainer(job: Job, parts: Place, board: Any, callbacks: Sequence[UserCallbac
     return TorchTrainer(
         _worker,
         train_loop_config={"job": job, "board": board, "stopped": str(parts / STOPPED), "changed": str(parts / CHANGED)},
-        scaling_config=ray.train.ScalingConfig(  # all workers get their places at once, or none does
+        scaling_config=ray.train.ScalingConfig(  # type: ignore[call-arg]  # mypy reads Train V1's
             num_workers=training.workers,
             use_gpu=training.gpus_per_worker > 0,
             resources_per_worker={"CPU": training.cpus_per_worker, **gpus},
