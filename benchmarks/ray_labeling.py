@@ -12,32 +12,28 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
-from typing import Any, ClassVar
+from typing import Any
 from unittest.mock import patch
 
+import harness
 import psutil
 import pyarrow as pa
 import pyarrow.parquet as pq
 import ray
 import torch
-from demo import family
+from label_stage import labeling
 
-from raw2s.config import Decoding, RayConfig, Tolerance
+from raw2s.config import Decoding, RayConfig
 from raw2s.labeling.prompts import prompt_units
 from raw2s.labeling.units import Answered, Pool, PromptProgress, UnitActor, gather, run_pass, unit_name
 from raw2s.labels.table import ANSWER
-from raw2s.models.source import model_source
-from raw2s.pipeline.answer_stages import Answers, Labeler
 from raw2s.pipeline.artifacts import Artifact
-from raw2s.pipeline.data_stages import Drawn, Examples
 from raw2s.pipeline.labeling_stages import Label
 from raw2s.pipeline.local_ray import start_ray
-from raw2s.pipeline.model import Model
 from raw2s.pipeline.progress import Board
-from raw2s.pipeline.stage import Metrics, Stage, Work
+from raw2s.pipeline.stage import Stage, Work
 from raw2s.section import Actors
 from raw2s.tasks import task_of
 from raw2s.tasks.slurp import POOL
@@ -56,52 +52,13 @@ IN_TURN = threading.Lock()
 # --- the labeling stage: three teachers' beams, cross scores, one table ---
 
 
-@dataclass(frozen=True, kw_only=True)
-class Builtin(Model):
-    """A built-in model as it is: no stage makes it."""
-
-    kind: ClassVar[str] = "builtin"
-    pretrained: str
-
-    def run(self, work: Work) -> Metrics:
-        return {}
-
-    def source(self, folder: Path) -> str:
-        return model_source(self.pretrained)
-
-
 def planned(prompts: int) -> Label:
     """The label stage of the main job, and through it all others, on the first `prompts` SLURP utterances."""
     task = task_of(SlotsSection(n_teacher=1, n_student=POOL - 1, n_test=None, n_validation=None))
     every = [*task.draw(0).student, *task.held_out("test"), *task.held_out("validation")]
     assert len(every) >= prompts
-    split = Examples(name="split", drawn=Drawn({"student": every[:prompts]}))
-    labelers = {
-        name: Labeler(name=name, model=Builtin(name=name, task=task, pretrained=name), actors=Actors()) for name in TEACHERS
-    }
     decoding = Decoding(beams=BEAMS, max_new_tokens=48, batch_size=50)
-    answers = {
-        name: Answers(
-            name=f"beams/{name}",
-            examples=split,
-            part="student",
-            labeler=labeler,
-            converted=None,
-            task=task,
-            decoding=decoding,
-            tolerance=Tolerance(),
-        )
-        for name, labeler in labelers.items()
-    }
-    return Label(
-        name="label",
-        split=split,
-        answers=answers,
-        scorers=labelers,
-        task=task,
-        batch_size=decoding.batch_size,
-        tolerance=Tolerance(),
-    )
+    return labeling(task, every[:prompts], {name: name for name in TEACHERS}, actors=Actors(), decoding=decoding)
 
 
 def in_this_process(
@@ -157,11 +114,14 @@ def stage(variant: str, prompts: int, storage: Path) -> None:
 def measured(variant: str, prompts: int, cpus: Sequence[int]) -> dict[str, Any]:
     """On these CPUs: wall seconds of the stage, CPU seconds of the process and all that it started, and the table's rows."""
     with tempfile.TemporaryDirectory() as folder:
+        environment = os.environ | {harness.MARK: folder}
         command = [sys.executable, __file__, variant, str(prompts), folder]
-        process = subprocess.Popen(["taskset", "-c", ",".join(map(str, cpus)), *command], stdout=subprocess.PIPE, text=True)
+        process = subprocess.Popen(
+            ["taskset", "-c", ",".join(map(str, cpus)), *command], stdout=subprocess.PIPE, text=True, env=environment
+        )
         seen: dict[tuple[int, float], float] = {}
         while process.poll() is None:
-            for each in family(process.pid):
+            for each in harness.marked(folder):
                 try:
                     times = each.cpu_times()
                     seen[each.pid, each.create_time()] = times.user + times.system

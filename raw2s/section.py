@@ -1,5 +1,6 @@
 """What every section of a config is made of, and which of its settings decide what comes out."""
 
+import re
 from typing import Annotated, Any, TypeVar
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
@@ -23,6 +24,16 @@ class Placement(Section):
     """Where and how safely work runs. It changes no more of what comes out than its rounding, so it is in no artifact's key."""
 
 
+def _selecting(value: str) -> str:
+    if not re.fullmatch(r"!?([\w.-]+|in\([\w.-]+(, ?[\w.-]+)*\))", value):
+        raise ValueError(f"{value!r} selects no label; write a value, !value, in(a, b) or !in(a, b)")
+    return value.replace(" ", "")  # which Ray takes for a part of the next value
+
+
+LabelSelector = dict[str, Annotated[str, AfterValidator(_selecting)]]
+"""By the key of a Ray node's label which values of it will do."""
+
+
 def _ordered(replicas: tuple[int, int]) -> tuple[int, int]:
     if replicas[0] > replicas[1]:
         raise ValueError(f"{list(replicas)}: more at least than at most; give the smaller number first")
@@ -40,8 +51,8 @@ class Actors(Placement):
     """Fewest and most such actors."""
     resources: dict[str, Annotated[float, Field(gt=0)]] | None = None
     """Custom Ray resources of one such actor, such as {teaching: 1}."""
-    label_selector: dict[str, str] | None = None
-    """Ray node labels that the nodes of these actors must have, such as {pool: teach}."""
+    label_selector: LabelSelector | None = None
+    """Labels that the Ray nodes of these actors must have, such as {pool: teach} or {ray.io/accelerator-type: "in(L4, T4)"}."""
 
 
 S = TypeVar("S", bound=Section)

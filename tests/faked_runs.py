@@ -73,13 +73,18 @@ def fake_models(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def run_here(folder: Path, **sections: object) -> tuple[Results, list[Stage], dict[str, Artifact]]:
-    """All stages of a tiny config, for seed 1 unless it names others: the results, the stages in order, their artifacts by name."""
+    """All stages of a tiny config, for seed 1 unless it names others: the results, the stages in order, their artifacts by name.
+
+    What an earlier call has made in the folder is found.
+    """
     config = parse_config(tiny_run(folder / "runs", **sections))
     plans, store = [plan_stages(config, seed) for seed in config.seeds], ArtifactStore(folder / "runs" / "artifacts")
     stages = list({stage.name: stage for plan in plans for stage in plan.in_order()}.values())
     done: dict[str, Done] = {}
     for stage in stages:
         inputs = {needed.key: done[needed.name].artifact for needed in stage.inputs.values()}
-        done[stage.name] = Done(build(stage, store, Work(inputs=inputs, out=folder, parts=folder)), cached=False)
+        found = store.find(stage.kind, stage.key, print)
+        made = found or build(stage, store, Work(inputs=inputs, out=folder, parts=folder))
+        done[stage.name] = Done(made, cached=found is not None)
     results = collect_results(config, plans, stages, done, finished="", command="", environment=environment())
     return results, stages, {name: finished.artifact for name, finished in done.items()}

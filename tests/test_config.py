@@ -243,6 +243,11 @@ MISTAKES = {
     ),
     "units that lose much": ({"labeling": {"batch_size": 1001}}, "labeling.batch_size:", "correct"),
     "more actors at least than at most": ({"student": {"model": "tiny-opt", "replicas": [3, 1]}}, "student.replicas", ""),
+    "a selector that selects nothing": (
+        {"student_training": {"label_selector": {"pool": "in()"}}},
+        "student_training.label_selector.pool: 'in()' selects no label",
+        "write a value",
+    ),
     "a seed twice": ({"seeds": [1, 1]}, "seeds", ""),
     "single without its teacher": (
         {"methods": [{"method": "single"}]},

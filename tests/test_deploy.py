@@ -120,7 +120,7 @@ ASKED = re.compile(r"^#   (teachers|student|teacher_training|student_training): 
 
 @pytest.mark.parametrize("file", [file for file in RECIPES if ASKED.search(file.read_text())], ids=lambda file: file.name)
 def test_what_a_header_says_a_config_asks_is_a_config_and_has_a_place(file):
-    """Its keys are raw2s's, its labels are some group's, and its student's workers fit no pod or machine of the teachers."""
+    """Its keys are raw2s's, its labels are some group's, and the student's workers fit the pod or machine of theirs."""
     asked = {key: yaml.safe_load(f"{{{keys}}}") for key, keys in ASKED.findall(file.read_text())}
     base = tiny_run(ROOT)
     teachers = [base["teachers"][0] | asked.pop("teachers"), *base["teachers"][1:]]
@@ -143,8 +143,8 @@ def test_what_a_header_says_a_config_asks_is_a_config_and_has_a_place(file):
         }
     labels, small = places["teach"]
     assert labels == config.teachers[0].label_selector and small["GPU"] >= config.teachers[0].num_gpus
-    training, (_, large) = config.student_training, places["train"]
-    assert small["CPU"] < training.cpus_per_worker <= large["CPU"] / large["GPU"]
+    training, (labels, large) = config.student_training, places["train"]
+    assert labels == training.label_selector and training.cpus_per_worker <= large["CPU"] / large["GPU"]
     assert large["GPU"] == training.workers
 
 

@@ -4,7 +4,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
-from raw2s.section import Fraction, Placement, Positive, Rate, Section
+from raw2s.section import Fraction, LabelSelector, Placement, Positive, Rate, Section
 
 TYPED_DEEPSPEED = {
     "train_batch_size": "batch_size",
@@ -45,6 +45,8 @@ class Workers(Placement):
     """Ray CPUs a worker reserves, and the threads it runs."""
     gpus_per_worker: Rate = 0
     """Ray GPUs a worker reserves."""
+    label_selector: LabelSelector | None = None
+    """Labels that the Ray nodes of the workers must have, such as {pool: train} or {ray.io/accelerator-type: H100}."""
     offload: Literal["none", "optimizer", "all"] = "none"
     """What is kept in host memory: nothing, the optimizer's state (zero_stage 1 or more), or the weights too (zero_stage 3)."""
     activation_checkpointing: Fraction = 0.0

@@ -77,6 +77,7 @@ def start_ray(config: RayConfig, *, dashboard: bool = False) -> None:
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False
     context.print_on_execution_start = False
+    context.execution_no_progress_timeout_s = -1  # of a teacher that waits for its turn on a device, or is slow: no failure
 
 
 def _stay_on_loopback() -> None:

@@ -40,7 +40,7 @@ def requests_of(stage: Stage) -> Iterator[Request]:
                 count=value.workers,
                 needed=value.workers,
                 each={"CPU": value.cpus_per_worker, "GPU": value.gpus_per_worker},
-                labels={},
+                labels=value.label_selector or {},
                 keys="workers, cpus_per_worker or gpus_per_worker of its training",
             )
         elif isinstance(actors := getattr(value, "actors", None), Actors):
@@ -67,19 +67,29 @@ def lacking(stage: Stage, nodes: Sequence[Node]) -> str | None:
     """What the stage asks and the nodes cannot give, with what to do, in one line; None where it can run."""
     for request in requests_of(stage):
         fitting = [node for node in nodes if _has(node, request.labels)]
-        if sum(_places(node, request.each) for node in fitting) >= request.needed:
-            continue
-        asked = {name: amount for name, amount in request.each.items() if amount > 0}
-        there = {name: sum(node.resources.get(name, 0.0) for node in fitting) for name in asked}
-        asks = f"{request.needed} {request.what}s ask for {_amounts(asked)} each"
-        if request.needed == 1:
-            asks = f"{'an' if request.what[0] in 'aeiou' else 'a'} {request.what} asks for {_amounts(asked)}"
-        labeled = f" on nodes labeled {_listed(request.labels)}" if request.labels else ""
-        return (
-            f"stage {stage.name}: {asks}, and Ray has {_amounts(there)}{labeled}; lower {request.keys}, or give Ray more "
-            "(ray.num_cpus of a local one, RAY_ADDRESS for a larger cluster)"
-        )
+        if sum(_places(node, request.each) for node in fitting) < request.needed:
+            return f"stage {stage.name}: {_refusal(request, fitting, nodes)}"
     return None
+
+
+def _refusal(request: Request, fitting: Sequence[Node], nodes: Sequence[Node]) -> str:
+    """`fitting`: those of the nodes that have the labels."""
+    asks = f"{request.needed} {request.what}s ask for"
+    if request.needed == 1:
+        asks = f"{'an' if request.what[0] in 'aeiou' else 'a'} {request.what} asks for"
+    if not fitting:
+        return (
+            f"{asks} nodes labeled {_listed(request.labels)}, and Ray's have {_labels_of(nodes)}; correct label_selector, or label "
+            "a node (ray start --labels)"
+        )
+    asked = {name: amount for name, amount in request.each.items() if amount > 0}
+    there = {name: sum(node.resources.get(name, 0.0) for node in fitting) for name in asked}
+    over = f" over {len(fitting)} nodes" if len(fitting) > 1 else ""
+    labeled = f"{over or ' on nodes'} labeled {_listed(request.labels)}" if request.labels else over
+    return (
+        f"{asks} {_amounts(asked)}{' each' if request.needed > 1 else ''}, and Ray has {_amounts(there)}{labeled}; lower "
+        f"{request.keys}, or give Ray more (ray.num_cpus of a local one, RAY_ADDRESS for a larger cluster)"
+    )
 
 
 def cluster_nodes() -> list[Node]:
@@ -92,9 +102,9 @@ def cluster_nodes() -> list[Node]:
     return [*nodes, Node(resources=grown, labels=None)] if grown else nodes
 
 
-def places(each: Mapping[str, float]) -> int:
-    """How many processes of these resources each the Ray that this process has joined holds, busy or not."""
-    return sum(_places(node, each) for node in cluster_nodes())
+def places(each: Mapping[str, float], labels: Mapping[str, str]) -> int:
+    """How many processes of these resources each the Ray that this process has joined holds on nodes so labeled, busy or not."""
+    return sum(_places(node, each) for node in cluster_nodes() if _has(node, labels))
 
 
 def _places(node: Node, each: Mapping[str, float]) -> int:
@@ -103,13 +113,23 @@ def _places(node: Node, each: Mapping[str, float]) -> int:
 
 
 def _has(node: Node, labels: Mapping[str, str]) -> bool:
-    """Whether the node has the labels; one with an operator, such as !in(a, b), is Ray's to judge."""
-    known = node.labels
-    return known is None or all(value.startswith(("!", "in(")) or known.get(name) == value for name, value in labels.items())
+    from ray._raylet import node_labels_match_selector  # type: ignore[attr-defined]  # what Ray goes by  # noqa: PLC0415
+
+    return node.labels is None or bool(node_labels_match_selector(dict(node.labels), dict(labels)))
 
 
 def _amounts(resources: Mapping[str, float]) -> str:
     return ", ".join(f"{amount:g} {name}" for name, amount in resources.items())
+
+
+def _labels_of(nodes: Sequence[Node]) -> str:
+    """The values of every label that some node has, but for what Ray calls each of them."""
+    values: dict[str, set[str]] = {}
+    for node in nodes:
+        for name, value in (node.labels or {}).items():
+            if name != "ray.io/node-id":
+                values.setdefault(name, set()).add(value)
+    return _listed({name: " or ".join(sorted(own)) for name, own in values.items()}) or "no labels"
 
 
 def _listed(labels: Mapping[str, str]) -> str:

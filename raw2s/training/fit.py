@@ -37,8 +37,8 @@ CHANGED = "changed.txt"
 """What was found in a checkpoint that is not as it was written. Training begins again without it."""
 
 
-Places = Callable[[Mapping[str, float]], int]
-"""How many processes, of these resources each, the cluster holds, busy or not."""
+Places = Callable[[Mapping[str, float], Mapping[str, str]], int]
+"""How many processes, of these resources each, the cluster holds on nodes with these labels, busy or not."""
 
 
 def fit(
@@ -138,7 +138,7 @@ def _fitted(
                 lost = isinstance(why, (WorkerGroupError, WorkerGroupStartupFailedError))
                 if not lost or failures > job.training.max_failures or is_full_disk(error):
                     raise
-            elif (held := places(_each(job.training))) < workers:
+            elif (held := places(_each(job.training), job.training.label_selector or {})) < workers:
                 workers = _workers_left(job.training, held)
                 warn(
                     f"{job.name}: the cluster has lost nodes and holds {held} of {job.training.workers} training workers; it goes on "
@@ -169,10 +169,11 @@ def _trainer(job: Job, parts: Place, board: Any, callbacks: Sequence[UserCallbac
     return TorchTrainer(
         _worker,
         train_loop_config={"job": job, "board": board, "stopped": str(parts / STOPPED), "changed": str(parts / CHANGED)},
-        scaling_config=ray.train.ScalingConfig(
+        scaling_config=ray.train.ScalingConfig(  # type: ignore[call-arg]  # mypy reads Train V1's
             num_workers=workers,
             use_gpu=training.gpus_per_worker > 0,
             resources_per_worker=_each(training),
+            label_selector=training.label_selector or None,
         ),
         run_config=ray.train.RunConfig(  # type: ignore[call-arg]  # mypy reads Train V1's
             name="train",

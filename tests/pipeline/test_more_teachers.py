@@ -1,18 +1,24 @@
 """Students by the number of teachers that they learned from, on made-up scores and samples."""
 
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from faked_runs import fake_models, run_here
 from hypothesis import given
 from hypothesis import strategies as st
 
 from raw2s.config import load_config, parse_config
+from raw2s.decoding.bridge import words
+from raw2s.labeling.cross_scores import cross_score
+from raw2s.labeling.units import Answered
 from raw2s.pipeline.claims import judge
 from raw2s.pipeline.contrasts import contrasts
 from raw2s.pipeline.more_teachers import more_teachers, some_teachers
 from raw2s.pipeline.plan import plan_stages
+from raw2s.report.costs import costs_of
 from raw2s.report.paper_tables import places
 from raw2s.results import Student
 
@@ -114,3 +120,42 @@ def test_a_run_with_several_numbers_of_teachers_answers_and_lists_them(tmp_path,
     ]
     (claim,) = results.claims
     assert claim.statement == "2 teachers beat 1 (Bayesian multi-weak (EDL) with soft labels)"
+
+
+def test_a_teacher_added_to_a_finished_run_generates_alone_and_its_cost_is_shown(tmp_path, monkeypatch):
+    generated, scored = Counter[str](), Counter[str]()
+
+    def own_text(pool, task, prompts, **_):
+        generated[pool.name] += len(prompts)
+        return Answered(pa.Table.from_pylist([{"id": i, "texts": [f"{pool.name} {i}"]} for i in prompts]), {}, 1.0)
+
+    def scores(make, units, pool, **_):
+        scored[pool.name] += sum(len(texts) for unit in units for texts in unit["candidates"])
+        rows = [
+            {"id": i, "words": [[-1.0] * (len(words(text)) + 1) for text in texts], "tokens": [3] * len(texts)}
+            for unit in units
+            for i, texts in zip(unit["ids"], unit["candidates"], strict=True)
+        ]
+        return Answered(pa.Table.from_pylist(rows), {}, 1.0)
+
+    fake_models(monkeypatch)
+    monkeypatch.setattr("raw2s.labeling.answers.answers_of", own_text)
+    monkeypatch.setattr("raw2s.labeling.cross_scores.cross_score", cross_score)
+    monkeypatch.setattr("raw2s.labeling.cross_scores.run_pass", scores)
+    teachers = [
+        {"name": name, "model": "tiny-opt", "learning_rate": rate}
+        for name, rate in zip("abcd", (1e-3, 2e-3, 3e-3, 4e-3), strict=True)
+    ]
+    methods = [{"method": "bayesian"}]
+    _, _, before = run_here(tmp_path, teachers=teachers[:3], methods=methods)
+    prompts = len(before["split"].folder.joinpath("student.jsonl").read_text().splitlines())
+    assert scored == dict.fromkeys("abc", 3 * prompts)
+    generated.clear(), scored.clear()
+    results, _, after = run_here(tmp_path, teachers=teachers, methods=methods)
+    assert generated.keys() == {"d", "student"}
+    assert scored == {"a": prompts, "b": prompts, "c": prompts, "d": 4 * prompts}, "the others score what d adds, and d all"
+    assert after["label"].manifest["lent_by"] == [before["label"].manifest["key"]]
+    costs = {cost.kind: (cost.made, cost.cached) for cost in costs_of(results)}
+    assert costs["teacher"] == costs["beams"] == (1, 3)
+    assert costs["label"] == costs["student"] == (1, 0)
+    assert costs["ceiling"] == (0, 1)

@@ -63,17 +63,42 @@ def test_a_gpu_for_a_worker_or_an_actor_is_told(stages_of):
 
 def test_what_two_nodes_have_together_serves_no_single_process(stages_of):
     stages = stages_of(teacher_training={"cpus_per_worker": 3})
-    assert told(stages, LAPTOP, LAPTOP).keys() == {"teacher/gpt2"}
+    problems = told(stages, LAPTOP, LAPTOP)
+    assert problems.keys() == {"teacher/gpt2"}
+    assert "asks for 3 CPU, and Ray has 4 CPU over 2 nodes; lower" in problems["teacher/gpt2"]
 
 
 def test_custom_resources_and_labels_are_looked_for(stages_of):
     placed = {**GPT2, "resources": {"teaching": 1}, "label_selector": {"pool": "teach"}}
     config = parse_config(tiny_run("runs", teachers=[placed]))
     stages = {stage.name: stage for stage in plan_stages(config, 1).in_order()}
-    bare = Node(resources={"CPU": 16, "teaching": 1}, labels={})
-    assert "Ray has 0 CPU, 0 teaching on nodes labeled pool: teach; lower" in told(stages, LAPTOP, bare)["beams/gpt2"]
+    small = Node(resources={"CPU": 16}, labels={"pool": "teach"})
+    assert "Ray has 16 CPU, 0 teaching on nodes labeled pool: teach; lower" in told(stages, LAPTOP, small)["beams/gpt2"]
+    assert "Ray has 32 CPU, 0 teaching over 2 nodes labeled pool: teach; lower" in told(stages, small, small)["beams/gpt2"]
     assert told(stages, LAPTOP, SERVER) == {}
     assert told(stages, LAPTOP, Node(resources={"CPU": 1, "teaching": 1}, labels=None)) == {}, "nodes that are still to come"
+
+
+def test_labels_that_no_node_has_are_told_beside_those_there_are(stages_of):
+    stages = stages_of(teacher_training={"label_selector": {"pool": "train", "ray.io/accelerator-type": "in(H100, H200)"}})
+    other = Node(resources={"CPU": 96}, labels={"ray.io/node-id": "b", "pool": "train", "ray.io/accelerator-type": "L4"})
+    assert told(stages, LAPTOP, SERVER, other) == {
+        "teacher/gpt2": "stage teacher/gpt2: a training worker asks for nodes labeled pool: train, ray.io/accelerator-type: "
+        "in(H100,H200), and Ray's have pool: teach or train, ray.io/accelerator-type: L4; correct label_selector, or label a node "
+        "(ray start --labels)"
+    }
+    assert "and Ray's have no labels; correct" in told(stages, LAPTOP)["teacher/gpt2"]
+    fitting = Node(resources={"CPU": 1}, labels={"pool": "train", "ray.io/accelerator-type": "H200"})
+    assert told(stages, LAPTOP, fitting) == {}
+
+
+@pytest.mark.parametrize("selector", ["teach", "!train", "in(both, teach)", "!in(both, train)"])
+def test_labels_are_read_as_ray_reads_them(stages_of, selector):
+    stages = stages_of(teacher_training={"label_selector": {"pool": selector}})
+    there = Node(resources={"CPU": 1}, labels={"pool": "teach"})
+    elsewhere = Node(resources={"CPU": 1}, labels={"pool": "train"})
+    assert told(stages, there) == {}
+    assert told(stages, elsewhere).keys() == {"teacher/gpt2"}
 
 
 @given(cpus=st.integers(0, 5), workers=st.integers(1, 4), each=st.sampled_from([0.5, 1, 2]))
