@@ -53,7 +53,7 @@ def test_what_a_page_shows_is_told_from_what_is_typed():
 
 
 def test_a_step_that_fails_ends_it_with_what_it_said(tmp_path):
-    with pytest.raises(SystemExit, match="(?s)ended with 3 after.*no luck"):
+    with pytest.raises(SystemExit, match=r"(?s)ended with 3 after.*no luck"):
         first_hour.taken(Step(section="One", command="printf 'no luck' >&2; exit 3"), tmp_path)
 
 
