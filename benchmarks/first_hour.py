@@ -27,7 +27,7 @@ MEASURED = harness.RESULTS / "first_hour.json"
 TYPED = re.compile(r"(?:make|raw2s|printf|\.) .*")
 """A line that is typed in a clone; `pip` stands for another way to install, and all else is what a command printed."""
 FENCED = re.compile(r"^```(\w*)\n(.*?)^```$", flags=re.MULTILINE | re.DOTALL)
-LINES, WIDTH = 12, 130
+LINES, WIDTH = 20, 130
 """Of what a step printed: the last ones, and how much of each."""
 OWN = ("PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV", "MAKEFLAGS", "RAY_ADDRESS", "MLFLOW_TRACKING_URI", "OMP_NUM_THREADS")
 """Variables that a newcomer does not have."""

@@ -58,6 +58,6 @@ def test_a_step_that_fails_ends_it_with_what_it_said(tmp_path):
 
 
 def test_of_a_step_the_last_lines_are_kept_without_the_folder_s_name(tmp_path):
-    step = first_hour.taken(Step(section="One", command="printf '%s\\n' $(seq 20) $PWD/runs"), tmp_path)
-    assert step["output"] == [*map(str, range(10, 21)), "~/raw2s/runs"]
-    assert step["lines"] == 21
+    step = first_hour.taken(Step(section="One", command="printf '%s\\n' $(seq 30) $PWD/runs"), tmp_path)
+    assert step["output"] == [*map(str, range(12, 31)), "~/raw2s/runs"]
+    assert step["lines"] == 31

@@ -68,10 +68,10 @@ def _scores(outlook: Outlook) -> Table:
 def _pairs(outlook: Outlook) -> Table:
     table = plain_table()
     table.add_column("of two teachers", overflow="fold")
-    kappa = outlook.form == "classes"
-    for heading in ("errors", "same", *(["kappa"] if kappa else [])):
+    errors, kappa = bool(outlook.teachers), outlook.form == "classes"
+    for heading in (*(["errors"] if errors else []), "same", *(["kappa"] if kappa else [])):
         table.add_column(Text(heading), justify="right", no_wrap=True)
     for pair in outlook.pairs:
-        cells = [fraction(pair.error_correlation), fraction(pair.same_on_b), *([fraction(pair.kappa_on_b)] if kappa else [])]
-        table.add_row(*map(Text, [f"{pair.one}, {pair.other}", *cells]))
+        told = [*([pair.error_correlation] if errors else []), pair.same_on_b, *([pair.kappa_on_b] if kappa else [])]
+        table.add_row(*map(Text, [f"{pair.one}, {pair.other}", *map(fraction, told)]))
     return table
