@@ -158,6 +158,8 @@ class Student(System):
     learned_from: list[str]
     """The tested teachers whose labels it learned, over which `pgr` is the mean: of a single teacher's student, that teacher."""
     weighting: Weighting = "equal"
+    loss_values: dict[str, float] = {}
+    """The numbers that the config gave its loss: `gamma_max`, `kl_weight`."""
     best_teacher: str | None
     """The one of `learned_from` with the highest score."""
     over_best: float | None

@@ -167,6 +167,7 @@ class _Collector:
             aux=isinstance(loss, AuxiliarySection) and loss.gamma_max > 0,
             confidence=planned.method.confidence,
             weighting=planned.weighting,
+            loss_values={name: value for name, value in loss.model_dump().items() if type(value) in (int, float)},
             **self.scores(tests),
             **self.gap(planned, tests),
             **({} if doubt is None else doubt.fields),

@@ -1,6 +1,5 @@
 """What table, figures and page show of the results: a row per system, and notes on the numbers."""
 
-from collections import Counter
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Literal
@@ -42,9 +41,9 @@ def list_systems(results: Results) -> list[Shown]:
     systems += [_tested("teacher", teacher, teacher.title) for teacher in results.tested]
     systems += [] if results.ceiling is None else [_tested("ceiling", results.ceiling, results.ceiling.title)]
     students = [replace(_tested("student", s, s.label), student=s) for s in results.students]
-    for apart in (partial(_of_teachers, of=len(results.tested)), _numbered):
-        alike = Counter(student.label for student in students)
-        students = [apart(student) if alike[student.label] > 1 else student for student in students]
+    for apart in (partial(_of_teachers, of=len(results.tested)), _of_values, _numbered):
+        alike = {own.label: [other for other in students if other.label == own.label] for own in students}
+        students = [apart(own, alike[own.label]) if len(alike[own.label]) > 1 else own for own in students]
     return systems + students
 
 
@@ -69,7 +68,7 @@ def _tested(role: Literal["teacher", "ceiling", "student"], system: System | Tea
     )
 
 
-def _of_teachers(shown: Shown, of: int) -> Shown:
+def _of_teachers(shown: Shown, alike: list[Shown], of: int) -> Shown:
     """Named apart from its like by its teachers, where it has not all of them, and by how they are weighted."""
     assert shown.student is not None
     own = shown.student.learned_from
@@ -77,7 +76,16 @@ def _of_teachers(shown: Shown, of: int) -> Shown:
     return _renamed(shown, shown.name + who + (", weights fitted on devel" if shown.student.weighting == "devel" else ""))
 
 
-def _numbered(shown: Shown) -> Shown:
+def _of_values(shown: Shown, alike: list[Shown]) -> Shown:
+    """Named apart from its like by those of its loss's values that differ among them: `(gamma_max 0.02)`."""
+    values = [own.student.loss_values for own in alike if own.student]
+    differing = [key for key in values[0] if len({own.get(key) for own in values}) > 1]
+    assert shown.student is not None
+    own = [f"{key} {shown.student.loss_values[key]:g}" for key in differing if key in shown.student.loss_values]
+    return _renamed(shown, f"{shown.name} ({listed(own)})") if own else shown
+
+
+def _numbered(shown: Shown, alike: list[Shown]) -> Shown:
     """Named apart from its like by the number in its stage's name."""
     return _renamed(shown, f"{shown.name} ({shown.stage.partition('-')[0]})")
 

@@ -176,6 +176,17 @@ def test_every_model_has_a_label_of_its_own_and_the_stage_that_trained_it():
     assert stage_title("label", systems) == "label"
 
 
+def test_students_alike_but_for_their_losses_values_are_named_by_these():
+    values = [{"gamma_max": 0.003, "kl_weight": 1e-6}, {"gamma_max": 0.1, "kl_weight": 1e-6}]
+    students = [
+        student("bayesian", 0.4, aux=True, stage=f"student/{k}").model_copy(update={"loss_values": own})
+        for k, own in enumerate(values)
+    ]
+    names = [system.name for system in list_systems(make_results(students)) if system.role == "student"]
+    title = students[0].title
+    assert names == [f"{title} (gamma_max 0.003)", f"{title} (gamma_max 0.1)"]
+
+
 def test_results_are_read_as_they_were_written(tmp_path):
     results = make_results(STUDENTS, teachers=[teacher("opt", 0.357), GIVEN], ceiling=None, baseline=None)
     assert results.write(tmp_path) == tmp_path / "results.json"
