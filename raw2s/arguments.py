@@ -160,7 +160,7 @@ def _add_running(choices: dict[str, argparse.ArgumentParser]) -> None:
 def _add_looking(choices: dict[str, argparse.ArgumentParser]) -> None:
     """What looks at runs, and changes nothing."""
     status = choices["status"]
-    status.add_argument("run", type=Path, help="<storage>/<name>, or the run's config")
+    status.add_argument("run", type=_place, help="<storage>/<name>, or the run's config")
     status.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="with a config: what the run was given")
     status.add_argument(
         "--watch", type=float, nargs="?", const=2.0, metavar="SECONDS", help="look again every so often (2 s), until it ends"
@@ -168,7 +168,7 @@ def _add_looking(choices: dict[str, argparse.ArgumentParser]) -> None:
     status.add_argument("--models", action="store_true", help="list the folders of its models too")
     choices["report"].add_argument("run", type=_place, help="<storage>/<name>")
     compare = choices["compare"]
-    compare.add_argument("runs", type=Path, nargs="+", metavar="run", help="<storage>/<name>, two or more")
+    compare.add_argument("runs", type=_place, nargs="+", metavar="run", help="<storage>/<name>, two or more")
     compare.add_argument(
         "--out", type=Path, default=Path("comparison"), metavar="FOLDER", help="of report.html; by default comparison"
     )

@@ -3,7 +3,6 @@
 import argparse
 import os
 import sys
-import time
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
@@ -16,6 +15,7 @@ from raw2s.errors import ConfigError, StageFailed
 from raw2s.imports import bulk_imports
 from raw2s.interrupt import GOES_ON, ending_on_interrupt
 from raw2s.labels.export import Format
+from raw2s.looking import compare_command, report_command, status_command, store_command
 from raw2s.methods import METHODS
 from raw2s.storage import ARTIFACTS, Place
 from raw2s.tasks import TASKS
@@ -132,33 +132,6 @@ def sweep_command(path: Path, overrides: Sequence[str]) -> None:
     run_sweeps(sweeps)
 
 
-def report_command(run: Place) -> None:
-    """Print a finished run's closing table again."""
-    from rich.console import Console  # noqa: PLC0415
-
-    from raw2s.pipeline.finished import finished_results  # noqa: PLC0415
-    from raw2s.report import closing_table  # noqa: PLC0415
-    from raw2s.storage.copies import gathered  # pyarrow  # noqa: PLC0415
-
-    Console().print(closing_table(finished_results(gathered(run))))
-    print(f"report   {run / 'report.html'}")
-
-
-def compare_command(runs: Sequence[Path], out: Path) -> None:
-    """Set several finished runs side by side."""
-    from rich.console import Console  # noqa: PLC0415
-
-    from raw2s.models.load import quiet_transformers  # noqa: PLC0415
-    from raw2s.pipeline.compare import compare_runs  # noqa: PLC0415
-    from raw2s.report.compared import compared_table, write_compared  # noqa: PLC0415
-
-    quiet_transformers()
-    comparison = compare_runs(runs)
-    console = Console()
-    console.print(compared_table(comparison))
-    console.print(f"report   {write_compared(comparison, out)}", highlight=False, soft_wrap=True, markup=False)
-
-
 def export_command(run: Place, student: str | None, out: Path) -> None:
     """Make a folder of a finished run's student."""
     from raw2s.models.load import quiet_transformers  # noqa: PLC0415
@@ -211,16 +184,6 @@ def _over_ray(source: str, table: Any, *, workers: int) -> Any:
     return answer_spread(source, table, workers)
 
 
-def store_command(storage: Place, verify: bool, delete: bool) -> None:
-    """Say what lies in a storage, and delete what no run uses."""
-    from raw2s.keeping import tell  # pyarrow  # noqa: PLC0415
-
-    if isinstance(storage, Path) and not storage.is_dir():
-        raise ConfigError(f"{storage}: no such folder; give the storage of a config")
-    for line in tell(storage, verify=verify, remove_unused=delete):
-        print(line, flush=True)
-
-
 def publish_command(folder: Path, repository: str) -> None:
     """Upload a student's folder to the hub."""
     from raw2s.use.publish import publish  # noqa: PLC0415
@@ -229,35 +192,6 @@ def publish_command(folder: Path, repository: str) -> None:
         print(f"student  {publish(folder, repository)}, private until its page says otherwise")
     except ValueError as error:
         raise ConfigError(str(error)) from None
-
-
-def status_command(arguments: argparse.Namespace) -> int:
-    """Say how far a run is; returns 0 where it is done, 3 while it runs, 4 where it failed or was killed."""
-    from rich.console import Console  # noqa: PLC0415
-
-    from raw2s.report.progress import models, status_table  # noqa: PLC0415
-    from raw2s.status import RunStatus  # noqa: PLC0415
-    from raw2s.storage.copies import local  # pyarrow  # noqa: PLC0415
-
-    folder: Path = arguments.run
-    if not folder.is_dir():
-        config = load_config(folder, arguments.set)
-        folder = local(config.storage / config.name)
-    console = Console()
-    while True:
-        status = RunStatus.read(folder)
-        if status is None:
-            raise ConfigError(f"{folder}: no status.json that this version reads; give the folder of a run, <storage>/<name>")
-        if arguments.watch and console.is_terminal:
-            console.clear()
-        console.print(status_table(status))
-        outcome = status.now()
-        if not arguments.watch or outcome != "running":
-            break
-        time.sleep(arguments.watch)
-    if arguments.models:
-        console.print("\n".join(models(status, folder.resolve().parent)), highlight=False, soft_wrap=True, markup=False)
-    return {"done": 0, "running": 3}.get(outcome, 4)
 
 
 def guarded(command: str, work: Callable[[], int | None], said: str = GOES_ON) -> int:

@@ -46,10 +46,10 @@ class Outlook(Record):
     devel_examples: int
     b_examples: int
     teachers: list[CheckedTeacher]
-    """The models."""
-    best: str
+    """The models. Where there is none, nothing is said of devel: no best, ensemble and oracle."""
+    best: str | None
     ensembles: list[Ensemble]
-    oracle: Ensemble
+    oracle: Ensemble | None
     """Where of all answers, those of every beam included, the best were known."""
     pairs: list[TeacherPair]
     advice: str

@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Literal
 
 from raw2s.results import Record
-from raw2s.storage.files import write
+from raw2s.storage import Place
+from raw2s.storage.files import answering, read, write
 
 FILE = "status.json"
 BEAT_SECONDS = 5.0
@@ -106,15 +107,16 @@ class RunStatus(Record):
         lives = self.process.lives if self.process.here else not silent
         return "running" if lives else "killed"
 
-    def write(self, folder: Path) -> None:
+    def write(self, folder: Place) -> None:
         """`folder/status.json`, whole or not at all."""
         write(folder / FILE, (self.model_dump_json(indent=1) + "\n").encode())
 
     @classmethod
-    def read(cls, folder: Path) -> "RunStatus | None":
-        """None where there is none that this version reads."""
+    def read(cls, folder: Place) -> "RunStatus | None":
+        """None where there is none that this version reads. Raises StageFailed where a store does not answer."""
         try:
-            return cls.model_validate_json((folder / FILE).read_text(encoding="utf-8"))
+            with answering(folder):
+                return cls.model_validate_json(read(folder / FILE) or b"")
         except (OSError, ValueError):
             return None
 

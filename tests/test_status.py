@@ -131,13 +131,14 @@ DEAD = Process(host=Process.own().host, pid=2**22 + 1, started="1")
         ({"process": DEAD}, 4, "demo: killed"),
     ],
 )
-@pytest.mark.parametrize("named", ["the folder", "the config"])
-def test_the_exit_status_says_what_became_of_the_run(tmp_path, capsys, changes, code, said, named):
-    (tmp_path / "demo").mkdir()
-    run_status(**changes).write(tmp_path / "demo")
+@pytest.mark.parametrize("named", ["the run", "the config"])
+@pytest.mark.parametrize("kind", ["disk", "objects"])
+def test_the_exit_status_says_what_became_of_the_run(tmp_path, capsys, request, changes, code, said, named, kind):
+    storage = tmp_path if kind == "disk" else request.getfixturevalue("bucket") / tmp_path.name
+    run_status(**changes).write(storage / "demo")
     config = tmp_path / "c.yaml"
-    config.write_text(yaml.safe_dump({"name": "other", "storage": str(tmp_path), "student": {"model": "m"}, "teachers": [{"name": "a", "model": "m"}]}))  # fmt: skip
-    arguments = [str(tmp_path / "demo")] if named == "the folder" else [str(config), "--set", "name=demo"]
+    config.write_text(yaml.safe_dump({"name": "other", "storage": str(storage), "student": {"model": "m"}, "teachers": [{"name": "a", "model": "m"}]}))  # fmt: skip
+    arguments = [str(storage / "demo")] if named == "the run" else [str(config), "--set", "name=demo"]
     assert main(["status", *arguments]) == code
     assert said in " ".join(capsys.readouterr().out.split())
 
@@ -163,3 +164,8 @@ def test_a_folder_without_a_status_is_a_mistake_in_one_line(tmp_path, capsys):
     assert capsys.readouterr().err == (
         f"raw2s status: {tmp_path}: no status.json that this version reads; give the folder of a run, <storage>/<name>\n"
     )
+
+
+def test_a_run_of_which_a_store_knows_nothing_is_one_line(bucket, capsys):
+    assert main(["status", str(bucket / "nobody")]) == 2
+    assert f"{bucket / 'nobody'}: no status.json" in capsys.readouterr().err

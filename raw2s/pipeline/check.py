@@ -48,8 +48,8 @@ def run_check(config: RunConfig, console: Console | None = None) -> Outlook:
 
     check(config)
     check_surroundings(config)
-    if not config.models:
-        raise ConfigError("teachers: label files say nothing of devel, so none can be checked; add a teacher that is a model")
+    if not config.models and len(config.teachers) < 2:
+        raise ConfigError("teachers: one label file can be set beside nothing; add a teacher that is a model, or another file")
     console = console or Console()
     plan = plan_stages(config, config.seeds[0])
     stages: list[Stage] = [plan.validation, *plan.devel.values(), *plan.label.answers.values()]
@@ -66,9 +66,30 @@ def run_check(config: RunConfig, console: Console | None = None) -> Outlook:
 
 def outlook(config: RunConfig, plan: SeedPlan, folders: Folders) -> Outlook:
     """From the finished answers."""
-    task = plan.label.task
-    devel = _read_devel(plan, folders)
-    metric, counts = task.metric, devel.counts(named_weights(config, "loss"))
+    task, metric = plan.label.task, plan.label.task.metric
+    devel = _read_devel(plan, folders) if plan.devel else None
+    teachers, best, ensembles, oracle = ([], None, [], None) if devel is None else _on_devel(config, devel)
+    return Outlook(
+        run=config.name,
+        task=task.name,
+        form=task.form,
+        metric=metric.name,
+        metric_title=metric.title,
+        seed=plan.seed,
+        devel_examples=0 if devel is None else len(devel.gold),
+        b_examples=len(plan.label.split.drawn.parts["student"]),
+        teachers=teachers,
+        best=best,
+        ensembles=ensembles,
+        oracle=oracle,
+        pairs=_pairs(devel, plan, folders),
+        advice=advice(ensembles, oracle, best, len(teachers)),
+    )
+
+
+def _on_devel(config: RunConfig, devel: "_Devel") -> tuple[list[CheckedTeacher], str, list[Ensemble], Ensemble]:
+    """The models, which of them is the best, and what they are worth together; last where the best of all answers were known."""
+    metric, counts = devel.task.metric, devel.counts(named_weights(config, "loss"))
     samples = paired_bootstrap(counts, metric.score, resamples=config.evaluation.resamples)
     scores = {name: float(metric.score(own.mean(axis=0))) for name, own in counts.items()}
     best = max(devel.scored, key=lambda name: scores[name])
@@ -86,22 +107,7 @@ def outlook(config: RunConfig, plan: SeedPlan, folders: Folders) -> Outlook:
         for name in counts
         if name not in devel.scored
     ]
-    return Outlook(
-        run=config.name,
-        task=task.name,
-        form=task.form,
-        metric=metric.name,
-        metric_title=metric.title,
-        seed=plan.seed,
-        devel_examples=len(devel.gold),
-        b_examples=len(plan.label.split.drawn.parts["student"]),
-        teachers=teachers,
-        best=best,
-        ensembles=ensembles,
-        oracle=oracle,
-        pairs=_pairs(devel, plan, folders),
-        advice=advice(ensembles, oracle, best, len(teachers)),
-    )
+    return teachers, best, ensembles, oracle
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -175,7 +181,7 @@ def _read_devel(plan: SeedPlan, folders: Folders) -> _Devel:
     )
 
 
-def _pairs(devel: _Devel, plan: SeedPlan, folders: Folders) -> list[TeacherPair]:
+def _pairs(devel: _Devel | None, plan: SeedPlan, folders: Folders) -> list[TeacherPair]:
     """Every two teachers, label files among them."""
     task, form = plan.label.task, FORMS[plan.label.task.form]
     on_b = {}
@@ -188,12 +194,12 @@ def _pairs(devel: _Devel, plan: SeedPlan, folders: Folders) -> list[TeacherPair]
     for one, other in combinations(on_b, 2):
         shared = [i for i in on_b[one] if i in on_b[other]]
         answers = [on_b[one][i] for i in shared], [on_b[other][i] for i in shared]
-        models = one in devel.scored and other in devel.scored
+        wrong = [devel.wrong(name) for name in (one, other) if name in devel.scored] if devel is not None else []
         pairs.append(
             TeacherPair(
                 one=one,
                 other=other,
-                error_correlation=defined(error_correlation(devel.wrong(one), devel.wrong(other))) if models else None,
+                error_correlation=defined(error_correlation(*wrong)) if len(wrong) == 2 else None,
                 same_on_b=defined(agreement(*answers)),
                 kappa_on_b=defined(cohen_kappa(*answers)) if task.form == "classes" else None,
             )

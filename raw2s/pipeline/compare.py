@@ -21,7 +21,8 @@ from raw2s.pipeline.jsonl import read_jsonl
 from raw2s.pipeline.testing_stages import Test
 from raw2s.report.compared import ComparedRun, Comparison, Pair
 from raw2s.results import Student
-from raw2s.storage import ARTIFACTS
+from raw2s.storage import ARTIFACTS, Place
+from raw2s.storage.copies import Damaged, fetched, gathered, local
 from raw2s.tasks import task_of
 from raw2s.tracking.flat import flat
 
@@ -54,13 +55,13 @@ class Answered:
         return {label: shown.student for label, shown in self.run.systems.items() if shown.student is not None}
 
 
-def compare_runs(folders: Sequence[Path]) -> Comparison:
+def compare_runs(folders: Sequence[Place]) -> Comparison:
     """The finished runs in these folders. Raises ConfigError for fewer than two, and where a folder holds none."""
     if len(folders) < 2:
         raise ConfigError("raw2s compare: one run has nothing to be compared with; give the folders of two or more")
     if len({folder.resolve() for folder in folders}) < len(folders):
         raise ConfigError("raw2s compare: a run is named twice; name each once")
-    results = [finished_results(folder) for folder in folders]
+    results = [finished_results(gathered(folder)) for folder in folders]
     own = [run.run for run in results]
     names = own if len(set(own)) == len(own) else [str(folder) for folder in folders]
     runs = [
@@ -72,7 +73,7 @@ def compare_runs(folders: Sequence[Path]) -> Comparison:
     for run in runs:
         try:
             answered.append(_answered(run))
-        except ConfigError as error:
+        except (ConfigError, Damaged) as error:
             notes.append(f"{run.name} is in no pair: {error}.")
     notes += [sentence for one, other in itertools.combinations(answered, 2) if (sentence := _unlike(one, other))]
     pairs = _pairs(answered)
@@ -81,21 +82,21 @@ def compare_runs(folders: Sequence[Path]) -> Comparison:
 
 def _differing(runs: Sequence[ComparedRun]) -> dict[str, list[str | None]]:
     """The keys of the configs that are not the same in all runs; a name is none."""
-    trees = [flat(read_yaml(run.folder / "config.yaml", [])) for run in runs]
+    trees = [flat(read_yaml(local(run.folder) / "config.yaml", [])) for run in runs]
     keys = dict.fromkeys(key for tree in trees for key in tree if key != "name")
     return {key: values for key in keys if len(set(values := [tree.get(key) for tree in trees])) > 1}
 
 
 def _answered(run: ComparedRun) -> Answered:
     """Raises ConfigError, without a full stop, where a test's artifact or what scored it cannot be read again."""
-    config = load_config(run.folder / "config.yaml")
+    config = load_config(local(run.folder) / "config.yaml")
     keys = {stage.name: stage.key for stage in run.results.stages}
     tests: dict[str, list[Path]] = {}
     for label, shown in run.systems.items():
         if shown.student is not None:
             seeds = [f"@{seed}" for seed in run.results.seeds] if len(run.results.seeds) > 1 else [""]
             names = [f"test/{shown.stage}{seed}" for seed in seeds]
-            tests[label] = [run.folder.parent / ARTIFACTS / Test.kind / keys[name] for name in names]
+            tests[label] = [fetched(run.folder.parent / ARTIFACTS / Test.kind / keys[name]) for name in names]
     for folder in itertools.chain.from_iterable(tests.values()):
         if (problem := damage(folder)) is not None:
             raise ConfigError(f"{folder} is not whole ({problem}); run its config again")

@@ -102,16 +102,16 @@ def _check_store(storage: Uri) -> None:
 
 def _check_packages(config: RunConfig) -> None:
     if "wandb" in config.tracking and find_spec("wandb") is None:
-        raise ConfigError("tracking: the package wandb is not installed; run pip install 'raw2s[wandb]', or remove it")
+        raise ConfigError("tracking: the package wandb is not installed; run pip install wandb, or remove it")
     for _, _, use, training in trainings_of(config):
         if training.lora is not None and find_spec("peft") is None:
-            raise ConfigError(f"{use}.lora: the package peft is not installed; run pip install 'raw2s[lora]', or remove the key")
+            raise ConfigError(f"{use}.lora: the package peft is not installed; run pip install peft, or remove the key")
     for i, teacher in enumerate(config.models):
         if teacher.backend == "ctranslate2":
             _check_ctranslate2(f"teachers.{i}.backend", teacher.model)
     for i, method in enumerate(config.methods):
         if method_of(method).crowd is not None and find_spec("crowdkit") is None:
-            raise ConfigError(f'methods.{i}.method: {method.method} needs crowd-kit; run pip install "raw2s[crowd]"')
+            raise ConfigError(f"methods.{i}.method: {method.method} needs crowd-kit; run pip install crowd-kit")
 
 
 def _check_trainable(config: RunConfig) -> None:
@@ -180,9 +180,7 @@ def _check_ctranslate2(key: str, model: str) -> None:
     if kind not in CTRANSLATE2_MODELS:
         raise ConfigError(f"{key}: ctranslate2 is for {', '.join(CTRANSLATE2_MODELS)}, and {model} is {kind}; set backend: torch")
     if find_spec("ctranslate2") is None:
-        raise ConfigError(
-            f'{key}: the package ctranslate2 is not installed; run pip install "raw2s[ctranslate2]", or set backend: torch'
-        )
+        raise ConfigError(f"{key}: the package ctranslate2 is not installed; run pip install ctranslate2, or set backend: torch")
 
 
 def _check_test_fits(config: RunConfig, task: Task, key: str, model: str) -> None:

@@ -47,7 +47,7 @@ def run_pipeline(config: RunConfig, console: Console | None = None) -> Results:
     plans = [plan_stages(config, seed) for seed in config.seeds]
     stages = list({stage.name: stage for plan in plans for stage in plan.in_order()}.values())
     console.print(" ".join(truth_used(config, plans[0])), style="dim", highlight=False, soft_wrap=True)
-    earlier = RunStatus.read(folder)
+    earlier = RunStatus.read(where)
     made_by = environment()
     about = {"command": command(), "storage": str(config.storage.resolve()), **made_by}
     with (
@@ -61,7 +61,7 @@ def run_pipeline(config: RunConfig, console: Console | None = None) -> Results:
             display.warn(warning)
         if isinstance(where, Uri) and (mlflow := tracking.trackers.get("mlflow")):
             display.say(f"a database cannot lie in {config.storage}; MLflow: {mlflow.where}")
-        with kept(folder, config.name, stages, command=command(), tracked=tracking.ids) as file:
+        with kept(where, config.name, stages, command=command(), tracked=tracking.ids) as file:
             done = execute(
                 stages,
                 store=open_store(config.storage / ARTIFACTS),

@@ -15,6 +15,7 @@ from raw2s.pipeline.progress import Point, StageDisplay, State
 from raw2s.pipeline.stage import Stage
 from raw2s.pipeline.training_stages import Trained
 from raw2s.status import BEAT_SECONDS, Outcome, Process, RunStatus, StageStatus, Steps
+from raw2s.storage import Place
 from raw2s.tracking import Ended, Tracking
 from raw2s.tracking.tracker import Data
 
@@ -22,7 +23,7 @@ from raw2s.tracking.tracker import Data
 class StatusFile:
     """The status of a run, in its folder. Thread-safe: `kept` writes it from a thread of its own too."""
 
-    def __init__(self, folder: Path, status: RunStatus) -> None:
+    def __init__(self, folder: Place, status: RunStatus) -> None:
         self.folder, self.status = folder, status
         self.lock = threading.Lock()
 
@@ -45,7 +46,7 @@ class StatusFile:
 
 
 @contextmanager
-def kept(folder: Path, run: str, stages: Sequence[Stage], *, command: str, tracked: dict[str, str]) -> Iterator[StatusFile]:
+def kept(folder: Place, run: str, stages: Sequence[Stage], *, command: str, tracked: dict[str, str]) -> Iterator[StatusFile]:
     """The status file of a run that starts now; what ends the block is what came of it."""
     now = time.time()
     waiting = [StageStatus(name=stage.name, key=stage.key, folder=stage.place) for stage in stages]

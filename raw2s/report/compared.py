@@ -13,6 +13,7 @@ from raw2s.report.score_figures import students_figure
 from raw2s.report.systems import Shown, bounds, fraction, list_systems, listed, p_text, score_text, signed
 from raw2s.report.table import plain_table
 from raw2s.results import Difference, Results
+from raw2s.storage import Place
 
 PAIRS_SHOWN = 20
 """In the terminal, the ones that are told apart best; the page has all."""
@@ -22,7 +23,7 @@ PAIRS_SHOWN = 20
 class ComparedRun:
     name: str
     """Which tells it from the others: its own, or its folder where two have the same."""
-    folder: Path
+    folder: Place
     results: Results
 
     @property

@@ -71,7 +71,7 @@ class OwnSection(RowSection):
 
 def _make(section: OwnSection) -> Task:
     if section.metric == "rouge_l" and find_spec("rouge_score") is None:
-        raise ValueError('task.metric: rouge_l needs rouge-score; pip install "raw2s[metrics]"')
+        raise ValueError("task.metric: rouge_l needs rouge-score; run pip install rouge-score")
     sources = {
         key: read_source(f"task.{key}", source, split) for key, split in HUB_SPLITS.items() if (source := getattr(section, key))
     }

@@ -1,11 +1,13 @@
 """What the teachers promise of an ensemble, on answers that are fixed, and the command around it."""
 
+import io
 from dataclasses import replace
 
 import numpy as np
 import pyarrow as pa
 import pytest
 from faked_runs import answers_of, fake_models
+from own_mails import mails, own_mails, write_jsonl
 from rich.console import Console
 from tiny_runs import tiny_run, write_config
 
@@ -88,6 +90,27 @@ def test_texts_alike_promise_little_and_the_best_beam_is_the_oracles(tmp_path):
     assert [p.error_correlation for p in found.pairs] == pytest.approx([1.0] * 3)
     assert {(p.same_on_b, p.kappa_on_b) for p in found.pairs} == {(1.0, None)}
     assert "expect little" in found.advice and "+1.000" in found.advice
+
+
+def test_of_label_files_alone_it_says_how_often_they_agree(tmp_path):
+    """Nothing is said of devel, which they do not answer; the second says billing of every fourth."""
+    file = write_jsonl(tmp_path / "people.jsonl", [{"id": i, "label": row["team"]} for i, row in enumerate(mails(0, 56))])
+    files = [{"name": name, "kind": "labels", "file": file} for name in ("ann", "bob")]
+
+    def answer(teacher, place, example, task):
+        said = "billing" if teacher == "bob" and place % 4 == 0 else example["target"]
+        return {"logits": [0.0 if name == said else -9.0 for name in task.classes]}
+
+    found = outlook_of(tmp_path, answer, task=own_mails(tmp_path)["task"], teachers=files)
+    assert (found.teachers, found.best, found.ensembles, found.oracle) == ([], None, [], None)
+    (pair,) = found.pairs
+    assert pair.error_correlation is None
+    assert 0.75 <= pair.same_on_b < 1 and pair.kappa_on_b < pair.same_on_b
+    assert "how good they are is not known" in found.advice
+    console = Console(width=80, record=True, file=io.StringIO())
+    console.print(outlook_table(found))
+    text = console.export_text()
+    assert "ann, bob" in text and "on devel " not in text and "errors" not in text and "best answer" not in text
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,8 @@
 
 import io
 import itertools
+import shutil
+from functools import partial
 
 import numpy as np
 import pytest
@@ -18,8 +20,12 @@ from raw2s.evaluation.comparing import holm
 from raw2s.pipeline.artifacts import ArtifactStore
 from raw2s.pipeline.compare import compare_runs
 from raw2s.pipeline.jsonl import write_jsonl
+from raw2s.pipeline.remote_store import RemoteStore
 from raw2s.report.compared import PAIRS_SHOWN, compared_table, write_compared
 from raw2s.results import Results, StageRecord, Student
+from raw2s.storage import ARTIFACTS
+from raw2s.storage.copies import local
+from raw2s.storage.files import files_in, read, remove, write
 
 NASTY = "<script>alert('x')</script> [red]"
 ROWS = [{"id": i, "gold": i % 2} for i in range(200)]
@@ -32,6 +38,12 @@ def student(stage, title, right) -> Student:
         aux=False, confidence=True, pgr=None, pgr_ci95=(None, None), pgr_by_teacher={}, learned_from=[], best_teacher=None,
         over_best=None, over_best_ci95=(None, None),
     )  # fmt: skip
+
+
+def copy_filled(artifact, out):
+    for name in ("counts.npy", "predictions.jsonl"):
+        shutil.copy(artifact / name, out / name)
+    return {"metrics": {}}
 
 
 def draw(share, seed):
@@ -80,6 +92,32 @@ def test_students_of_two_runs_are_paired_on_their_examples_and_corrected_togethe
     own = list(named.values())
     assert [pair.p_holm for pair in own] == holm([pair.p for pair in own])
     assert [pair.sign_p_holm for pair in own] == holm([pair.sign_p for pair in own])
+
+
+def test_runs_under_a_uri_are_compared_as_runs_on_a_disk_are(tmp_path, bucket, capsys):
+    """The runs' files and their artifacts are fetched; one that is not whole is in no pair, and the page says where the runs lie."""
+    shares = {"one": 0.9, "two": 0.6}
+    folders = [finished(tmp_path, name, {name: [draw(share, 1)]}) for name, share in shares.items()]
+    where = bucket / tmp_path.name
+    store = RemoteStore(where / ARTIFACTS)
+    for artifact in (tmp_path / ARTIFACTS / "test").glob("[!.]*"):
+        store.create("test", artifact.name, {}, partial(copy_filled, artifact))
+    for folder in folders:
+        for name in files_in(folder):
+            write(where / folder.name / name, read(folder / name))
+    runs = [where / name for name in shares]
+    there, here = compare_runs(runs), compare_runs(folders)
+    assert there.pairs == here.pairs != []
+    assert there.keys.keys() <= {"storage"}
+    assert main(["compare", *map(str, runs), "--out", str(tmp_path / "page")]) == 0
+    capsys.readouterr()
+    assert str(runs[0]) in (tmp_path / "page" / "report.html").read_text()
+
+    named = next(name for name in files_in(where / ARTIFACTS / "test") if name.endswith("counts.npy"))
+    remove(where / ARTIFACTS / "test" / named)
+    shutil.rmtree(local(where))
+    (note,) = compare_runs(runs).notes
+    assert "is in no pair: " in note and "counts.npy is missing" in note
 
 
 def test_the_order_of_the_runs_turns_a_difference_round(tmp_path):

@@ -60,6 +60,8 @@ def test_every_command_takes_a_uri(storage, tmp_path, monkeypatch, capsys):
 
     assert main(["plan", str(tmp_path / "config.yaml")]) == 0
     assert "to do" not in capsys.readouterr().out
+    assert main(["status", str(run)]) == 0
+    assert "tiny: done" in " ".join(capsys.readouterr().out.split()), "the run wrote its status there"
     assert main(["report", str(run)]) == 0
     assert f"report   {run / 'report.html'}" in capsys.readouterr().out
     assert main(["labels", "export", str(run), "--to", str(tmp_path / "labels")]) == 0
