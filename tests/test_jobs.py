@@ -87,9 +87,7 @@ def submit(job_server: str, checkout: Path, environment: dict[str, str]) -> Call
             str(BIN / "ray"), "job", "submit", "--address", job_server, "--working-dir", str(checkout), *options,
             "--", sys.executable, *arguments,
         ]  # fmt: skip
-        return once_up(
-            lambda: subprocess.run(command, env=environment, capture_output=True, text=True, timeout=600, check=False)
-        )
+        return once_up(lambda: subprocess.run(command, env=environment, capture_output=True, text=True, timeout=600, check=False))
 
     return submitted
 
