@@ -21,6 +21,7 @@ settings.register_profile("quick", max_examples=40, deadline=None)  # the shared
 settings.load_profile("quick")
 
 
+collect_ignore = ["cluster"]  # has its own command, make test-cluster
 gc.set_threshold(*THRESHOLDS)
 
 
