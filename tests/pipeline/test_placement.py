@@ -49,7 +49,7 @@ def training(folder: Path, label_selector: dict[str, str]):
         training=TrainingConfig(workers=2, micro_batch_size=8, batch_size=16, label_selector=label_selector),
         loss=CrossEntropySection(), seed=1,
     )  # fmt: skip
-    return fit._trainer(job, folder, None, ())
+    return fit._trainer(job, folder, None, (), workers=2, patient=True)
 
 
 @pytest.mark.slow
