@@ -6,7 +6,6 @@ The clone is of the last commit. Its environment is installed by `make env` as a
 standard output is kept, its last lines; a step that fails ends it all, and nothing is written.
 """
 
-import json
 import os
 import re
 import subprocess
@@ -81,11 +80,10 @@ def page_of(measured: Mapping[str, Any]) -> str:
     """docs/first_hour.md."""
     environment, steps = measured["environment"], measured["steps"]
     versions = ", ".join(f"{name} {version}" for name, version in environment["versions"].items() if version)
-    total = sum(step["seconds"] for step in steps)
     head = f"""# The first hour, timed
 
 Every command of [tutorial.md](tutorial.md) in a fresh clone, in order, with the time that each took and the last lines that it printed:
-{minutes(total)} in all, from the clone to the mails that a human is asked about. `python benchmarks/first_hour.py FOLDER` takes these steps
+{minutes(measured["seconds"])} in all, from the clone to the mails that a human is asked about. `python benchmarks/first_hour.py FOLDER` takes these steps
 and writes this page and [first_hour.json](../benchmarks/results/first_hour.json).
 
 {environment["date"]}, {environment["machine"]}; commit {environment["commit"]}; {versions}. pip fetched what its cache did not hold.
@@ -136,7 +134,7 @@ def main() -> None:
     environment = harness.environment(*LIBRARIES, commit=commit.strip())
     measured = {"environment": environment, "seconds": round(sum(step["seconds"] for step in steps), 1), "steps": steps}
     harness.write(arguments.out, measured)
-    PAGE.write_text(page_of(json.loads(arguments.out.read_text(encoding="utf-8"))), encoding="utf-8")
+    PAGE.write_text(page_of(measured), encoding="utf-8")
     print(f"{minutes(measured['seconds'])} in all")
 
 

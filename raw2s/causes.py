@@ -4,6 +4,8 @@ import re
 
 WRAPPERS = ("RayTaskError", "UserCodeException", "TrainingFailedError", "WorkerGroupError", "ControllerError")
 """Errors that Ray puts around a worker's own."""
+MAKE_ROOM = "make room, and run the same command again, which goes on from what is finished"
+"""What to do about a full disk."""
 NO_ROOM = re.compile(
     r"No space left on device|Disk quota exceeded|File too large|disk is full|inline_container\.cc:\d+\] \. unexpected pos"
 )

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from raw2s.arguments import command_parser
-from raw2s.causes import is_full_disk
+from raw2s.causes import MAKE_ROOM, is_full_disk
 from raw2s.config import RunConfig, load_config
 from raw2s.errors import ConfigError, StageFailed
 from raw2s.imports import bulk_imports
@@ -212,9 +212,7 @@ def guarded(command: str, work: Callable[[], int | None], said: str = GOES_ON) -
     except OSError as error:
         if not is_full_disk(error):
             raise
-        print(
-            f"{command}: {error}; make room, and run the same command again, which goes on from what is finished", file=sys.stderr
-        )
+        print(f"{command}: {error}; {MAKE_ROOM}", file=sys.stderr)
         return 1
     return status or 0
 

@@ -45,9 +45,8 @@ def ending_on_interrupt(command: str, said: str = GOES_ON) -> Iterator[None]:
         if not _filled(heard):
             raise
     finally:
-        if heard or (
-            raised and _filled(heard)
-        ):  # also where what it cut off has ended otherwise: a stage whose workers went first has failed
+        # Also where what it cut off has ended otherwise: a stage whose workers went first has failed.
+        if heard or (raised and _filled(heard)):
             sys.stdout.flush()
             os._exit(ENDING[signal.Signals(heard[0])])  # Python would wait for the stages' threads
         signal.set_wakeup_fd(written_before)

@@ -8,10 +8,10 @@ import time
 
 import mlflow
 import pytest
-from tiny_runs import ROOT, start_pipeline, tiny_run, write_config
+from tiny_runs import LONG, ROOT, start_pipeline, teacher_of, tiny_run, wait_for_a_step, write_config
 
 from raw2s.interrupt import SECONDS, STATUS, ending_on_interrupt
-from raw2s.status import RunStatus, StageStatus
+from raw2s.status import RunStatus
 
 SAID = "raw2s run: stopping; what is finished is kept, and the same command resumes there (Ctrl-C again kills at once)"
 WAITING = """
@@ -148,18 +148,12 @@ def test_afterwards_signals_are_as_they_were():
 @pytest.mark.timeout(300)
 def test_a_run_in_training_ends_within_ten_seconds(tmp_path):
     """A teacher that trains for long; what was finished before is there."""
-    changes = {"teacher_training": {"epochs": 400, "keep": "last"}, "teachers": [{"name": "gpt2", "model": "tiny-gpt2"}]}
-    process = start_pipeline(write_config(tmp_path, tiny_run(tmp_path / "runs", **changes)))
+    process = start_pipeline(write_config(tmp_path, tiny_run(tmp_path / "runs", **LONG)))
 
-    def teacher() -> StageStatus | None:
-        status = RunStatus.read(tmp_path / "runs" / "tiny")
-        return next((own for own in status.stages if own.name == "teacher/gpt2"), None) if status else None
-
-    until = time.monotonic() + 200
-    while (own := teacher()) is None or own.steps is None or own.steps.done == 0:
+    def lives() -> None:
         assert process.poll() is None, process.communicate()[0]
-        assert time.monotonic() < until, own
-        time.sleep(0.2)
+
+    wait_for_a_step(tmp_path / "runs" / "tiny", seconds=200, check=lives)
     process.send_signal(signal.SIGINT)
     out, _ = ended(process, within=10)
     assert process.returncode == STATUS, out
@@ -167,7 +161,7 @@ def test_a_run_in_training_ends_within_ten_seconds(tmp_path):
     assert list((tmp_path / "runs" / "artifacts").glob("split/*/manifest.json"))
     status = RunStatus.read(tmp_path / "runs" / "tiny")
     assert status is not None and (status.outcome, status.reason) == ("killed", "stopped by Ctrl-C or a signal")
-    own = teacher()
+    own = teacher_of(tmp_path / "runs" / "tiny")
     assert own is not None and own.state == "running" and own.steps is not None and 0 < own.steps.done < own.steps.total
     client = mlflow.MlflowClient(f"sqlite:///{tmp_path / 'runs' / 'mlflow.db'}")
     runs = client.search_runs([client.get_experiment_by_name("raw2s").experiment_id])

@@ -19,7 +19,7 @@ from harness import MARK, marked
 from own_mails import TEAMS, mails, own_mails
 from submitting import make_checkout, once_up
 from sweep_demo import wait_until_none
-from tiny_runs import ROOT, tiny_run, write_config
+from tiny_runs import LONG, ROOT, tiny_run, wait_for_a_step, write_config
 
 from raw2s.cli import main
 from raw2s.labels.table import read_table
@@ -158,20 +158,11 @@ def check_own_classes(storage: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.timeout(400)
 def test_a_stopped_job_ends_with_its_workers_and_says_so(submit, job_server, environment, checkout, tmp_path):
-    long = {"teachers": [{"name": "gpt2", "model": "tiny-gpt2"}], "teacher_training": {"epochs": 400, "keep": "last"}}
-    (checkout / "configs" / "long.yaml").write_text(yaml.safe_dump(tiny_run(tmp_path / "runs", **long)))
+    (checkout / "configs" / "long.yaml").write_text(yaml.safe_dump(tiny_run(tmp_path / "runs", **LONG)))
     options = ["--no-wait", "--submission-id", "long"]
     begun = submit("jobs/full_pipeline.py", "--config", "configs/long.yaml", options=options)
     assert begun.returncode == 0, begun.stdout + begun.stderr
-
-    def training() -> bool:
-        status = RunStatus.read(tmp_path / "runs" / "tiny")
-        return status is not None and any(own.name == "teacher/gpt2" and own.steps and own.steps.done for own in status.stages)
-
-    until = time.monotonic() + 300
-    while not training():
-        assert time.monotonic() < until, RunStatus.read(tmp_path / "runs" / "tiny")
-        time.sleep(0.5)
+    wait_for_a_step(tmp_path / "runs" / "tiny", seconds=300)
     command = [str(BIN / "ray"), "job", "stop", "--address", job_server, "long"]
     stopped = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60, check=True)
     assert "was stopped" in stopped.stdout + stopped.stderr

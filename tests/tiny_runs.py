@@ -5,11 +5,16 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import yaml
 
+from raw2s.status import RunStatus, StageStatus
+
 ROOT = Path(__file__).resolve().parents[1]
+LONG = {"teachers": [{"name": "gpt2", "model": "tiny-gpt2"}], "teacher_training": {"epochs": 400, "keep": "last"}}
+"""Sections of a run whose one teacher trains for minutes."""
 
 
 def tiny_run(storage: Path, **changes: object) -> dict:
@@ -61,6 +66,21 @@ def kill_when(process: subprocess.Popen[str], words: str, *, after: float = 0) -
     process.wait(timeout=30)
     process.stdout.close()
     return "".join(seen)
+
+
+def teacher_of(run: Path) -> StageStatus | None:
+    """How far the teacher of a run of `LONG` is; None as long as nothing is known of it."""
+    status = RunStatus.read(run)
+    return next((own for own in status.stages if own.name == "teacher/gpt2"), None) if status else None
+
+
+def wait_for_a_step(run: Path, *, seconds: float, check: Callable[[], None] = lambda: None) -> None:
+    """Until the teacher of a run of `LONG` has taken a step, while `check` finds nothing wrong."""
+    until = time.monotonic() + seconds
+    while (teacher := teacher_of(run)) is None or teacher.steps is None or teacher.steps.done == 0:
+        check()
+        assert time.monotonic() < until, teacher
+        time.sleep(0.2)
 
 
 def finish(process: subprocess.Popen[str], *, seconds: float) -> str:

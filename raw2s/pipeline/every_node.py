@@ -41,8 +41,9 @@ def require_alike(root: Place) -> None:
     if blind:
         what = "that every node reaches, with credentials on each" if isinstance(root, Uri) else "that every node sees, or a URI"
         raise ConfigError(f"storage: {root} is not seen from {', '.join(blind)} of {len(nodes)} nodes; name a storage {what}")
+    own = versions()
     for address, _, found in looked:
-        if unequal := _unequal(found, versions()):
+        if unequal := _unequal(found, own):
             raise ConfigError(f"RAY_ADDRESS: node {address} has {unequal}; {INSTALL}")
 
 

@@ -4,7 +4,7 @@ import shutil
 import tempfile
 from pathlib import Path
 
-from raw2s.causes import cause, is_full_disk
+from raw2s.causes import MAKE_ROOM, cause, is_full_disk
 from raw2s.errors import StageFailed
 from raw2s.storage import Place
 from raw2s.storage.copies import local
@@ -12,15 +12,12 @@ from raw2s.storage.copies import local
 
 def reason_of(error: BaseException, root: Place) -> str:
     """Why a stage that writes into the storage's `root` failed."""
-    if not isinstance(error, StageFailed) and is_full_disk(error):
-        disks = ", ".join(
-            f"{folder} has {_free_mib(folder):,.1f} MiB free" for folder in (local(root), Path(tempfile.gettempdir()))
-        )
-        return (
-            f"a disk has no room for what it writes ({cause(error)}): here {disks}; make room, and run the same command again, "
-            "which goes on from what is finished"
-        )
-    return str(error) if isinstance(error, StageFailed) else cause(error)
+    if isinstance(error, StageFailed):
+        return str(error)
+    if not is_full_disk(error):
+        return cause(error)
+    disks = ", ".join(f"{folder} has {_free_mib(folder):,.1f} MiB free" for folder in (local(root), Path(tempfile.gettempdir())))
+    return f"a disk has no room for what it writes ({cause(error)}): here {disks}; {MAKE_ROOM}"
 
 
 def _free_mib(folder: Path) -> float:

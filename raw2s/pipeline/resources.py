@@ -35,14 +35,7 @@ def requests_of(stage: Stage) -> Iterator[Request]:
     values = (getattr(stage, field.name) for field in fields(stage))
     for value in (inner for v in values for inner in (v.values() if isinstance(v, Mapping) else (v,))):
         if isinstance(value, TrainingConfig):
-            yield Request(
-                what="training worker",
-                count=value.workers,
-                needed=value.workers,
-                each={"CPU": value.cpus_per_worker, "GPU": value.gpus_per_worker},
-                labels=value.label_selector or {},
-                keys="workers, cpus_per_worker or gpus_per_worker of its training",
-            )
+            yield _workers_of(value)
         elif isinstance(actors := getattr(value, "actors", None), Actors):
             yield Request(
                 what=f"actor of {value.name}",
@@ -52,6 +45,17 @@ def requests_of(stage: Stage) -> Iterator[Request]:
                 labels=actors.label_selector or {},
                 keys=f"num_cpus, num_gpus, resources or label_selector of {value.name}",
             )
+
+
+def _workers_of(training: TrainingConfig) -> Request:
+    return Request(
+        what="training worker",
+        count=training.workers,
+        needed=training.workers,
+        each={"CPU": training.cpus_per_worker, "GPU": training.gpus_per_worker},
+        labels=training.label_selector or {},
+        keys="workers, cpus_per_worker or gpus_per_worker of its training",
+    )
 
 
 def reserved(stage: Stage) -> dict[str, float]:
@@ -66,14 +70,13 @@ def reserved(stage: Stage) -> dict[str, float]:
 def lacking(stage: Stage, nodes: Sequence[Node]) -> str | None:
     """What the stage asks and the nodes cannot give, with what to do, in one line; None where it can run."""
     for request in requests_of(stage):
-        fitting = [node for node in nodes if _has(node, request.labels)]
-        if sum(_places(node, request.each) for node in fitting) < request.needed:
-            return f"stage {stage.name}: {_refusal(request, fitting, nodes)}"
+        if _held(request, nodes) < request.needed:
+            return f"stage {stage.name}: {_refusal(request, nodes)}"
     return None
 
 
-def _refusal(request: Request, fitting: Sequence[Node], nodes: Sequence[Node]) -> str:
-    """`fitting`: those of the nodes that have the labels."""
+def _refusal(request: Request, nodes: Sequence[Node]) -> str:
+    fitting = [node for node in nodes if _has(node, request.labels)]
     asks = f"{request.needed} {request.what}s ask for"
     if request.needed == 1:
         asks = f"{'an' if request.what[0] in 'aeiou' else 'a'} {request.what} asks for"
@@ -102,9 +105,14 @@ def cluster_nodes() -> list[Node]:
     return [*nodes, Node(resources=grown, labels=None)] if grown else nodes
 
 
-def places(each: Mapping[str, float], labels: Mapping[str, str]) -> int:
-    """How many processes of these resources each the Ray that this process has joined holds on nodes so labeled, busy or not."""
-    return sum(_places(node, each) for node in cluster_nodes() if _has(node, labels))
+def places(training: TrainingConfig) -> int:
+    """How many of a training's workers the Ray that this process has joined holds, busy or not."""
+    return _held(_workers_of(training), cluster_nodes())
+
+
+def _held(request: Request, nodes: Sequence[Node]) -> int:
+    """How many such processes the nodes hold."""
+    return sum(_places(node, request.each) for node in nodes if _has(node, request.labels))
 
 
 def _places(node: Node, each: Mapping[str, float]) -> int:

@@ -1,7 +1,6 @@
 """What table, figures and page show of the results: a row per system, and notes on the numbers."""
 
 from dataclasses import dataclass, replace
-from functools import partial
 from typing import Literal
 
 from raw2s.results import Baseline, Interval, Results, Student, System, Teacher
@@ -41,7 +40,7 @@ def list_systems(results: Results) -> list[Shown]:
     systems += [_tested("teacher", teacher, teacher.title) for teacher in results.tested]
     systems += [] if results.ceiling is None else [_tested("ceiling", results.ceiling, results.ceiling.title)]
     students = [replace(_tested("student", s, s.label), student=s) for s in results.students]
-    for apart in (partial(_of_teachers, of=len(results.tested)), _of_values, _numbered):
+    for apart in (lambda own, alike: _of_teachers(own, len(results.tested)), _of_values, lambda own, alike: _numbered(own)):
         alike = {own.label: [other for other in students if other.label == own.label] for own in students}
         students = [apart(own, alike[own.label]) if len(alike[own.label]) > 1 else own for own in students]
     return systems + students
@@ -68,7 +67,7 @@ def _tested(role: Literal["teacher", "ceiling", "student"], system: System | Tea
     )
 
 
-def _of_teachers(shown: Shown, alike: list[Shown], of: int) -> Shown:
+def _of_teachers(shown: Shown, of: int) -> Shown:
     """Named apart from its like by its teachers, where it has not all of them, and by how they are weighted."""
     assert shown.student is not None
     own = shown.student.learned_from
@@ -85,7 +84,7 @@ def _of_values(shown: Shown, alike: list[Shown]) -> Shown:
     return _renamed(shown, f"{shown.name} ({listed(own)})") if own else shown
 
 
-def _numbered(shown: Shown, alike: list[Shown]) -> Shown:
+def _numbered(shown: Shown) -> Shown:
     """Named apart from its like by the number in its stage's name."""
     return _renamed(shown, f"{shown.name} ({shown.stage.partition('-')[0]})")
 

@@ -2,7 +2,7 @@
 
 import json
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
 from functools import partial
@@ -37,8 +37,8 @@ CHANGED = "changed.txt"
 """What was found in a checkpoint that is not as it was written. Training begins again without it."""
 
 
-Places = Callable[[Mapping[str, float], Mapping[str, str]], int]
-"""How many processes, of these resources each, the cluster holds on nodes with these labels, busy or not."""
+Places = Callable[[TrainingConfig], int]
+"""How many of a training's workers the cluster holds, busy or not."""
 
 
 def fit(
@@ -138,7 +138,7 @@ def _fitted(
                 lost = isinstance(why, (WorkerGroupError, WorkerGroupStartupFailedError))
                 if not lost or failures > job.training.max_failures or is_full_disk(error):
                     raise
-            elif (held := places(_each(job.training), job.training.label_selector or {})) < workers:
+            elif (held := places(job.training)) < workers:
                 workers = _workers_left(job.training, held)
                 warn(
                     f"{job.name}: the cluster has lost nodes and holds {held} of {job.training.workers} training workers; it goes on "
@@ -156,23 +156,18 @@ def _workers_left(training: TrainingConfig, held: int) -> int:
     return next(n for n in range(held, 0, -1) if training.batch_size % (n * training.micro_batch_size) == 0)
 
 
-def _each(training: TrainingConfig) -> dict[str, float]:
-    """Ray's resources of one worker."""
-    gpus = {"GPU": training.gpus_per_worker} if training.gpus_per_worker else {}
-    return {"CPU": training.cpus_per_worker, **gpus}
-
-
 def _trainer(job: Job, parts: Place, board: Any, callbacks: Sequence[UserCallback], workers: int, patient: bool) -> TorchTrainer:
     """That gives up at the first death of a worker; and, unless it is `patient`, where Ray has no place for `workers` in a minute."""
     training = job.training
     system, path = filesystem(parts)
+    gpus = {"GPU": training.gpus_per_worker} if training.gpus_per_worker else {}
     return TorchTrainer(
         _worker,
         train_loop_config={"job": job, "board": board, "stopped": str(parts / STOPPED), "changed": str(parts / CHANGED)},
         scaling_config=ray.train.ScalingConfig(  # type: ignore[call-arg]  # mypy reads Train V1's
             num_workers=workers,
             use_gpu=training.gpus_per_worker > 0,
-            resources_per_worker=_each(training),
+            resources_per_worker={"CPU": training.cpus_per_worker, **gpus},
             label_selector=training.label_selector or None,
         ),
         run_config=ray.train.RunConfig(  # type: ignore[call-arg]  # mypy reads Train V1's
@@ -180,7 +175,7 @@ def _trainer(job: Job, parts: Place, board: Any, callbacks: Sequence[UserCallbac
             storage_path=path,
             storage_filesystem=None if isinstance(parts, Path) else system,
             callbacks=list(callbacks),  # type: ignore[arg-type]
-            worker_runtime_env={"env_vars": WORKER_ENV | ({} if training.gpus_per_worker else {"DS_ACCELERATOR": "cpu"})},
+            worker_runtime_env={"env_vars": WORKER_ENV | ({} if gpus else {"DS_ACCELERATOR": "cpu"})},
             failure_config=ray.train.FailureConfig(max_failures=0, controller_failure_limit=-1 if patient else 0),  # type: ignore[call-arg]
             checkpoint_config=_checkpoint_config(training),
         ),

@@ -1,4 +1,4 @@
-"""The pipeline on several hosts, of which one is cut off in labelling and one in training (`make test-cluster`; minutes)."""
+"""The pipeline on several hosts, of which one is cut off in labeling and one in training (`make test-cluster`; minutes)."""
 
 import re
 import tempfile
@@ -42,7 +42,7 @@ def hosts():
 
 
 @pytest.mark.timeout(7200)
-def test_a_run_outlives_a_host_cut_off_in_labelling_and_one_in_training(hosts, tmp_path):
+def test_a_run_outlives_a_host_cut_off_in_labeling_and_one_in_training(hosts, tmp_path):
     checkout = make_checkout(tmp_path / "checkout")
     (checkout / "configs" / "tiny.yaml").write_text(yaml.safe_dump(tiny_run("s3://bucket/runs", **RUN)))
     job = hosts.submit(checkout, "jobs/full_pipeline.py", "--config", "configs/tiny.yaml")
@@ -87,7 +87,7 @@ def back(hosts: Cluster, host: str) -> None:
 
 
 def units(hosts: Cluster) -> set[tuple[str, str]]:
-    """Which host has sent a unit of which labelling pass."""
+    """Which host has sent a unit of which labeling pass."""
     return {(sent.host, sent.path.split("/")[3]) for sent in hosts.sent(UNITS)}
 
 

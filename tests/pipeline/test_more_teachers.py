@@ -150,7 +150,8 @@ def test_a_teacher_added_to_a_finished_run_generates_alone_and_its_cost_is_shown
     _, _, before = run_here(tmp_path, teachers=teachers[:3], methods=methods)
     prompts = len(before["split"].folder.joinpath("student.jsonl").read_text().splitlines())
     assert scored == dict.fromkeys("abc", 3 * prompts)
-    generated.clear(), scored.clear()
+    generated.clear()
+    scored.clear()
     results, _, after = run_here(tmp_path, teachers=teachers, methods=methods)
     assert generated.keys() == {"d", "student"}
     assert scored == {"a": prompts, "b": prompts, "c": prompts, "d": 4 * prompts}, "the others score what d adds, and d all"

@@ -32,7 +32,7 @@ def fitted(outcomes, *, held=4, **training):
         return SimpleNamespace(fit=run)
 
     try:
-        result = fit._fitted(job, trainer, said.append, lambda each, labels: held)
+        result = fit._fitted(job, trainer, said.append, lambda training: held)
     except Exception as error:
         result = error
     return result, attempts, said

@@ -87,7 +87,7 @@ def test_training_begins_again_without_it(checkpoint, tmp_path, monkeypatch):
 
     monkeypatch.setattr(fit, "_trainer", trainer)
     (parts / "train").mkdir(parents=True)
-    metrics = fit.fit(job, out, parts, board=None, warn=said.append, places=lambda each, labels: 1)
+    metrics = fit.fit(job, out, parts, board=None, warn=said.append, places=lambda training: 1)
     assert attempts == [True, False], "once with what was there, once from the beginning"
     assert said == ["student/0-test: in the checkpoint c, engine/weights.pt is missing; it is not loaded, training begins again"]
     assert metrics["final_loss"] == 0.5 and json.loads((out / "history.jsonl").read_text())["step"] == 3
