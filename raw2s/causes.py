@@ -13,10 +13,15 @@ NO_ROOM = re.compile(
 
 
 def cause(error: BaseException) -> str:
-    """The worker's own error, as `Type: message`: the first in the tracebacks that Ray carries as text."""
+    """The worker's own error, as `Type: message`: the first in the tracebacks that Ray carries as text, or what Ray says of its death."""
     named = re.findall(r"^\s*(?:[\w.]+\.)?([A-Z]\w*(?:Error|Exception)): (\S.*)$", _text(error), re.MULTILINE)
     own = [f"{name}: {message}" for name, message in named if name not in WRAPPERS]
-    return own[0] if own else f"{type(error).__name__}: {(str(error) or repr(error)).splitlines()[0]}"
+    if own:
+        return own[0]
+    lines = (str(error).strip() or repr(error)).splitlines()
+    ends_with_why = type(error).__module__.startswith("ray.")  # after what ran, and where
+    told = lines[-1] if ends_with_why else lines[0]
+    return f"{type(error).__name__}: {told.strip()}"
 
 
 def is_full_disk(error: BaseException) -> bool:

@@ -32,8 +32,9 @@ WATCH_SECONDS = 0.5
 def start_ray(config: RayConfig, *, dashboard: bool = False) -> None:
     """Join the cluster RAY_ADDRESS names, or start a local Ray that ends with this process.
 
-    Tune needs the dashboard: without its state API an early-stopped sweep never ends. And whoever asks that API must know which
-    Ray is his own: beside another one on the machine he would ask the wrong one, or give up, and the sweep would not end either.
+    Tune needs the dashboard: without its state API an early-stopped sweep never ends. Workers are told which Ray is theirs: beside
+    another one on the machine they would ask that one's state API. A sweep would not end; and Ray Train, hearing that its controller
+    does not live, would remove the placement group of a training that runs.
     Only from the main thread: the local Ray's processes die with the thread that started them. Raises ConfigError for a cluster
     that cannot be joined.
     """
@@ -55,14 +56,13 @@ def start_ray(config: RayConfig, *, dashboard: bool = False) -> None:
                 "num_cpus": config.num_cpus,
                 "object_store_memory": config.object_store_mb * 2**20,
                 "include_dashboard": dashboard,
+                "dashboard_port": free_port(),  # written down even where none listens; at Ray's default another Ray's may answer
                 "runtime_env": forked_workers(),
             }
-            if dashboard:
-                port = free_port()
-                os.environ["RAY_GCS_SERVER_PORT"] = str(port)  # Ray's own choice would be known only once its processes run
-                address = f"{ray.util.get_node_ip_address()}:{port}"
-        if dashboard:
-            options["runtime_env"] = options.get("runtime_env", {}) | {"env_vars": {"RAY_ADDRESS": address}}
+            port = free_port()
+            os.environ["RAY_GCS_SERVER_PORT"] = str(port)  # Ray's own choice would be known only once its processes run
+            address = f"{ray.util.get_node_ip_address()}:{port}"
+        options["runtime_env"] = options.get("runtime_env", {}) | {"env_vars": {"RAY_ADDRESS": address}}
         try:
             ray.init(**options)
         except (ConnectionError, RuntimeError, ValueError) as error:

@@ -6,6 +6,7 @@ from types import SimpleNamespace
 
 import pytest
 import ray
+from ray.train.v2.api.exceptions import WorkerGroupError
 
 from raw2s.causes import cause
 from raw2s.config import RayConfig
@@ -29,6 +30,11 @@ def test_the_workers_error_is_found_in_rays_text():
 
 def test_a_plain_error_is_itself():
     assert cause(ValueError("no such part\nsecond line")) == "ValueError: no such part"
+
+
+def test_of_a_worker_that_died_the_reason_is_told():
+    death = "[Rank 0 Error Snippet]:\nA worker health check failed.\nThe actor is dead because its worker process has died."
+    assert cause(WorkerGroupError(death, {})) == "WorkerGroupError: The actor is dead because its worker process has died."
 
 
 def test_the_board_is_asked_for_on_the_drivers_own_node(monkeypatch):

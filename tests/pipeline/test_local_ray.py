@@ -1,9 +1,11 @@
-"""A local Ray: which doors it opens, and what a command says where Ray's own processes are killed."""
+"""A local Ray: which doors it opens, that another one beside it is left alone, and what a command says where its processes are killed."""
 
 import subprocess
 import sys
 
 import pytest
+from ray.cluster_utils import Cluster
+from ray.dashboard.utils import ray_address_to_api_server_url
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(120)]
 SCRIPT = """
@@ -45,3 +47,28 @@ def test_it_listens_on_loopback_alone_and_a_killed_raylet_ends_the_command_with_
     assert found.returncode == 143
     assert "Ray's raylet has ended: something killed it, or memory ran out" in found.stderr
     assert "raw2s run: stopping; what is finished is kept, and the same command resumes there" in found.stderr
+
+
+TRAINING = """
+import sys, time
+import ray.train
+from raw2s.config import RayConfig
+from raw2s.pipeline.local_ray import start_ray
+
+if __name__ == "__main__":
+    start_ray(RayConfig(num_cpus=2))
+    from ray.train.torch import TorchTrainer
+    TorchTrainer(lambda: time.sleep(8), run_config=ray.train.RunConfig(name="train", storage_path=sys.argv[1])).fit()
+"""
+"""Long enough for Ray Train to ask several times whether the training's controller lives."""
+
+
+def test_a_training_is_its_own_beside_another_ray(tmp_path):
+    """Ray's processes look for the machine's latest `ray start` where they are not told which Ray is theirs."""
+    other = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "object_store_memory": 80 * 2**20})
+    try:
+        assert ray_address_to_api_server_url(other.address), "it answers who asks it"
+        found = subprocess.run([sys.executable, "-c", TRAINING, str(tmp_path)], capture_output=True, text=True, timeout=100)
+    finally:
+        other.shutdown()
+    assert found.returncode == 0, found.stderr
