@@ -1,10 +1,11 @@
 """Kills at random in every kind of stage; then the same command again, until the run is what it would have been without them.
 
-    python benchmarks/chaos.py           # `make chaos`; writes the part "pipeline" of benchmarks/results/kills.json; half an hour
+    python benchmarks/chaos.py           # `make chaos`; writes the part "pipeline" of benchmarks/results/kills.json; an hour
 
 A tiny run and a sweep over its student, each kind of stage with each victim: the driver, one of Ray's workers, Ray's raylet, its GCS, its
-agents, the server that forks workers. Kills are SIGKILL at a random moment of the stage. In the end every artifact's checksums must be
-those of a run left alone, and nothing that was started may still be running.
+agents, the server that forks workers. Then the same on a Ray of three nodes, of which a worker, or the head with the driver, is lost.
+Kills are SIGKILL at a random moment of the stage. In the end every artifact's checksums must be those of a run left alone, and nothing
+that was started may still be running.
 """
 
 import itertools
@@ -25,6 +26,7 @@ from typing import Any
 import harness
 import psutil
 import yaml
+from chaos_nodes import ThreeNodes
 
 from raw2s.pipeline.artifacts import LIBRARIES
 
@@ -38,8 +40,10 @@ VICTIMS = {
     "fork server": r".* -m raw2s\.forking\.server ",
 }
 """How the command line of each begins; beside them the driver."""
+NODES = ("node", "head")
+"""Victims on a cluster."""
 TRIAL = r"ray::\w*(ImplicitFunc|run_trial)"
-SURVIVED = ("worker", "fork server")
+SURVIVED = ("worker", "fork server", "node")
 """By the driver; after one of these it is left alone for some seconds, after any other it has to end."""
 CALM_SECONDS = 5.0
 STILL_SECONDS = 600.0
@@ -117,7 +121,8 @@ def processes(folder: Path, pattern: str) -> list[psutil.Process]:
     return sorted(found, key=lambda process: process.pid)
 
 
-def start(folder: Path, *, sweeps: bool) -> Job:
+def start(folder: Path, *, sweeps: bool, address: str | None) -> Job:
+    """With an `address`, on the Ray there."""
     script, config = ("sweep.py", "sweep.yaml") if sweeps else ("full_pipeline.py", "config.yaml")
     process = subprocess.Popen(
         [sys.executable, str(ROOT / "jobs" / script), "--config", str(folder / config)],
@@ -125,15 +130,23 @@ def start(folder: Path, *, sweeps: bool) -> Job:
         stderr=subprocess.STDOUT,
         text=True,
         env={k: v for k, v in os.environ.items() if k not in ("RAY_ADDRESS", "MLFLOW_TRACKING_URI")}
-        | {harness.MARK: str(folder)},
+        | {harness.MARK: str(folder)}
+        | ({"RAY_ADDRESS": address} if address else {}),
     )
     job = Job(process=process, folder=folder, sweeps=sweeps)
     threading.Thread(target=job.listen, daemon=True).start()
     return job
 
 
-def kill(job: Job, victim: str, draw: random.Random) -> bool:
+def kill(job: Job, victim: str, draw: random.Random, nodes: ThreeNodes | None) -> bool:
     """Whether there was one to kill."""
+    if nodes is not None:
+        if victim == "node":
+            nodes.lose_worker(draw)
+        else:
+            nodes.lose_head()
+            job.process.kill()  # it ran there
+        return True
     own = [psutil.Process(job.process.pid)] if victim == "driver" else processes(job.folder, VICTIMS[victim])
     try:
         draw.choice(own).kill()
@@ -143,12 +156,13 @@ def kill(job: Job, victim: str, draw: random.Random) -> bool:
 
 
 def to_its_end(
-    folder: Path, *, sweeps: bool, left: list[Pair], usual: dict[str, float], draw: random.Random
+    folder: Path, *, sweeps: bool, left: list[Pair], usual: dict[str, float], draw: random.Random, on_nodes: bool = False
 ) -> list[dict[str, Any]]:
-    """Run a command, killing what `left` says (and taking it from there) while the kinds of stages last, and again until it ends well."""
+    """Run a command, on a cluster's nodes or a Ray of its own, killing what `left` says (and taking it from there) while the kinds of stages last, and again until it ends well."""
     kills: list[dict[str, Any]] = []
     while True:
-        job = start(folder, sweeps=sweeps)
+        nodes = ThreeNodes(folder) if on_nodes else None
+        job = start(folder, sweeps=sweeps, address=nodes.address if nodes else None)
         began, calm = len(kills), time.monotonic()
         due: dict[Pair, float] = {}
         while job.process.poll() is None:
@@ -162,11 +176,13 @@ def to_its_end(
                     due.setdefault(pair, now + draw.uniform(0, 0.9 * usual.get(kind, 3.0)))
             for pair in [own for own, at in due.items() if at <= now and now >= calm]:
                 del due[pair]
-                if pair[0] in running and kill(job, pair[1], draw):
+                if pair[0] in running and kill(job, pair[1], draw, nodes):
                     left.remove(pair)
                     job.heard, calm = now, now + (CALM_SECONDS if pair[1] in SURVIVED else math.inf)
                     kills.append({"kind": pair[0], "victim": pair[1], "stages": sorted(job.began), "at": now})
         ended, status = time.monotonic(), job.process.wait()
+        if nodes is not None:
+            nodes.stop()
         behind = [" ".join(process.cmdline())[:80] for process in still_there(folder)]
         for own in kills[began:]:
             if "at" in own:
@@ -207,36 +223,38 @@ def prepare(folder: Path) -> Path:
     return folder
 
 
+def all_killed(made: Path, pairs: list[Pair], draw: random.Random) -> dict[str, Any]:
+    """Kill every pair's victim once, those on a cluster last; the kills, and whether all was as in a run left alone."""
+    usual: dict[str, float] = {}
+    alone = prepare(made / "alone")
+    for sweeps in (False, True):
+        to_its_end(alone, sweeps=sweeps, left=[], usual=usual, draw=draw)
+    kills, equal, passes = [], True, 0
+    for on_nodes in (False, True):
+        left = [pair for pair in pairs if (pair[1] in NODES) == on_nodes]
+        draw.shuffle(left)
+        while left:
+            folder, passes = prepare(made / f"killed-{passes}"), passes + 1
+            for sweeps in (False, True):
+                kills += to_its_end(folder, sweeps=sweeps, left=left, usual=usual, draw=draw, on_nodes=on_nodes)
+            equal = equal and contents(folder) == contents(alone)
+            same = "equal" if equal else "DIFFER"
+            print(f"pass {passes}: {len(kills)} kills so far, {len(left)} left, artifacts {same}", flush=True)
+    return {"kills": kills, "artifacts": len(contents(alone)), "artifacts_equal": equal, "passes": passes}
+
+
 def main() -> None:
+    victims = ("driver", *VICTIMS, *NODES)
     parser = harness.parser(__doc__, "kills.json")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--kinds", nargs="+", default=KINDS, choices=KINDS)
-    parser.add_argument("--victims", nargs="+", default=("driver", *VICTIMS), choices=("driver", *VICTIMS))
+    parser.add_argument("--victims", nargs="+", default=victims, choices=victims)
     arguments = parser.parse_args()
-    draw = random.Random(arguments.seed)
-    left = list(itertools.product(arguments.kinds, arguments.victims))
-    draw.shuffle(left)
-    usual: dict[str, float] = {}
     with tempfile.TemporaryDirectory() as made:
-        alone = prepare(Path(made) / "alone")
-        for sweeps in (False, True):
-            to_its_end(alone, sweeps=sweeps, left=[], usual=usual, draw=draw)
-        kills, equal = [], True
-        for number in itertools.count():
-            if not left:
-                break
-            folder = prepare(Path(made) / f"killed-{number}")
-            for sweeps in (False, True):
-                kills += to_its_end(folder, sweeps=sweeps, left=left, usual=usual, draw=draw)
-            equal = equal and contents(folder) == contents(alone)
-            print(
-                f"pass {number}: {len(kills)} kills so far, {len(left)} left, artifacts {'equal' if equal else 'DIFFER'}",
-                flush=True,
-            )
-    found = {"kills": kills, "artifacts": len(contents(alone)), "artifacts_equal": equal, "passes": number}
+        pairs = list(itertools.product(arguments.kinds, arguments.victims))
+        found = all_killed(Path(made), pairs, random.Random(arguments.seed))
     harness.write_part(arguments.out, "pipeline", found, harness.environment(*LIBRARIES, seed=arguments.seed))
-    fine = equal and all(not own.get("left_running", ["hangs"]) for own in kills)
-    sys.exit(0 if fine else 1)
+    sys.exit(0 if found["artifacts_equal"] and all(not own.get("left_running", ["hangs"]) for own in found["kills"]) else 1)
 
 
 if __name__ == "__main__":

@@ -1,11 +1,24 @@
-"""The table of docs/cluster.md says what benchmarks/results/process_starts.json says."""
+"""docs/cluster.md: its commands are run by a test, and its table says what benchmarks/results/process_starts.json says."""
 
 import json
-from pathlib import Path
+import re
 
-ROOT = Path(__file__).resolve().parents[1]
+from cluster_page import commands
+from tiny_runs import ROOT
+
 PAGE = (ROOT / "docs" / "cluster.md").read_text().partition("## Process starts")[2]
 MEASURED = json.loads((ROOT / "benchmarks" / "results" / "process_starts.json").read_text())
+NOT_RUN = ("ray up", "ray dashboard", "ray down", "kubectl", "docker")
+"""As the page says: no account, no cluster of Kubernetes, no builder of images, no machines to reach by ssh."""
+
+
+def test_every_command_is_run_by_a_test_or_said_not_to_be():
+    tests = "".join(file.read_text(encoding="utf-8") for file in (ROOT / "tests").rglob("*.py"))
+    run = set(re.findall(r'page_command\("([^"]+)"', tests))
+    missed = [line for line in commands() if not line.startswith((*NOT_RUN, *run))]
+    assert not missed and len(run) > 5
+    page = " ".join((ROOT / "docs" / "cluster.md").read_text(encoding="utf-8").split())
+    assert "No test runs " + ", ".join(f"`{own}`" for own in NOT_RUN) in page
 
 
 def test_every_stage_stands_in_the_table():

@@ -15,6 +15,7 @@ from uuid import uuid4
 import mlflow
 import pytest
 import yaml
+from cluster_page import page_command
 from harness import MARK, marked
 from own_mails import TEAMS, mails, own_mails
 from submitting import make_checkout, once_up
@@ -53,7 +54,7 @@ def environment(checkout: Path) -> dict[str, str]:
     """Of every process started here: with a token, as the README says, and a mark to find them by."""
     own = {"HOME": str(checkout.parent), "RAY_AUTH_MODE": "token", "PYTHONUNBUFFERED": "1", MARK: uuid4().hex}
     clean = {k: v for k, v in os.environ.items() if k not in ("RAY_ADDRESS", "MLFLOW_TRACKING_URI")} | own
-    subprocess.run([str(BIN / "ray"), "get-auth-token", "--generate"], env=clean, check=True, capture_output=True)
+    subprocess.run(page_command("ray get-auth-token"), env=clean, check=True, capture_output=True)
     return clean
 
 
@@ -157,15 +158,21 @@ def check_own_classes(storage: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.timeout(400)
-def test_a_stopped_job_ends_with_its_workers_and_says_so(submit, job_server, environment, checkout, tmp_path):
-    (checkout / "configs" / "long.yaml").write_text(yaml.safe_dump(tiny_run(tmp_path / "runs", **LONG)))
-    options = ["--no-wait", "--submission-id", "long"]
-    begun = submit("jobs/full_pipeline.py", "--config", "configs/long.yaml", options=options)
+def test_a_stopped_job_ends_with_its_workers_and_says_so(job_server, environment, checkout, tmp_path):
+    """With the commands of docs/cluster.md."""
+    (checkout / "configs" / "demo.yaml").write_text(yaml.safe_dump(tiny_run(tmp_path / "elsewhere", **LONG)))
+    server = {"http://127.0.0.1:8265": job_server}
+    submit = page_command("ray job submit", server | {"python": sys.executable, "/shared/runs": str(tmp_path / "runs")})
+
+    def run(*command: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(command, cwd=checkout, env=environment, capture_output=True, text=True, timeout=100, check=False)
+
+    begun = once_up(lambda: run(*submit))
     assert begun.returncode == 0, begun.stdout + begun.stderr
     wait_for_a_step(tmp_path / "runs" / "tiny", seconds=300)
-    command = [str(BIN / "ray"), "job", "stop", "--address", job_server, "long"]
-    stopped = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60, check=True)
+    stopped = run(*page_command("ray job stop", server))
     assert "was stopped" in stopped.stdout + stopped.stderr
+    assert "teacher/gpt2: started" in run(*page_command("ray job logs", server)).stdout
     status = RunStatus.read(tmp_path / "runs" / "tiny")
     assert status is not None and (status.outcome, status.reason) == ("killed", "stopped by Ctrl-C or a signal")
     wait_until_none(lambda: [p for p in marked(environment[MARK]) if "RayTrainWorker" in " ".join(p.cmdline())], "workers")

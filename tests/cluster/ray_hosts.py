@@ -14,6 +14,7 @@ from typing import NamedTuple
 
 import psutil
 import ray
+from cluster_page import page_command
 from network import Network, network
 from submitting import once_up
 from sweep_demo import wait_until_none
@@ -67,7 +68,7 @@ class Cluster:
 
     def start_all(self) -> None:
         self._start(S3, str(BIN / "moto_server"), "-H", self.net.addresses[S3], "-p", str(PORT))
-        self._start_ray(HEAD, "--head", "--port=6379", "--dashboard-host=127.0.0.1", "--num-cpus=0")
+        self._start_ray(HEAD, *page_command("ray start --head"), "--num-cpus=0")
         self._up(S3, "Running on")
         self.run(S3, "curl", "--silent", "--fail", "-X", "PUT", f"http://{self.net.addresses[S3]}:{PORT}/bucket")
         self._up(HEAD, RAY_IS_UP)
@@ -75,14 +76,14 @@ class Cluster:
 
     def start_workers(self, *hosts: str) -> None:
         for host in hosts:
-            self._start_ray(host, f"--address={self.net.addresses[HEAD]}:6379", "--num-cpus=3")
+            self._start_ray(host, *page_command("ray start --address", {"192.0.2.10": self.net.addresses[HEAD]}), "--num-cpus=3")
         for host in hosts:
             self._up(host, RAY_IS_UP)
 
-    def _start_ray(self, host: str, *options: str) -> None:
+    def _start_ray(self, host: str, *command: str) -> None:
         own = [f"--node-ip-address={self.net.addresses[host]}", f"--temp-dir={self.folder / host / 'ray'}"]
         common = ["--object-store-memory=100000000", "--disable-usage-stats"]
-        self._start(host, *STAY, str(BIN / "ray"), "start", *own, *common, *options)
+        self._start(host, *STAY, *command, *own, *common)
 
     def _start(self, host: str, *command: str) -> None:
         home = self.folder / host

@@ -5,6 +5,7 @@ import json
 import faked_runs
 import pytest
 import yaml
+from cluster_page import page_command
 from faked_runs import fake_models, run_here
 from tiny_runs import tiny_run
 
@@ -46,7 +47,8 @@ def storage(bucket, tmp_path, monkeypatch):
 def test_every_command_takes_a_uri(storage, tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("RAW2S_CACHE", str(tmp_path / "another-node"))
     (tmp_path / "config.yaml").write_text(yaml.safe_dump(tiny_run(storage, **SECTIONS)))
-    assert main(["run", str(tmp_path / "config.yaml")]) == 0
+    own = {"configs/demo.yaml": str(tmp_path / "config.yaml"), "s3://bucket/runs": str(storage)}
+    assert main(page_command("raw2s run", own)[1:]) == 0
     out = capsys.readouterr().out
     run = storage / "tiny"
     assert (
@@ -62,7 +64,7 @@ def test_every_command_takes_a_uri(storage, tmp_path, monkeypatch, capsys):
     assert "to do" not in capsys.readouterr().out
     assert main(["status", str(run)]) == 0
     assert "tiny: done" in " ".join(capsys.readouterr().out.split()), "the run wrote its status there"
-    assert main(["report", str(run)]) == 0
+    assert main(page_command("raw2s report", {"s3://bucket/runs/demo": str(run)})[1:]) == 0
     assert f"report   {run / 'report.html'}" in capsys.readouterr().out
     assert main(["labels", "export", str(run), "--to", str(tmp_path / "labels")]) == 0
     assert len((tmp_path / "labels" / "labels.jsonl").read_text().splitlines()) == 24 * 2  # a row a teacher
