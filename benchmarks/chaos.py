@@ -1,9 +1,10 @@
 """Kills at random in every kind of stage; then the same command again, until the run is what it would have been without them.
 
-    python benchmarks/chaos.py           # `make chaos`; writes the part "pipeline" of benchmarks/results/kills.json; an hour
+    python benchmarks/chaos.py [PART ...]      # `make chaos`; writes benchmarks/results/kills.json; an hour
 
-A tiny run and a sweep over its student, each kind of stage with each victim: the driver, one of Ray's workers, Ray's raylet, its GCS, its
-agents, the server that forks workers. Then the same on a Ray of three nodes, of which a worker, or the head with the driver, is lost.
+A tiny run and a sweep over its student, each kind of stage with each victim. Part `pipeline`, on a Ray of its own: the driver, one of Ray's
+workers, Ray's raylet, its GCS, its agents, the server that forks workers. Part `nodes`, on a Ray of three nodes: a worker node, or the
+head with the driver.
 Kills are SIGKILL at a random moment of the stage. In the end every artifact's checksums must be those of a run left alone, and nothing
 that was started may still be running.
 """
@@ -40,8 +41,8 @@ VICTIMS = {
     "fork server": r".* -m raw2s\.forking\.server ",
 }
 """How the command line of each begins; beside them the driver."""
-NODES = ("node", "head")
-"""Victims on a cluster."""
+PARTS = {"pipeline": ("driver", *VICTIMS), "nodes": ("node", "head")}
+"""The victims of each."""
 TRIAL = r"ray::\w*(ImplicitFunc|run_trial)"
 SURVIVED = ("worker", "fork server", "node")
 """By the driver; after one of these it is left alone for some seconds, after any other it has to end."""
@@ -131,7 +132,8 @@ def start(folder: Path, *, sweeps: bool, address: str | None) -> Job:
         text=True,
         env={k: v for k, v in os.environ.items() if k not in ("RAY_ADDRESS", "MLFLOW_TRACKING_URI")}
         | {harness.MARK: str(folder)}
-        | ({"RAY_ADDRESS": address} if address else {}),
+        | ({"RAY_ADDRESS": address} if address else {})
+        | {"RAY_worker_niceness": "0"},  # else whatever runs beside them on the machine is all that is measured
     )
     job = Job(process=process, folder=folder, sweeps=sweeps)
     threading.Thread(target=job.listen, daemon=True).start()
@@ -223,38 +225,38 @@ def prepare(folder: Path) -> Path:
     return folder
 
 
-def all_killed(made: Path, pairs: list[Pair], draw: random.Random) -> dict[str, Any]:
-    """Kill every pair's victim once, those on a cluster last; the kills, and whether all was as in a run left alone."""
+def all_killed(made: Path, left: list[Pair], draw: random.Random, *, on_nodes: bool) -> dict[str, Any]:
+    """Kill every pair's victim once; the kills, and whether all was in the end as in a run left alone."""
     usual: dict[str, float] = {}
     alone = prepare(made / "alone")
     for sweeps in (False, True):
         to_its_end(alone, sweeps=sweeps, left=[], usual=usual, draw=draw)
     kills, equal, passes = [], True, 0
-    for on_nodes in (False, True):
-        left = [pair for pair in pairs if (pair[1] in NODES) == on_nodes]
-        draw.shuffle(left)
-        while left:
-            folder, passes = prepare(made / f"killed-{passes}"), passes + 1
-            for sweeps in (False, True):
-                kills += to_its_end(folder, sweeps=sweeps, left=left, usual=usual, draw=draw, on_nodes=on_nodes)
-            equal = equal and contents(folder) == contents(alone)
-            same = "equal" if equal else "DIFFER"
-            print(f"pass {passes}: {len(kills)} kills so far, {len(left)} left, artifacts {same}", flush=True)
+    draw.shuffle(left)
+    while left:
+        passes += 1
+        folder = prepare(made / f"killed-{passes}")
+        for sweeps in (False, True):
+            kills += to_its_end(folder, sweeps=sweeps, left=left, usual=usual, draw=draw, on_nodes=on_nodes)
+        equal = equal and contents(folder) == contents(alone)
+        same = "equal" if equal else "DIFFER"
+        print(f"pass {passes}: {len(kills)} kills so far, {len(left)} left, artifacts {same}", flush=True)
     return {"kills": kills, "artifacts": len(contents(alone)), "artifacts_equal": equal, "passes": passes}
 
 
 def main() -> None:
-    victims = ("driver", *VICTIMS, *NODES)
-    parser = harness.parser(__doc__, "kills.json")
+    parser = harness.parser(__doc__, "kills.json", parts=PARTS)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--kinds", nargs="+", default=KINDS, choices=KINDS)
-    parser.add_argument("--victims", nargs="+", default=victims, choices=victims)
     arguments = parser.parse_args()
-    with tempfile.TemporaryDirectory() as made:
-        pairs = list(itertools.product(arguments.kinds, arguments.victims))
-        found = all_killed(Path(made), pairs, random.Random(arguments.seed))
-    harness.write_part(arguments.out, "pipeline", found, harness.environment(*LIBRARIES, seed=arguments.seed))
-    sys.exit(0 if found["artifacts_equal"] and all(not own.get("left_running", ["hangs"]) for own in found["kills"]) else 1)
+    fine = True
+    for part in arguments.parts or PARTS:
+        left = list(itertools.product(arguments.kinds, PARTS[part]))
+        with tempfile.TemporaryDirectory() as made:
+            found = all_killed(Path(made), left, random.Random(arguments.seed), on_nodes=part == "nodes")
+        harness.write_part(arguments.out, part, found, harness.environment(*LIBRARIES, seed=arguments.seed))
+        fine = fine and found["artifacts_equal"] and all(not own.get("left_running", ["hangs"]) for own in found["kills"])
+    sys.exit(0 if fine else 1)
 
 
 if __name__ == "__main__":

@@ -8,10 +8,11 @@ from unittest.mock import patch
 import harness
 from ray.cluster_utils import Cluster
 
-HEALTH = {
+SETTINGS = {
     "RAY_health_check_period_ms": "1000",  # a node that is gone is dead after some seconds, and not after a minute
     "RAY_health_check_timeout_ms": "3000",
     "RAY_health_check_failure_threshold": "4",
+    "RAY_worker_niceness": "0",
 }
 NODE = {"object_store_memory": 80 * 2**20}
 
@@ -21,7 +22,7 @@ class ThreeNodes:
 
     def __init__(self, folder: Path) -> None:
         """All its processes are marked as started for `folder`."""
-        self._environment = {harness.MARK: str(folder), **HEALTH}
+        self._environment = {harness.MARK: str(folder), **SETTINGS}
         with patch.dict(os.environ, self._environment):
             self._ray = Cluster(initialize_head=True, head_node_args=NODE | {"num_cpus": 0, "include_dashboard": True})
             self._workers = [self._ray.add_node(num_cpus=4, **NODE) for _ in range(2)]
