@@ -1,7 +1,7 @@
 """What can be expected of an ensemble before a student trains: the content of check.json."""
 
 from raw2s.form import FormName
-from raw2s.results import Interval, Record
+from raw2s.record import Interval, Record
 
 
 class CheckedTeacher(Record):

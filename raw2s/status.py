@@ -6,7 +6,7 @@ import time
 from pathlib import Path
 from typing import Literal
 
-from raw2s.results import Record
+from raw2s.record import Record
 from raw2s.storage import Place
 from raw2s.storage.files import answering, read, write
 

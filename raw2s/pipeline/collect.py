@@ -36,7 +36,8 @@ from raw2s.pipeline.stage import Stage
 from raw2s.pipeline.student_doubts import StudentDoubts
 from raw2s.pipeline.testing_stages import Test
 from raw2s.pipeline.truth import truth_used
-from raw2s.results import Agreement, Baseline, Ceiling, Claim, Interval, OnB, Results, SomeTeachers, StageRecord, Student, Teacher
+from raw2s.record import Interval
+from raw2s.results import Agreement, Baseline, Ceiling, Claim, OnB, Results, SomeTeachers, StageRecord, Student, Teacher
 from raw2s.tasks import task_of
 from raw2s.tasks.baseline import trivial_baseline
 

@@ -11,6 +11,7 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from scipy.special import logsumexp, softmax
 
+from raw2s.doubt_results import Calibration, CalibrationError, Doubt, ReliabilityBin
 from raw2s.evaluation.calibration import (
     first_choices,
     fit_temperature,
@@ -24,7 +25,7 @@ from raw2s.evaluation.intervals import Samples, interval
 from raw2s.evaluation.metrics import Counts, Metric
 from raw2s.evaluation.selective import Selected, risk_coverage, selected
 from raw2s.losses import EvidenceOf, doubts, log_prediction, mixture_doubts
-from raw2s.results import Calibration, CalibrationError, Doubt, Interval, ReliabilityBin
+from raw2s.record import Interval
 
 Values = NDArray[np.float64]
 

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from raw2s.doubt_results import Ensemble
 from raw2s.evaluation.metrics import Counts
 from raw2s.pipeline.answered import as_answered
 from raw2s.pipeline.doubt_claims import AS_IS, SCALED, Weighed
@@ -32,7 +33,6 @@ from raw2s.pipeline.doubt_stages import AnswerDoubts, ClassLogits
 from raw2s.pipeline.seed_plan import PlannedStudent, SeedPlan
 from raw2s.pipeline.stage import Stage
 from raw2s.pipeline.testing_stages import Test
-from raw2s.results import Ensemble
 from raw2s.tasks import Task
 
 

@@ -8,9 +8,10 @@ import matplotlib as mpl
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from raw2s.doubt_results import Calibration, Doubt
 from raw2s.report.figures import BLUE, GREEN, GREY, INK, MANY_PANELS, STYLE, VERMILION, WIDTH, Drawing
 from raw2s.report.systems import list_systems
-from raw2s.results import Calibration, Doubt, Results, Verdict
+from raw2s.results import Results, Verdict
 
 SECTION = "Doubt"
 COLORS = (BLUE, VERMILION, GREEN, INK)

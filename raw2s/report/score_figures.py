@@ -7,9 +7,10 @@ import matplotlib as mpl
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from raw2s.record import Interval
 from raw2s.report.figures import BLUE, GREY, INK, NARROW, NARROW_STYLE, VERMILION
 from raw2s.report.systems import Shown, list_systems
-from raw2s.results import Interval, Results
+from raw2s.results import Results
 
 ROLES = {"baseline": ("x", GREY), "teacher": ("s", VERMILION), "ceiling": ("D", INK), "student": ("o", BLUE)}
 LABEL = 60

@@ -3,7 +3,8 @@
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from raw2s.results import Baseline, Interval, Results, Student, System, Teacher
+from raw2s.record import Interval
+from raw2s.results import Baseline, Results, Student, System, Teacher
 
 UNPARSABLE = 0.2
 """Share of unparsable answers above which the notes say so."""

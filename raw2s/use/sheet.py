@@ -12,7 +12,7 @@ from raw2s.form import FormName
 from raw2s.losses import EvidenceOf
 from raw2s.methods import LOSSES, Loss, loss_of
 from raw2s.models.source import student_folder
-from raw2s.results import Interval, Record
+from raw2s.record import Interval, Record
 from raw2s.tasks.template import columns_of, filled, pieces_of
 from raw2s.use.threshold import Threshold, threshold_for
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.stats import binomtest
 
-from raw2s.results import Interval
+from raw2s.record import Interval
 
 
 @dataclass(frozen=True, kw_only=True)

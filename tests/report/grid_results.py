@@ -4,8 +4,9 @@ import random
 
 from test_report import TEACHERS, make_results, student
 
+from raw2s.doubt_results import Doubt
 from raw2s.report.examples import ExampleGroup, ShownAnswer, ShownExample
-from raw2s.results import Agreement, Difference, Doubt, StageRecord
+from raw2s.results import Agreement, Difference, StageRecord
 
 SEEDS = [1, 2, 3, 4, 5]
 METHODS = [*(f"single:{name}" for name in TEACHERS), "naive", "joint", "bayesian"]

@@ -4,9 +4,10 @@ import pytest
 from html_page import Page
 from test_report import make_results, student
 
+from raw2s.doubt_results import Calibration, CalibrationError, Doubt, Ensemble, ReliabilityBin
 from raw2s.report import write_report
 from raw2s.report.markdown import run_section
-from raw2s.results import Calibration, CalibrationError, Claim, Doubt, Ensemble, ReliabilityBin, Results
+from raw2s.results import Claim, Results
 
 FIGURES = {
     "auroc_ci95": (0.6, 0.8),

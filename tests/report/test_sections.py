@@ -6,12 +6,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from test_report import NASTY, STUDENTS, TEACHERS, make_results, student
 
+from raw2s.doubt_results import Doubt
 from raw2s.report import write_report
 from raw2s.report.costs import costs_of, duration
 from raw2s.report.examples import parts_of
 from raw2s.report.outcome import outcome
 from raw2s.report.systems import signed
-from raw2s.results import Agreement, Doubt, StageRecord
+from raw2s.results import Agreement, StageRecord
 
 STAGES = [
     StageRecord(name="split@1", key="a", cached=True, seconds=2.0),
