@@ -20,6 +20,7 @@ import sys
 import tempfile
 import threading
 import time
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -185,7 +186,7 @@ def to_its_end(
         ended, status = time.monotonic(), job.process.wait()
         if nodes is not None:
             nodes.stop()
-        behind = [" ".join(process.cmdline())[:80] for process in still_there(folder)]
+        behind = still_there(folder)
         for own in kills[began:]:
             if "at" in own:
                 own |= {"exit": status, "seconds_to_the_end": round(ended - own.pop("at"), 1), "left_running": behind}
@@ -199,14 +200,17 @@ def to_its_end(
             raise RuntimeError("\n".join(["it failed with nothing killed", *job.lines[-30:]]))
 
 
-def still_there(folder: Path) -> list[psutil.Process]:
-    """What an ended command has left running, which is killed here."""
+def still_there(folder: Path) -> list[str]:
+    """The command lines of what an ended command has left running, which is killed here."""
     end = time.monotonic() + GONE_SECONDS
-    while (there := harness.marked(str(folder))) and time.monotonic() < end:
+    while (there := processes(folder, "")) and time.monotonic() < end:
         time.sleep(0.2)
+    lines = []
     for process in there:
-        process.kill()
-    return there
+        with suppress(psutil.Error):
+            lines.append(f"{process.pid} {' '.join(process.cmdline())[:80]}")
+            process.kill()
+    return lines
 
 
 def contents(folder: Path) -> dict[str, dict[str, Any]]:
