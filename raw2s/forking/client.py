@@ -3,18 +3,24 @@
 Standard library only, and little of it: this is what every worker still has to start. The first client starts the server.
 """
 
+import ctypes
 import json
 import os
+import select
+import signal
 import socket
 import sys
 import time
 
 WAIT_SECONDS = 30.0
 """For the socket of a server that another client has just started."""
+DEATH_SIGNAL = 1
+"""PR_SET_PDEATHSIG of prctl(2)."""
 SOURCE = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
 
 def main() -> None:
+    _end_with_raylet()
     folder, *arguments = sys.argv[1:]
     path = os.path.join(folder, "workers")
     try:
@@ -26,6 +32,18 @@ def main() -> None:
             _become_server(folder, path)
     if not _forked(path, arguments):
         os.execv(sys.executable, [sys.executable, *arguments])
+
+
+def _end_with_raylet() -> None:
+    """End when the raylet does, which has started this process, also as the Python that it may become: else it would wait for a dead Ray."""
+    ctypes.CDLL(None).prctl(DEATH_SIGNAL, signal.SIGKILL)
+    try:
+        raylet = os.pidfd_open(int(os.environ["RAY_RAYLET_PID"]))
+    except ProcessLookupError:
+        sys.exit(1)  # it was too late for a signal
+    if select.select([raylet], [], [], 0)[0]:
+        sys.exit(1)
+    os.close(raylet)
 
 
 def _become_server(folder: str, path: str) -> None:

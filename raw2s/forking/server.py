@@ -15,7 +15,9 @@ import shutil
 import signal
 import socket
 import sys
-from collections.abc import Sequence
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -34,7 +36,8 @@ def serve(path: str, modules: Sequence[str]) -> None:
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as listening:
         listening.bind(path)
         listening.listen(64)  # clients wait from here on
-        _import(modules)
+        with _ending_with(raylet):
+            _import(modules)
         if _draw_id() == _draw_id():
             raise RuntimeError("forked workers would draw the same random ids of Ray")
         signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for the children: their end is Ray's affair
@@ -52,8 +55,24 @@ def serve(path: str, modules: Sequence[str]) -> None:
                 client.sendall(b"1" if request else b"")
             for file in files:
                 os.close(file)
-    os.close(raylet)
-    _become(request, files)
+    _become(request, files, raylet)
+
+
+@contextmanager
+def _ending_with(raylet: int) -> Iterator[None]:
+    """End this process with the raylet, at which nobody looks meanwhile."""
+
+    def look(*_: object) -> None:
+        if select.select([raylet], [], [], 0)[0]:
+            os._exit(0)
+
+    signal.signal(signal.SIGALRM, look)
+    signal.setitimer(signal.ITIMER_REAL, 0.5, 0.5)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, signal.SIG_DFL)
 
 
 def _import(modules: Sequence[str]) -> None:
@@ -98,8 +117,14 @@ def _request(client: socket.socket) -> tuple[dict[str, Any], list[int]]:
         return {}, files
 
 
-def _become(request: dict[str, Any], files: list[int]) -> None:
-    """Make this child the process that the client was to be, and run its script."""
+def _become(request: dict[str, Any], files: list[int], raylet: int) -> None:
+    """Make this child the process that the client was to be, run its script, and end with the raylet at the latest."""
+
+    def end_with_raylet() -> None:
+        select.select([raylet], [], [])
+        os._exit(1)  # a worker that has not yet met its raylet would wait for it for minutes
+
+    threading.Thread(target=end_with_raylet, daemon=True).start()
     os.setsid()  # Ray kills a worker's whole process group when it ends
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     for standard, file in enumerate(files):

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import ray.train
+from ray.exceptions import RayActorError
 from ray.train import UserCallback
 from ray.train.torch import TorchTrainer
 from ray.train.v2._internal.exceptions import (
@@ -131,11 +132,11 @@ def _fitted(
     while True:
         try:
             return trainer(workers, failures == 0).fit()
-        except TrainingFailedError as error:
+        except (TrainingFailedError, RayActorError) as error:  # of a controller that died, the second
             why = error.controller_failure if isinstance(error, ControllerError) else error
             if not isinstance(why, WorkerGroupStartupTimeoutError):
                 failures += 1
-                lost = isinstance(why, (WorkerGroupError, WorkerGroupStartupFailedError))
+                lost = isinstance(why, (WorkerGroupError, WorkerGroupStartupFailedError, RayActorError))
                 if not lost or failures > job.training.max_failures or is_full_disk(error):
                     raise
             elif (held := places(job.training)) < workers:

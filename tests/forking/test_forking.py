@@ -5,11 +5,13 @@ That Ray's own workers run so is what every slow test shows.
 
 import json
 import os
+import socket
 import subprocess
 import sys
 import time
 from pathlib import Path
 
+import psutil
 import pytest
 import torch
 
@@ -78,18 +80,78 @@ def test_a_child_is_the_process_that_the_client_was_to_be(tmp_path, raylet):
         assert child["loaded"] and child["group"] == child["pid"], "Ray kills a worker's whole group"
     assert all(one != other for one, other in zip(said[0]["drawn"], said[1]["drawn"], strict=True)), "generators were shared"
     assert folder.stat().st_mode & 0o777 == 0o700
-    raylet.kill()
-    raylet.wait()
+    script.write_text("import os, time; print(os.getpid(), flush=True); time.sleep(600)")
+    command = [*CLIENT, str(folder), str(script)]
+    with subprocess.Popen(command, env=os.environ | own, stdout=subprocess.PIPE, text=True) as asking:
+        sleeping = int(asking.stdout.readline())
+        raylet.kill()
+        raylet.wait()
+        assert until(lambda: not Path(f"/proc/{sleeping}").exists()), "a worker outlived its raylet"
     assert until(lambda: not folder.exists() and not Path(f"/proc/{server}").exists()), "the server outlived its raylet"
 
 
-def test_without_a_server_a_client_is_python(tmp_path):
+def test_without_a_server_a_client_is_python(tmp_path, raylet):
     (script := tmp_path / "script.py").write_text("import os, sys; print(os.getpid(), sys.argv[1:])")
     folder = tmp_path / "server"
     folder.mkdir()  # as if another client had started one
     (folder / "workers").touch()  # and it had died
-    for run in ask(folder, script, "a", "b c"):
+    for run in ask(folder, script, "a", "b c", RAY_RAYLET_PID=str(raylet.pid)):
         assert run.stdout.split(maxsplit=1)[1] == "['a', 'b c']\n", run.stderr
+
+
+SPAWNING = 'RAY_RAYLET_PID=$$ "$@" & wait'
+"""Of a shell that stands for the raylet: it starts a client."""
+
+
+@pytest.fixture
+def spawned(tmp_path):
+    """Gives a shell that stands for the raylet and has started a client, and the client; the server's folder is there."""
+    (script := tmp_path / "script.py").write_text("import time; time.sleep(600)")
+    (folder := tmp_path / "server").mkdir()
+    shells = []
+
+    def spawn() -> tuple[subprocess.Popen, psutil.Process]:
+        shells.append(subprocess.Popen(["sh", "-c", SPAWNING, "sh", *CLIENT, str(folder), str(script)]))
+        shell = psutil.Process(shells[-1].pid)
+        assert until(shell.children)
+        return shells[-1], shell.children()[0]
+
+    yield spawn
+    for shell in shells:
+        shell.kill()
+        shell.wait()
+
+
+def ends_with(raylet: subprocess.Popen, process: psutil.Process) -> bool:
+    raylet.kill()
+    raylet.wait()
+    return until(lambda: not process.is_running())
+
+
+def test_a_client_that_waits_ends_with_the_raylet(tmp_path, spawned):
+    with socket.socket(socket.AF_UNIX) as silent:
+        silent.bind(str(tmp_path / "server" / "workers"))
+        silent.listen()
+        raylet, started = spawned()
+        asked, _ = silent.accept()
+        with asked:
+            assert ends_with(raylet, started)
+
+
+def test_the_python_that_a_client_becomes_ends_with_the_raylet(tmp_path, spawned):
+    (tmp_path / "server" / "workers").touch()
+    raylet, started = spawned()
+    assert until(lambda: started.cmdline() == [sys.executable, str(tmp_path / "script.py")])
+    assert ends_with(raylet, started)
+
+
+def test_a_client_whose_raylet_is_gone_starts_nothing(tmp_path, raylet):
+    (script := tmp_path / "script.py").write_text("print('started')")
+    raylet.kill()
+    raylet.wait()
+    folder = tmp_path / "server"
+    assert [(run.returncode, run.stdout) for run in ask(folder, script, RAY_RAYLET_PID=str(raylet.pid))] == [(1, "")] * 2
+    assert not folder.exists()
 
 
 def test_children_that_would_share_rays_generator_are_refused(tmp_path, raylet):

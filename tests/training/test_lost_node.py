@@ -3,6 +3,7 @@
 from types import SimpleNamespace
 
 import pytest
+from ray.exceptions import ActorDiedError
 from ray.train.v2._internal.exceptions import WorkerGroupStartupTimeoutError
 from ray.train.v2.api.exceptions import ControllerError, WorkerGroupError
 
@@ -12,6 +13,7 @@ from raw2s.training import fit
 from raw2s.training.progress import Progress
 
 DEATH = WorkerGroupError("a worker died", {0: RuntimeError("gone")})
+CONTROLLER = ActorDiedError()
 NO_PLACE = ControllerError(WorkerGroupStartupTimeoutError(4))
 FULL = WorkerGroupError("OSError: [Errno 28] No space left on device", {0: OSError(28, "No space left on device")})
 
@@ -42,6 +44,11 @@ def test_dead_workers_are_replaced_as_often_as_was_said():
     assert fitted([DEATH, DEATH, "done"], max_failures=2) == ("done", [(4, True), (4, False), (4, False)], [])
     result, attempts, _ = fitted([DEATH, DEATH, "done"], max_failures=1)
     assert result is DEATH and len(attempts) == 2
+
+
+def test_a_dead_controller_is_a_failure_like_any():
+    assert fitted([CONTROLLER, DEATH, "done"], max_failures=2) == ("done", [(4, True), (4, False), (4, False)], [])
+    assert fitted([CONTROLLER, "done"], max_failures=0)[0] is CONTROLLER
 
 
 def test_a_cluster_that_is_only_busy_is_waited_for():
