@@ -60,15 +60,21 @@ def peak_mib() -> float:
 
 
 def marked(mark: str) -> list[psutil.Process]:
-    """The living processes with this mark; not all are children of who set it, for Ray's workers are forked from one that stands alone."""
-    found = []
+    """The living processes with this mark; not all are children of who set it, for Ray's workers are forked from one that stands alone.
+
+    A long title overwrites a process's environment, as that of Ray's agents does: then the mark is its parent's.
+    """
+    found, titled = {}, []
     for process in psutil.process_iter():
         try:
-            if process.environ().get(MARK) == mark and process.status() != psutil.STATUS_ZOMBIE:
-                found.append(process)
+            own = process.environ()
+            if process.status() != psutil.STATUS_ZOMBIE and MARK in own:
+                found |= {process.pid: process} if own[MARK] == mark else {}
+            elif not own:
+                titled.append((process, process.ppid()))
         except psutil.Error:
             continue
-    return found
+    return [*found.values(), *(process for process, parent in titled if parent in found)]
 
 
 def environment(*libraries: str, **more: Any) -> dict[str, Any]:
