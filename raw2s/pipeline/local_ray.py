@@ -3,6 +3,7 @@
 import atexit
 import logging
 import os
+import select
 import signal
 import socket
 import sys
@@ -25,8 +26,7 @@ RAY_ENV = {
 ALONE = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"
 """0 makes a Ray of one machine: all its processes listen on 127.0.0.1 in place of every address (docs/security.md)."""
 OWN_PROCESSES = ("raylet", "gcs_server")
-"""Of a local Ray those without which nothing goes on; its agents take the raylet with them."""
-WATCH_SECONDS = 0.5
+"""Of a local Ray those without which nothing goes on, beside the raylet's agents, which take it with them."""
 
 
 def start_ray(config: RayConfig, *, dashboard: bool = False) -> None:
@@ -70,7 +70,7 @@ def start_ray(config: RayConfig, *, dashboard: bool = False) -> None:
                 raise
             raise ConfigError(no_ray_at(joined, error)) from error
         os.environ.pop("RAY_GCS_SERVER_PORT", None)
-        if joined is None:
+        if joined is None and sys.platform == "linux":  # whose processes can be waited for by others than their parents
             _end_with_ray()
     for name in ("ray", "ray.data", "ray.train", "ray.tune"):
         logging.getLogger(name).setLevel(logging.ERROR)
@@ -88,22 +88,24 @@ def _stay_on_loopback() -> None:
 
 
 def _end_with_ray() -> None:
-    """End this process, as SIGTERM does, where Ray's own processes have gone: Ray says nothing for a minute, and then not what to do."""
+    """End this process, as SIGTERM does, where Ray's own processes have gone: Ray says nothing for a minute, or ends it without a word."""
+    import psutil  # noqa: PLC0415
     import ray  # noqa: PLC0415
     from ray._private.worker import global_worker  # noqa: PLC0415
 
     assert global_worker.node is not None, "this process has started it"
-    watched = [(name, own.process) for name in OWN_PROCESSES for own in global_worker.node.all_processes[name]]
+    own = {name: global_worker.node.all_processes[name][0].process.pid for name in OWN_PROCESSES}
+    children = psutil.Process(own["raylet"]).children()
+    agents = [child.pid for child in children if "agent" in " ".join(child.cmdline()[:3]).lower()]
+    watched = {os.pidfd_open(pid): name for name, pid in own.items()} | {os.pidfd_open(pid): "agent" for pid in agents}
     leaving = threading.Event()
     atexit.register(leaving.set)  # before Ray's own, which end them
 
     def watch() -> None:
-        while not leaving.wait(WATCH_SECONDS) and ray.is_initialized():
-            for name, process in watched:
-                if process.poll() is not None and ray.is_initialized() and not leaving.is_set():
-                    print(f"\nRay's {name} has ended: something killed it, or memory ran out", file=sys.stderr, flush=True)
-                    os.kill(os.getpid(), signal.SIGTERM)
-                    return
+        ended, _, _ = select.select(list(watched), [], [])
+        if ray.is_initialized() and not leaving.is_set():
+            print(f"\nRay's {watched[ended[0]]} has ended: something killed it, or memory ran out", file=sys.stderr, flush=True)
+            os.kill(os.getpid(), signal.SIGTERM)
 
     threading.Thread(target=watch, daemon=True).start()
 

@@ -34,18 +34,24 @@ with ending_on_interrupt("raw2s run"):
     addresses = [ipaddress.ip_address(ip) for ip in doors]
     addresses = [getattr(ip, "ipv4_mapped", None) or ip for ip in addresses]
     print(len(doors), "doors,", sum(ip not in loopback for ip in addresses), "open to others", flush=True)
-    global_worker.node.all_processes["raylet"][0].process.kill()
+    raylet = global_worker.node.all_processes["raylet"][0].process
+    if sys.argv[1] == "agent":
+        (agent,) = (own for own in psutil.Process(raylet.pid).children() if "DashboardAgent" in own.cmdline()[0])
+        agent.kill()
+    else:
+        raylet.kill()
     ray.get(actor.sleep.remote(100))
 """
 
 
-def test_it_listens_on_loopback_alone_and_a_killed_raylet_ends_the_command_with_a_reason():
-    found = subprocess.run([sys.executable, "-c", SCRIPT], capture_output=True, text=True, timeout=100)
+@pytest.mark.parametrize("killed", ["raylet", "agent"])
+def test_it_listens_on_loopback_alone_and_a_killed_process_of_ray_ends_the_command_with_a_reason(killed):
+    found = subprocess.run([sys.executable, "-c", SCRIPT, killed], capture_output=True, text=True, timeout=100)
     doors, _, open_to_others = found.stdout.splitlines()[0].partition(" doors, ")
     assert int(doors) >= 7, "GCS, raylet twice, agents, dashboard, driver"
     assert open_to_others == "0 open to others"
     assert found.returncode == 143
-    assert "Ray's raylet has ended: something killed it, or memory ran out" in found.stderr
+    assert f"Ray's {killed} has ended: something killed it, or memory ran out" in found.stderr
     assert "raw2s run: stopping; what is finished is kept, and the same command resumes there" in found.stderr
 
 
