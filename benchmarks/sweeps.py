@@ -39,7 +39,7 @@ from raw2s.tuning.trials import ranked, read_trials
 
 CONFIGS = Path(__file__).resolve().parents[1] / "configs"
 HAND_SET = [1, 1, 2]
-"""As the authors: half for the best teacher. configs/demo.yaml has the same."""
+"""As the authors: half for the best teacher."""
 RATE = "student_training.learning_rate={loguniform: [1.0e-4, 4.0e-3]}"
 """Searched too: it matters more than any knob of the loss (docs/testbed.md), and the best of the others depend on it."""
 

@@ -54,7 +54,9 @@ BAD = {
         workers(gpus_per_worker=1),
     ),
     "one node too few": Bad(
-        "stage teacher/gpt2: 3 training workers ask for 1 CPU each, and Ray has 2 CPU over 2 nodes" + LOWER, "two_nodes", workers(workers=3)
+        "stage teacher/gpt2: 3 training workers ask for 1 CPU each, and Ray has 2 CPU over 2 nodes" + LOWER,
+        "two_nodes",
+        workers(workers=3),
     ),
     "a full disk": Bad("storage: ... is no folder that can be written (No space left on device); name another", "full_disk"),
     "a wrong S3 key": Bad(

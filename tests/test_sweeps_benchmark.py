@@ -9,7 +9,6 @@ import sweeps
 import sweeps_page
 from faked_runs import answers_of, fake_models
 
-from raw2s.config import load_config
 from raw2s.pipeline.execute import Done, build
 from raw2s.pipeline.stage import Work
 from raw2s.tuning.best import Outcome
@@ -92,11 +91,6 @@ def test_differences_are_to_uniform_weights_and_paired():
     assert (row["score"], row["difference"]) == (pytest.approx(0.6), pytest.approx(0.1))
     low, high = row["difference_ci95"]
     assert 0 < low < 0.1 < high and high - low < 0.8 * (row["ci95"][1] - row["ci95"][0])
-
-
-def test_the_weights_set_by_hand_are_the_demos():
-    demo = load_config(sweeps.CONFIGS / "demo.yaml", [])
-    assert demo.weights.loss == sweeps.HAND_SET
 
 
 def test_the_page_says_what_was_measured():
