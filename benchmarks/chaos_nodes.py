@@ -9,7 +9,7 @@ import harness
 from ray.cluster_utils import Cluster
 
 SETTINGS = {
-    "RAY_health_check_period_ms": "1000",  # a node that is gone is dead after some seconds, and not after a minute
+    "RAY_health_check_period_ms": "1000",  # a node that is gone is dead after a quarter of a minute
     "RAY_health_check_timeout_ms": "3000",
     "RAY_health_check_failure_threshold": "4",
     "RAY_worker_niceness": "0",

@@ -68,8 +68,8 @@ def marked(mark: str) -> list[psutil.Process]:
     for process in psutil.process_iter():
         try:
             own = process.environ()
-            if process.status() != psutil.STATUS_ZOMBIE and MARK in own:
-                found |= {process.pid: process} if own[MARK] == mark else {}
+            if own.get(MARK) == mark and process.status() != psutil.STATUS_ZOMBIE:
+                found[process.pid] = process
             elif not own:
                 titled.append((process, process.ppid()))
         except psutil.Error:

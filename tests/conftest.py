@@ -9,12 +9,13 @@ import ray
 from browser import Browser, browser, chromium
 from hypothesis import settings
 from pyarrow.fs import FileSystem
+from ray._private import ray_constants
 from torch.nn.attention import flex_attention
 
 from raw2s.config import RayConfig
 from raw2s.decoding import block_masks
 from raw2s.imports import THRESHOLDS
-from raw2s.pipeline.local_ray import start_ray
+from raw2s.pipeline.local_ray import ALONE, start_ray
 from raw2s.storage import Uri
 
 settings.register_profile("quick", max_examples=40, deadline=None)  # the shared machine's pauses are no failures
@@ -33,6 +34,15 @@ def pytest_collection_finish() -> None:
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Slow tests first: at the end the quick ones fill both processes evenly."""
     items.sort(key=lambda item: item.get_closest_marker("slow") is None)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def may_have_nodes() -> Iterator[None]:
+    """What an earlier module's local Ray was told does not hold in the next: its head would listen on loopback alone."""
+    with pytest.MonkeyPatch.context() as patched:
+        patched.delenv(ALONE, raising=False)
+        patched.setattr(ray_constants, "ENABLE_RAY_CLUSTER", True)
+        yield
 
 
 @pytest.fixture(scope="module")

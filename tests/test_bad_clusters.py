@@ -17,12 +17,11 @@ import pytest
 import ray
 import yaml
 from faked_runs import fake_models
-from ray._private import ray_constants
 from ray.cluster_utils import Cluster
 from tiny_runs import ROOT, tiny_run, write_config
 
 from raw2s.cli import main
-from raw2s.pipeline.local_ray import ALONE, free_port
+from raw2s.pipeline.local_ray import free_port
 from raw2s.pipeline.progress import StageDisplay
 from raw2s.pipeline.resources import Node
 
@@ -98,9 +97,6 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Pat
     (folder / "numpy-1.0.dist-info").mkdir()
     (folder / "numpy-1.0.dist-info" / "METADATA").write_text("Metadata-Version: 2.1\nName: numpy\nVersion: 1.0\n")
     ray.shutdown()
-    alone = os.environ.pop(ALONE, None)  # what an earlier test's local Ray was told would hold
-    patched = pytest.MonkeyPatch()
-    patched.setattr(ray_constants, "ENABLE_RAY_CLUSTER", True)
     head = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "object_store_memory": 80 * 2**20})
     log = (folder / "second.log").open("w")
 
@@ -130,9 +126,6 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Pat
         second.wait(timeout=60)
         log.close()
         head.shutdown()
-        patched.undo()
-        if alone is not None:
-            os.environ[ALONE] = alone
 
 
 @pytest.fixture

@@ -15,7 +15,7 @@ from uuid import uuid4
 import mlflow
 import pytest
 import yaml
-from cluster_page import page_command
+from cluster_page import BIN, page_command
 from harness import MARK, marked
 from own_mails import TEAMS, mails, own_mails
 from submitting import make_checkout, once_up
@@ -30,7 +30,6 @@ from raw2s.status import RunStatus
 from raw2s.tuning.reading import load_sweeps
 from raw2s.tuning.trials import FILE, read_trials
 
-BIN = Path(sys.executable).parent
 BAD = """
 import runpy, sys
 from pathlib import Path

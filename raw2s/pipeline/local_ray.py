@@ -3,6 +3,7 @@
 import atexit
 import logging
 import os
+import re
 import select
 import signal
 import socket
@@ -27,6 +28,8 @@ ALONE = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"
 """0 makes a Ray of one machine: all its processes listen on 127.0.0.1 in place of every address (docs/security.md)."""
 OWN_PROCESSES = ("raylet", "gcs_server")
 """Of a local Ray those without which nothing goes on, beside the raylet's agents, which take it with them."""
+AGENT = re.compile(r"ray::\w*Agent *|.*/agent(/main)?\.py")
+"""Of an agent's command line one of the first words: its title, or the script that it starts with."""
 
 
 def start_ray(config: RayConfig, *, dashboard: bool = False) -> None:
@@ -96,7 +99,7 @@ def _end_with_ray() -> None:
     assert global_worker.node is not None, "this process has started it"
     own = {name: global_worker.node.all_processes[name][0].process.pid for name in OWN_PROCESSES}
     children = psutil.Process(own["raylet"]).children()
-    agents = [child.pid for child in children if "agent" in " ".join(child.cmdline()[:3]).lower()]
+    agents = [child.pid for child in children if any(map(AGENT.fullmatch, child.cmdline()[:3]))]
     watched = {os.pidfd_open(pid): name for name, pid in own.items()} | {os.pidfd_open(pid): "agent" for pid in agents}
     leaving = threading.Event()
     atexit.register(leaving.set)  # before Ray's own, which end them

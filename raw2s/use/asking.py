@@ -29,9 +29,7 @@ class MostDoubtful:
 
     def see(self, row: Mapping[str, Any]) -> None:
         """A row as `predict.answer_chunk` gives it. Without an answer, or an id that a label file could name, it is not asked about."""
-        if "error" in row or row["id"] is None:
-            return
-        if row["prompt"] in self.prompts:
+        if "error" in row or row["id"] is None or row["prompt"] in self.prompts:
             return
         self.prompts.add(row["prompt"])
         logprob = row.get("logprob", math.log(max(row["probability"], math.ulp(0.0))))

@@ -14,21 +14,18 @@ from typing import NamedTuple
 
 import psutil
 import ray
-from cluster_page import page_command
+from chaos_nodes import SETTINGS
+from cluster_page import BIN, page_command
 from network import Network, network
 from submitting import once_up
 from sweep_demo import wait_until_none
 
-BIN = Path(sys.executable).parent
 S3, HEAD, WORKERS = "s3", "head", ("one", "two")
 PORT = 9000
 RAY = {
     "RAY_AUTH_MODE": "token",
-    "RAY_health_check_period_ms": "1000",  # a host that is cut off is dead after a quarter of a minute
-    "RAY_health_check_timeout_ms": "3000",
-    "RAY_health_check_failure_threshold": "4",
     "RAY_prestart_worker_first_driver": "0",
-    "RAY_worker_niceness": "0",
+    **SETTINGS,
 }
 STAY = ["sh", "-c", '"$@" && exec sleep infinity', "sh"]
 """Not `ray start --block`, which ends a node for the least of its processes: Ray's client server, if the head is slow to start."""
