@@ -1,8 +1,10 @@
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from importlib.util import find_spec
 from pathlib import Path
@@ -61,6 +63,31 @@ def runs_in(storage) -> dict[str, mlflow.entities.Run]:
     client = mlflow.MlflowClient(f"sqlite:///{storage / 'mlflow.db'}")
     runs = client.search_runs([client.get_experiment_by_name("raw2s").experiment_id])
     return {run.info.run_name: run for run in runs if run.info.run_name != "earlier"}
+
+
+@pytest.mark.timeout(60)
+def test_ctrl_c_cuts_off_no_write(monkeypatch, storage):
+    """Cut off in the middle, it would leave SQLite locked and both runs RUNNING."""
+    begun, written = threading.Event(), threading.Event()
+    write = MlflowTracker.log_points
+
+    def slow(self, points):
+        begun.set()
+        time.sleep(0.5)
+        write(self, points)
+        written.set()
+
+    monkeypatch.setattr(MlflowTracker, "log_points", slow)
+    stopping = threading.Thread(target=lambda: begun.wait() and os.kill(os.getpid(), signal.SIGINT))
+    stopping.start()
+    with pytest.raises(KeyboardInterrupt), tracked_run("run", storage, {}) as tracking:
+        tracking.begin("student/0", {})
+        tracking.log_points([POINT])
+    stopping.join()
+    assert written.is_set()
+    found = runs_in(storage)
+    assert {name: run.info.status for name, run in found.items()} == {"run": "KILLED", "student/0": "KILLED"}
+    assert found["student/0"].data.metrics["train/loss"] == 2.0
 
 
 def test_a_stages_curve_is_there_while_it_trains(storage):

@@ -1,6 +1,7 @@
 """The trackers of one run as one: each hears all that is logged."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -14,10 +15,23 @@ TRACKERS: dict[str, Callable[[Opening], Tracker]] = {"mlflow": mlflow.opened, "w
 
 
 class Tracking:
-    """Use `tracked_run`."""
+    """Use `tracked_run`.
+
+    Trackers are told in a thread of their own. Ctrl-C comes to the main one, and would else cut off a write and leave a database locked.
+    """
 
     def __init__(self) -> None:
         self.trackers: dict[str, Tracker] = {}
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="tracking")
+
+    def open(self, by: Sequence[str], opening: Opening) -> None:
+        """Open the run in these trackers. Raises ConfigError."""
+
+        def one_by_one() -> None:
+            for name in by:
+                self.trackers[name] = TRACKERS[name](opening)
+
+        self._thread.submit(one_by_one).result()
 
     @property
     def ids(self) -> dict[str, str]:
@@ -30,44 +44,44 @@ class Tracking:
         return "".join(f"{name:<9}{tracker.where}\n" for name, tracker in self.trackers.items())
 
     def begin(self, name: str, settings: Mapping[str, Any]) -> None:
-        for tracker in self.trackers.values():
-            tracker.begin(name, settings)
+        self._tell(lambda tracker: tracker.begin(name, settings))
 
     def log_points(self, points: Sequence[tuple[str, Point]]) -> None:
-        for tracker in self.trackers.values():
-            tracker.log_points(points)
+        self._tell(lambda tracker: tracker.log_points(points))
 
     def log_ended(self, ended: Ended) -> None:
-        for tracker in self.trackers.values():
-            tracker.log_ended(ended)
+        self._tell(lambda tracker: tracker.log_ended(ended))
 
     def log_data(self, data: Data) -> None:
-        for tracker in self.trackers.values():
-            tracker.log_data(data)
+        self._tell(lambda tracker: tracker.log_data(data))
 
     def tag(self, name: str, key: str, value: str) -> None:
-        for tracker in self.trackers.values():
-            tracker.tag(name, key, value)
+        self._tell(lambda tracker: tracker.tag(name, key, value))
 
     def log_results(self, metrics: Mapping[str, float], files: Sequence[Path], folder: str | None = None) -> None:
-        for tracker in self.trackers.values():
-            tracker.log_results(metrics, files, folder)
+        self._tell(lambda tracker: tracker.log_results(metrics, files, folder))
 
     def run_id(self, name: str) -> str:
         """Of a stage or trial, in the first tracker that has runs for these; else empty."""
         return next(filter(None, (tracker.run_id(name) for tracker in self.trackers.values())), "")
 
     def end_killed(self, run_id: str) -> None:
-        for tracker in self.trackers.values():
-            tracker.end_killed(run_id)
+        self._tell(lambda tracker: tracker.end_killed(run_id))
 
     def drop(self) -> None:
-        for tracker in self.trackers.values():
-            tracker.drop()
+        self._tell(lambda tracker: tracker.drop())
 
     def end(self, status: Status) -> None:
-        for tracker in self.trackers.values():
-            tracker.end(status)
+        self._tell(lambda tracker: tracker.end(status))
+
+    def _tell(self, say: Callable[[Tracker], None]) -> None:
+        """One tracker after the other; what is told before is written before."""
+
+        def one_by_one() -> None:
+            for tracker in self.trackers.values():
+                say(tracker)
+
+        self._thread.submit(one_by_one).result()
 
 
 @contextmanager
@@ -87,8 +101,7 @@ def tracked_run(
     opening = Opening(name=name, storage=storage, config=config, about=about or {})
     tracking = Tracking()
     try:
-        for tracker in by:
-            tracking.trackers[tracker] = TRACKERS[tracker](opening)
+        tracking.open(by, opening)
         yield tracking
     except ConfigError:
         tracking.drop()
