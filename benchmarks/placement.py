@@ -1,6 +1,6 @@
 """More teachers than devices, over more and more nodes: labeling time a row, and what of it a node more takes away.
 
-    python benchmarks/placement.py [--out benchmarks/results/placement.json]
+    python benchmarks/placement.py [PART ...] [--out benchmarks/results/placement.json]
 
 A node is a raylet of this machine with one device, a custom resource of Ray. A teacher's actor holds a device and sleeps where its model
 would compute, so the machine's cores are not what is measured. All else is a run's: `execute` with every teacher's beams and the label
@@ -13,6 +13,7 @@ import os
 import sys
 import tempfile
 import time
+from functools import partial
 from io import StringIO
 from pathlib import Path
 from typing import Any
@@ -42,8 +43,10 @@ TEACHERS = (4, 8, 16)
 NODES = (1, 2, 4)
 ROWS = 40
 BATCH = 10
-SLEEP = 1.0
-"""Seconds of device time of a batch, generated or scored: 8 s of a teacher in two passes."""
+PASSES = 2
+"""A teacher's: beams and scores."""
+PARTS = {"8 s": 1.0, "24 s": 3.0}
+"""Seconds of device time of a batch, generated or scored; named after a teacher's in all its batches and passes."""
 STORE = 80 * 2**20
 """Bytes of a node's object store."""
 
@@ -51,11 +54,11 @@ STORE = 80 * 2**20
 class SleepingBeams:
     """In place of `BeamActor`."""
 
-    def __init__(self, pool: Pool, beams: int, max_new_tokens: int) -> None:
-        self.name = pool.name
+    def __init__(self, seconds: float, pool: Pool, beams: int, max_new_tokens: int) -> None:
+        self.seconds, self.name = seconds, pool.name
 
     def __call__(self, unit: Unit) -> list[Answer]:
-        time.sleep(SLEEP)
+        time.sleep(self.seconds)
         texts = [[f"{prompt} {self.name}"] for prompt in unit["prompts"]]
         return [{"texts": own, "logprobs": [-1.0], "tokens": [1], "ended": [True]} for own in texts]
 
@@ -63,11 +66,11 @@ class SleepingBeams:
 class SleepingScores:
     """In place of `ScoreActor`."""
 
-    def __init__(self, pool: Pool) -> None:
-        pass
+    def __init__(self, seconds: float, pool: Pool) -> None:
+        self.seconds = seconds
 
     def __call__(self, unit: Unit) -> list[Answer]:
-        time.sleep(SLEEP)
+        time.sleep(self.seconds)
         return [
             {"words": [[-1.0] * (len(text.split()) + 1) for text in texts], "tokens": [1] * len(texts)}
             for texts in unit["candidates"]
@@ -87,8 +90,8 @@ class Clock(Listener):
         self.ended = time.perf_counter()
 
 
-def labeled(teachers: int) -> float:
-    """Seconds in which so many teachers make the label table, by `execute` on the Ray that this process has joined."""
+def labeled(teachers: int, seconds: float) -> float:
+    """Seconds in which so many teachers, with so many a batch, make the label table, by `execute` on the Ray that this process has joined."""
     task = task_of(SlotsSection(n_teacher=1, n_student=ROWS, n_test=None, n_validation=None))
     label = labeling(
         task,
@@ -101,8 +104,8 @@ def labeled(teachers: int) -> float:
     with (
         tempfile.TemporaryDirectory() as folder,
         StageDisplay(Console(file=StringIO())) as display,
-        patch("raw2s.labeling.answers.BeamActor", SleepingBeams),
-        patch("raw2s.labeling.cross_scores.ScoreActor", SleepingScores),
+        patch("raw2s.labeling.answers.BeamActor", partial(SleepingBeams, seconds)),
+        patch("raw2s.labeling.cross_scores.ScoreActor", partial(SleepingScores, seconds)),
     ):
         done = execute(
             inputs_first([label]),
@@ -116,26 +119,26 @@ def labeled(teachers: int) -> float:
     return clock.ended - clock.began
 
 
-def one_cluster(nodes: int) -> dict[int, float]:
+def one_cluster(nodes: int, seconds: float) -> dict[int, float]:
     """Seconds by the number of teachers, one after the other on the same cluster."""
     cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "object_store_memory": STORE})
     try:
         for _ in range(nodes):
             cluster.add_node(num_cpus=1, resources={"device": 1}, object_store_memory=STORE)
         ray.init(address=cluster.address, log_to_driver=False, runtime_env=forked_workers())
-        labeled(nodes)  # starts the server that forks, and Ray's own actors
-        return {teachers: labeled(teachers) for teachers in TEACHERS}
+        labeled(nodes, 0.0)  # starts the server that forks, and Ray's own actors
+        return {teachers: labeled(teachers, seconds) for teachers in TEACHERS}
     finally:
         ray.shutdown()
         cluster.shutdown()
 
 
-def results() -> dict[str, Any]:
+def results(sleep: float) -> dict[str, Any]:
     """By teachers and nodes: seconds, seconds a row, the devices' share of them, and throughput a node against one node's."""
-    seconds = {nodes: one_cluster(nodes) for nodes in NODES}
+    seconds = {nodes: one_cluster(nodes, sleep) for nodes in NODES}
     found: dict[str, Any] = {}
     for teachers in TEACHERS:
-        device = teachers * 2 * (ROWS // BATCH) * SLEEP
+        device = teachers * PASSES * (ROWS // BATCH) * sleep
         found[str(teachers)] = {
             str(nodes): {
                 "seconds": own[teachers],
@@ -149,13 +152,13 @@ def results() -> dict[str, Any]:
 
 
 def main() -> None:
-    arguments = harness.parser(__doc__, "placement.json").parse_args()
+    arguments = harness.parser(__doc__, "placement.json", parts=PARTS).parse_args()
     os.environ.update(RAY_ENV | {"RAY_worker_niceness": "0"})
-    load = os.getloadavg()[0]
-    found = results()
-    measured = {"rows": ROWS, "batch": BATCH, "sleep_seconds": SLEEP, "load_before": load, "teachers": found}
-    harness.write(arguments.out, {"environment": harness.environment("ray", "torch"), **measured})
-    json.dump(measured, sys.stdout, indent=1)
+    for part in arguments.parts or PARTS:
+        load = os.getloadavg()[0]
+        found = {"rows": ROWS, "batch": BATCH, "load_before": load, "teachers": results(PARTS[part])}
+        harness.write_part(arguments.out, part, found, harness.environment("ray", "torch"))
+        json.dump(found, sys.stdout, indent=1)
 
 
 if __name__ == "__main__":
