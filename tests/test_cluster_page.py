@@ -1,4 +1,4 @@
-"""docs/cluster.md: its commands are run by a test, and its tables say what benchmarks/results/{placement,process_starts}.json say."""
+"""docs/cluster.md: its commands are run by a test, and its figures are those of benchmarks/results/{kills,placement,process_starts}.json."""
 
 import json
 import re
@@ -19,6 +19,18 @@ def test_every_command_is_run_by_a_test_or_said_not_to_be():
     missed = [line for line in commands() if not line.startswith((*NOT_RUN, *run))]
     assert not missed and len(run) > 5
     assert "No test runs " + ", ".join(f"`{own}`" for own in NOT_RUN) in " ".join(PAGE.split())
+
+
+def test_the_kills_are_those_that_the_page_tells():
+    measured = json.loads((RESULTS / "kills.json").read_text(encoding="utf-8"))
+    kills = [(part, kill) for part in ("pipeline", "nodes") for kill in measured[part]["kills"]]
+    assert f"Of {len(kills)} kills none left a process running" in PAGE
+    assert all(kill["left_running"] == [] for _, kill in kills)
+    kinds = {kill["kind"] for _, kill in kills}
+    for part, victims in (("pipeline", 6), ("nodes", 2)):
+        assert len({(kill["kind"], kill["victim"]) for own, kill in kills if own == part}) == len(kinds) * victims == 8 * victims
+        assert measured[part]["artifacts_equal"]
+        assert f"all {measured[part]['artifacts']} artifacts" in " ".join(PAGE.split())
 
 
 def test_every_number_of_teachers_and_nodes_stands_in_the_table():
