@@ -47,6 +47,21 @@ def test_the_grids_of_the_readme_are_the_benchmarks(name):
         assert " | ".join([f"{student.score:.3f} ± {student.standard_error:.3f}", *cells]) in README, student.label
 
 
+def test_a_fourth_teacher_costs_what_the_page_says_and_generates_alone():
+    section = LABELING[LABELING.index("## One more teacher") :]
+    measured = json.loads((ROOT / "benchmarks" / "results" / "one_more_teacher.json").read_text())
+    three, four = measured["three"], measured["four"]
+    rows = {f"`{name}`": (three["ran"].get(name), seconds) for name, seconds in four["ran"].items()}
+    rows["the whole command"] = three["seconds"], four["seconds"]
+    for name, (before, after) in rows.items():
+        assert f"| {name} | {'' if before is None else f'{before:.1f} '}| {after:.1f} |" in section
+    assert section.count("\n| ") == len(rows) + 1, "a row that no measurement has"
+    assert [name for name in four["ran"] if name.startswith(("teacher/", "beams/"))] == ["teacher/qwen2", "beams/qwen2"]
+    assert (
+        f"all {four['candidates']:,} candidates, the other three only the {four['candidates'] - three['candidates']:,}" in section
+    )
+
+
 def test_the_student_of_own_data_beats_every_labeler_as_the_page_says():
     measured = json.loads((ROOT / "benchmarks" / "results" / "own_data.json").read_text())
     student = measured["student"]
