@@ -35,6 +35,32 @@ def test_every_figure_of_the_demo_is_in_a_benchmark_file(name):
             assert cell in DEMO, f"{cell} of {name} is not in docs/demo.md"
 
 
+def test_the_demo_over_eight_seeds_is_as_its_page_says():
+    results = Results.model_validate_json((ROOT / "benchmarks" / "results" / "demo_seeds.json").read_text())
+    assert results.seeds == [*range(1, 9)] and results.ceiling is not None
+    section = DEMO[DEMO.index("**Over eight seeds**") :]
+    for system in (*results.teachers, results.ceiling):
+        assert f"| {system.score:.3f} ± {system.standard_error:.3f} | | |" in section
+    of_seed = zip(*(teacher.per_seed for teacher in results.teachers), strict=True)
+    best = [max(scores) for scores in of_seed]
+    for student in results.students:
+        pgr, over = (
+            f"{value:{sign}.3f} [{low:.3f}, {high:.3f}]"
+            for sign, value, (low, high) in (
+                ("", student.pgr, student.pgr_ci95),
+                ("+", student.over_best, student.over_best_ci95),
+            )
+        )
+        assert f"| {student.score:.3f} ± {student.standard_error:.3f} | {pgr} | {over} |" in section
+        assert student.over_best_p is not None and student.over_best_p < 0.001
+        assert all(own > other for own, other in zip(student.per_seed, best, strict=True)), "in every one of the eight seeds"
+    first = results.students[0].per_seed
+    assert f"anything from {min(first):.3f} to {max(first):.3f}" in section
+    added = results.differences[0]
+    low, high = (-end for end in reversed(added.ci95))
+    assert f"cDPO adds {-added.difference:+.3f} [{low:.3f}, {high:.3f}] to the student (p {added.p_holm:.3f})" in section
+
+
 @pytest.mark.parametrize("name", ["scenario", "slots"])
 def test_the_grids_of_the_readme_are_the_benchmarks(name):
     results = Results.model_validate_json((ROOT / "benchmarks" / "results" / f"grid_{name}.json").read_text())
