@@ -78,12 +78,14 @@ def test_ctrl_c_cuts_off_no_write(monkeypatch, storage):
         written.set()
 
     monkeypatch.setattr(MlflowTracker, "log_points", slow)
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # what is started behind an & ignores it
     stopping = threading.Thread(target=lambda: begun.wait() and os.kill(os.getpid(), signal.SIGINT))
     stopping.start()
     with pytest.raises(KeyboardInterrupt), tracked_run("run", storage, {}) as tracking:
         tracking.begin("student/0", {})
         tracking.log_points([POINT])
     stopping.join()
+    signal.signal(signal.SIGINT, before)
     assert written.is_set()
     found = runs_in(storage)
     assert {name: run.info.status for name, run in found.items()} == {"run": "KILLED", "student/0": "KILLED"}
