@@ -1,6 +1,8 @@
 """What a fourth teacher costs a demo that is finished with three: seconds of the stages that run again, and of those that are found.
 
-python benchmarks/one_more_teacher.py [--out benchmarks/results/one_more_teacher.json]
+    python benchmarks/one_more_teacher.py [--out benchmarks/results/one_more_teacher.json]
+
+Both runs are the main job's, one after the other with the same storage.
 """
 
 import json
@@ -21,9 +23,8 @@ FOURTH = {"name": "qwen2", "model": "small-qwen2"}
 
 def one(storage: Path, seconds: float, results: Results) -> dict[str, Any]:
     """Of one run: the whole, its stages' seconds, and the rows of its label table."""
-    manifests = [json.loads(file.read_text()) for file in storage.glob("artifacts/label/*/manifest.json")]
-    keys = {stage.name: stage.key for stage in results.stages}
-    table = next(own["metrics"] for own in manifests if own["key"] == keys["label"])
+    key = next(stage.key for stage in results.stages if stage.name == "label")
+    table = json.loads((storage / "artifacts" / "label" / key / "manifest.json").read_text())["metrics"]
     ran = {stage.name: stage.seconds for stage in results.stages if not stage.cached}
     found = {stage.name: stage.seconds for stage in results.stages if stage.cached}
     return {"seconds": round(seconds, 1), "ran": ran, "found": found, "candidates": table["candidates"]}
