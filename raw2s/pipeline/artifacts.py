@@ -104,8 +104,9 @@ class ArtifactStore:
             except OSError:
                 if not folder.is_dir():
                     raise
-                shutil.rmtree(work)  # another run finished the same stage first; its result is ours
+                shutil.rmtree(work, ignore_errors=True)  # another run finished first, may delete it too; its result is ours
             (folder / LOCK).unlink(missing_ok=True)
+            _remove_abandoned(parent, key)  # again: a killed process may have been alive above, as a trial that Tune stopped
             return Artifact.read(folder)
         except BaseException:
             shutil.rmtree(work, ignore_errors=True)
@@ -142,18 +143,18 @@ def versions() -> dict[str, str]:
     return {"raw2s": __version__, **{name: version(name) for name in LIBRARIES}}
 
 
-def _locked(work: Path) -> IO[str]:
-    lock = (work / LOCK).open("w")
+def _locked(work: Path, mode: str = "w") -> IO[str]:
+    lock = (work / LOCK).open(mode)
     fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     return lock
 
 
 def is_held(folder: Path) -> bool:
     """Whether a living process fills it."""
-    if not (folder / LOCK).is_file():
-        return False
     try:
-        _locked(folder).close()
+        _locked(folder, "r+").close()  # "w" would make the file anew in a folder that another process is deleting
+    except FileNotFoundError:
+        return False
     except OSError:
         return True
     return False
@@ -162,8 +163,5 @@ def is_held(folder: Path) -> bool:
 def _remove_abandoned(parent: Path, key: str) -> None:
     """Delete what a killed run left of this stage: a temporary folder whose lock nobody holds."""
     for left in parent.glob(f".{key}-*"):
-        try:
-            _locked(left).close()
-        except OSError:
-            continue  # locked: another run is making the same stage right now
-        shutil.rmtree(left, ignore_errors=True)
+        if not is_held(left):
+            shutil.rmtree(left, ignore_errors=True)

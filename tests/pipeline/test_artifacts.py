@@ -176,6 +176,35 @@ ArtifactStore(Path({str(store.root)!r})).create("train", {KEY!r}, {{}}, fill)
     assert [path.name for path in (store.root / "train").iterdir()] == [KEY]
 
 
+def test_what_a_dying_run_held_is_swept_by_who_makes_the_stage_meanwhile(store):
+    """A trial that Tune stopped is killed seconds later: its folder was still held when the sweep made the same stage."""
+    script = f"""
+import sys
+from pathlib import Path
+from raw2s.pipeline.artifacts import ArtifactStore
+def fill(folder):
+    print("filling", flush=True)
+    sys.stdin.read()
+ArtifactStore(Path({str(store.root)!r})).create("train", {KEY!r}, {{}}, fill)
+"""
+    dying = subprocess.Popen([sys.executable, "-c", script], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+
+    def fills_while_it_dies(folder):
+        (held,) = [path for path in folder.parent.iterdir() if path != folder]
+        dying.kill()
+        dying.wait(timeout=60)
+        assert held.is_dir()
+        return fill(folder)
+
+    try:
+        assert dying.stdout.readline() == b"filling\n"
+        create(store, fills_while_it_dies)
+    finally:
+        dying.kill()
+        dying.communicate(timeout=60)
+    assert [path.name for path in (store.root / "train").iterdir()] == [KEY]
+
+
 @pytest.fixture
 def busy_threads():
     """Threads that take turns a thousand times more often than usual, so that races show."""
