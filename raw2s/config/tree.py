@@ -79,8 +79,8 @@ class EvaluationConfig(Section):
     """Prompts in one unit of evaluation work."""
     precision: Precision = "auto"
     """Number format of the models that are tested; auto: bf16 on GPUs, fp32 on CPUs."""
-    resamples: Positive = 1000
-    """Bootstrap resamples of the test utterances behind every interval."""
+    resamples: Positive = 10_000
+    """Bootstrap resamples of the test examples behind every interval and p-value; those of doubt are the first 1,000 of them."""
     doubt: bool = False
     """Ask every student how certain it is, and say how well that tells its errors: one more forward pass over the test examples."""
     dropout_passes: Annotated[int, Field(ge=0)] = 0

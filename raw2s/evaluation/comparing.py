@@ -7,6 +7,8 @@ import numpy as np
 
 from raw2s.evaluation.intervals import Samples
 
+COUNTED = 10
+"""Resamples on the other side of 0 whose share is a p-value; of fewer, one more or less would turn a verdict after correction."""
 SEEN = 1.96 + 0.84
 """Standard errors of a true difference that a two-sided test at 5 % finds in four of five such experiments (Cohen, 1988, section 1.5)."""
 
@@ -15,16 +17,20 @@ def p_of_difference(difference_samples: Samples) -> float:
     """Two-sided p-value of no difference, from samples of one (paired or crossed) bootstrap: one system's less the other's.
 
     Twice the smaller share of samples on the other side of 0 or on it (Davison and Hinkley, 1997, section 4.4, with their +1), at most
-    1. Where there is none, what a normal distribution of the samples' mean and spread has there, if that is less: a share cannot fall
-    below 2 / (1 + samples), which no correction for some dozens of differences would leave small. Undefined samples (nan) count for
-    no difference.
+    1. Where fewer than `COUNTED` are there, what a normal distribution of the samples' mean and spread has there, at most the share
+    of `COUNTED`: a share of so few is chance, and of none it is 2 / (1 + samples), which no correction for some dozens of differences
+    would leave small. Undefined samples (nan) count for no difference.
     """
     samples = np.nan_to_num(difference_samples, nan=0.0)
     beyond = int(min((samples <= 0).sum(), (samples >= 0).sum()))
-    share, spread = 2 * (1 + beyond) / (1 + len(samples)), float(samples.std())
-    if beyond or spread == 0:
-        return min(1.0, share)
-    return min(share, math.erfc(abs(float(samples.mean())) / spread / math.sqrt(2)))
+    spread = float(samples.std())
+    if beyond >= COUNTED or spread == 0:
+        return min(1.0, _share(beyond, len(samples)))
+    return min(1.0, _share(COUNTED, len(samples)), math.erfc(abs(float(samples.mean())) / spread / math.sqrt(2)))
+
+
+def _share(beyond: int, samples: int) -> float:
+    return 2 * (1 + beyond) / (1 + samples)
 
 
 def holm(p_values: Sequence[float]) -> list[float]:

@@ -13,6 +13,8 @@ from raw2s.evaluation.gap import gap_recovered
 
 Samples = NDArray[np.float64]
 """(resamples,): a system's score on each resampled test set."""
+AT_ONCE = 2**22
+"""Weights of utterances in resampled test sets that exist at a time: 32 MiB."""
 ROUNDING = 1e-9
 """Scores of an utterance that differ by less are the same: means over seeds in another order."""
 
@@ -39,14 +41,25 @@ def paired_bootstrap(
             "Score every system on the same test set."
         )
     (utterances,) = set(lengths.values())
-    # One matrix product per system, where scipy.stats.bootstrap would copy all its values.
-    weights_RU = drawn_utterances(utterances, resamples=resamples, seed=seed) / utterances
-    return {name: score(weights_RU @ values) for name, values in statistic_inputs.items()}
+    rng, rows = np.random.default_rng(seed), max(1, AT_ONCE // utterances)
+    found = []
+    for start in range(0, resamples, rows):
+        # One matrix product per system, where scipy.stats.bootstrap would copy all its values.
+        weights_RU = _drawn(rng, utterances, min(rows, resamples - start)) / utterances
+        found.append({name: score(weights_RU @ values) for name, values in statistic_inputs.items()})
+    return {name: np.concatenate([own[name] for own in found]) for name in statistic_inputs}
 
 
 def drawn_utterances(count: int, *, resamples: int = 1000, seed: int = 0) -> NDArray[np.int64]:
-    """(resamples, count): how often each utterance is in a resampled test set, the same that `paired_bootstrap` draws."""
-    return np.random.default_rng(seed).multinomial(count, np.full(count, 1 / count), size=resamples)
+    """(resamples, count): how often each utterance is in a resampled test set, the same that `paired_bootstrap` draws.
+
+    Fewer are the first of more.
+    """
+    return _drawn(np.random.default_rng(seed), count, resamples)
+
+
+def _drawn(rng: np.random.Generator, count: int, resamples: int) -> NDArray[np.int64]:
+    return rng.multinomial(count, np.full(count, 1 / count), size=resamples)
 
 
 def crossed_bootstrap(
@@ -70,11 +83,19 @@ def crossed_bootstrap(
     flat = {f"{name}/{s}": values for name, arrays in statistic_inputs.items() for s, values in enumerate(arrays)}
     samples = paired_bootstrap(flat, score, resamples=resamples, seed=seed)
     weights_RS = drawn_seeds(count, resamples=resamples, seed=seed)
-    return {name: np.einsum("RS,SR->R", weights_RS, [samples[f"{name}/{s}"] for s in range(count)]) for name in statistic_inputs}
+    return {name: over_seeds(weights_RS, [samples[f"{name}/{s}"] for s in range(count)]) for name in statistic_inputs}
+
+
+def over_seeds(weights_RS: Samples, samples: Sequence[Samples]) -> Samples:
+    """(resamples,): of each resample the mean over the seeds as `drawn_seeds` drew them; `samples` holds a seed each."""
+    return np.einsum("RS,SR->R", weights_RS, samples)
 
 
 def drawn_seeds(count: int, *, resamples: int = 1000, seed: int = 0) -> Samples:
-    """(resamples, count): each training seed's weight in a resample, the times that it was drawn by their number."""
+    """(resamples, count): each training seed's weight in a resample, the times that it was drawn by their number.
+
+    Fewer are the first of more.
+    """
     rng = np.random.default_rng([seed, 1])  # not the utterances'
     return rng.multinomial(count, np.full(count, 1 / count), size=resamples) / count
 
@@ -102,13 +123,13 @@ def interval(samples: Samples, level: float = 0.95) -> tuple[float, float]:
 
 
 def defined(value: float) -> float | None:
-    """NaN, as an undefined score or PGR is, as None: JSON has no NaN."""
-    return None if math.isnan(value) else value
+    """NaN or infinite, as an undefined score, PGR or loss is, as None: JSON has neither."""
+    return value if math.isfinite(value) else None
 
 
 def defined_interval(samples: Samples) -> tuple[float | None, float | None]:
-    """`interval` with None for an undefined bound."""
-    low, high = interval(samples)
+    """`interval` of the samples that are numbers; None where more than half are none."""
+    low, high = interval(np.where(np.isfinite(samples), samples, np.nan))
     return defined(low), defined(high)
 
 

@@ -23,6 +23,19 @@ class Metric:
     score: Callable[[Counts], Counts]
 
 
+def errors(metric: Metric, gold: Sequence[Any], counts_UC: Counts) -> NDArray[np.bool_]:
+    """(U,): whether the metric counts an answer otherwise than gold itself."""
+    return np.asarray(~np.isclose(counts_UC, metric.counts(gold, gold)).all(axis=1))
+
+
+def example_scores(metric: Metric, gold: Sequence[Any], counts_UC: Counts) -> Counts:
+    """(U,): the score of each example alone, for a sign test; 1 for the answer that is gold.
+
+    SLU-F1 has 0 there for rightly naming no slot, since it divides 0 by 0: no better than a false alarm.
+    """
+    return np.where(errors(metric, gold, counts_UC), metric.score(counts_UC), 1.0)
+
+
 def share_correct(gold: Sequence[Any], predicted: Sequence[Any]) -> Counts:
     """(U, 1): 1 where the two are equal."""
     return np.array([[float(g == p)] for g, p in zip(gold, predicted, strict=True)]).reshape(-1, 1)

@@ -17,11 +17,10 @@ from raw2s.evaluation import paired_bootstrap
 from raw2s.evaluation.agreement import agreement, best_of_each, cohen_kappa, error_correlation, vote_shares
 from raw2s.evaluation.calibration import expected_calibration_error, gap_in_bins
 from raw2s.evaluation.intervals import defined, defined_interval
-from raw2s.evaluation.metrics import Counts, share_correct
+from raw2s.evaluation.metrics import Counts, errors, share_correct
 from raw2s.labels.forms import FORMS
 from raw2s.outlook import CheckedTeacher, Ensemble, Outlook, TeacherPair
 from raw2s.pipeline.answer_stages import Answered
-from raw2s.pipeline.doubt_figures import errors
 from raw2s.pipeline.plan import plan_stages
 from raw2s.pipeline.preflight import check, check_surroundings
 from raw2s.pipeline.remote_store import open_store

@@ -19,7 +19,8 @@ from raw2s.evaluation import (
     paired_bootstrap,
     performance_gap_recovered,
 )
-from raw2s.evaluation.intervals import defined, defined_interval
+from raw2s.evaluation.intervals import Samples, defined, defined_interval, over_seeds
+from raw2s.evaluation.metrics import example_scores
 from raw2s.methods.cross_entropy import AuxiliarySection
 from raw2s.models.source import licence_of
 from raw2s.pipeline.answer_stages import Given
@@ -41,7 +42,8 @@ from raw2s.results import Agreement, Baseline, Ceiling, Claim, OnB, Results, Som
 from raw2s.tasks import task_of
 from raw2s.tasks.baseline import trivial_baseline
 
-Samples = NDArray[np.float64]
+DOUBT_RESAMPLES = 1000
+"""The first of the scores': every one of them sorts the test examples by every measure of doubt."""
 
 
 def collect_results(
@@ -79,6 +81,10 @@ class _Collector:
         return {test.name: test.counts(self.folder(test)) for plan in self.plans for test in plan.tests}
 
     @cached_property
+    def gold(self) -> list[Any]:
+        return [example["gold"] for example in self.plans[0].testset.drawn.parts["test"]]
+
+    @cached_property
     def samples(self) -> dict[str, Samples]:
         """Every test's score on the same resampled test sets."""
         return paired_bootstrap(self.counts, self.task.metric.score, resamples=self.config.evaluation.resamples)
@@ -90,7 +96,7 @@ class _Collector:
 
     def sampled(self, tests: Sequence[Test]) -> Samples:
         """Means over the seeds as drawn."""
-        return np.einsum("RS,SR->R", self.seeds_drawn, [self.samples[test.name] for test in tests])
+        return over_seeds(self.seeds_drawn, [self.samples[test.name] for test in tests])
 
     def sampled_examples(self, tests: Sequence[Test]) -> Samples:
         """Means over the seeds as they are."""
@@ -176,8 +182,9 @@ class _Collector:
 
     @cached_property
     def doubts(self) -> StudentDoubts:
-        draws_RU = drawn_utterances(len(next(iter(self.counts.values()))), resamples=self.config.evaluation.resamples)
-        resampled = Draws(draws_RU=draws_RU, seeds_RS=self.seeds_drawn)
+        resamples = min(self.config.evaluation.resamples, DOUBT_RESAMPLES)
+        draws_RU = drawn_utterances(len(next(iter(self.counts.values()))), resamples=resamples)
+        resampled = Draws(draws_RU=draws_RU, seeds_RS=self.seeds_drawn[:resamples])
         return StudentDoubts(task=self.task, plans=self.plans, folder=self.folder, counts=self.counts, resampled=resampled)
 
     def gap(self, planned: PlannedStudent, tests: Sequence[Test]) -> dict[str, Any]:
@@ -225,7 +232,7 @@ class _Collector:
         return Resampled(
             student=student,
             samples=self.sampled(tests),
-            per_example=np.mean([self.task.metric.score(self.counts[test.name]) for test in tests], axis=0),
+            per_example=np.mean([example_scores(self.task.metric, self.gold, self.counts[test.name]) for test in tests], axis=0),
             best=None if student.best_teacher is None else self.sampled(self.teacher_tests[student.best_teacher]),
             doubt=doubt,
         )

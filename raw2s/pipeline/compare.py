@@ -14,6 +14,8 @@ from numpy.typing import NDArray
 from raw2s.config import RunConfig, load_config, read_yaml
 from raw2s.errors import ConfigError
 from raw2s.evaluation import drawn_seeds, paired_bootstrap
+from raw2s.evaluation.intervals import over_seeds
+from raw2s.evaluation.metrics import example_scores
 from raw2s.pipeline.artifacts import damage
 from raw2s.pipeline.comparisons import Resampled, compare_students
 from raw2s.pipeline.finished import finished_results
@@ -43,11 +45,15 @@ class Answered:
     """The artifacts of every student's tests, a seed each, by its label."""
 
     @cached_property
+    def tested(self) -> list[tuple[Any, Any]]:
+        """Every test example's id and gold, in order."""
+        first = next(iter(self.tests.values()))[0]
+        return [(row["id"], row["gold"]) for row in read_jsonl(first / Test.PREDICTIONS)]
+
+    @cached_property
     def examples(self) -> tuple[str, str]:
         """The metric, and the test examples: equal where two runs can be paired."""
-        first = next(iter(self.tests.values()))[0]
-        rows = [(row["id"], row["gold"]) for row in read_jsonl(first / Test.PREDICTIONS)]
-        return self.run.results.metric, json.dumps(rows, sort_keys=True)
+        return self.run.results.metric, json.dumps(self.tested, sort_keys=True)
 
     @property
     def students(self) -> dict[str, Student]:
@@ -160,10 +166,10 @@ def _resampled(runs: Sequence[Answered]) -> dict[tuple[str, str], Resampled]:
         for label, folders in answered.tests.items()
         for place, folder in enumerate(folders)
     }
-    score = task_of(runs[0].config.task).metric.score
+    metric, gold = task_of(runs[0].config.task).metric, [gold for _, gold in runs[0].tested]
     resamples = max(answered.config.evaluation.resamples for answered in runs)
     names = {str(place): name for place, name in enumerate(counts)}
-    samples = paired_bootstrap({place: counts[name] for place, name in names.items()}, score, resamples=resamples)
+    samples = paired_bootstrap({place: counts[name] for place, name in names.items()}, metric.score, resamples=resamples)
     by_name = {names[place]: own for place, own in samples.items()}
     seeds = list(dict.fromkeys(tuple(answered.run.results.seeds) for answered in runs))
     found = {}
@@ -174,8 +180,8 @@ def _resampled(runs: Sequence[Answered]) -> dict[tuple[str, str], Resampled]:
             own = [(run.name, label, place) for place in range(len(own_seeds))]
             found[run.name, label] = Resampled(
                 student=student,
-                samples=np.einsum("RS,SR->R", drawn, [by_name[name] for name in own]),
-                per_example=np.mean([score(counts[name]) for name in own], axis=0),
+                samples=over_seeds(drawn, [by_name[name] for name in own]),
+                per_example=np.mean([example_scores(metric, gold, counts[name]) for name in own], axis=0),
                 best=None,
             )
     return found

@@ -21,11 +21,10 @@ from raw2s.evaluation.calibration import (
     rms_calibration_error,
     squared_errors,
 )
-from raw2s.evaluation.intervals import Samples, interval
-from raw2s.evaluation.metrics import Counts, Metric
+from raw2s.evaluation.intervals import Samples, defined, defined_interval, over_seeds
+from raw2s.evaluation.metrics import Counts
 from raw2s.evaluation.selective import Selected, risk_coverage, selected
 from raw2s.losses import EvidenceOf, doubts, log_prediction, mixture_doubts
-from raw2s.record import Interval
 
 Values = NDArray[np.float64]
 
@@ -94,11 +93,6 @@ def differing(answers: ArrayLike, others: Sequence[ArrayLike]) -> Values:
     return np.mean([np.asarray(answers) != np.asarray(own) for own in others], axis=0)
 
 
-def errors(metric: Metric, gold: Sequence[Any], counts_UC: Counts) -> NDArray[np.bool_]:
-    """(U,): whether the metric counts an answer otherwise than gold itself."""
-    return np.asarray(~np.isclose(counts_UC, metric.counts(gold, gold)).all(axis=1))
-
-
 def ensemble_of(members: Sequence[Predicted]) -> tuple[Predicted, dict[str, Values]]:
     """The mean of the members' probabilities, and its doubt; the mutual information is that between prediction and member."""
     first = members[0]
@@ -126,11 +120,11 @@ def _measured(measure: str, seeds: Sequence[Doubtful], score: Any, resampled: Dr
     given = [(own.doubts[measure], own.error_U, own.counts_UC, score) for own in seeds]
     found = Selected(*np.mean([selected(*own) for own in given], axis=0))
     sampled = zip(*(selected(*own, resampled.draws_RU) for own in given), strict=True)
-    of_seeds = [np.einsum("RS,SR->R", resampled.seeds_RS, values) for values in sampled]
+    of_seeds = [over_seeds(resampled.seeds_RS, values) for values in sampled]
     auroc, aurc, at_80, gain_80 = (defined_interval(samples) for samples in of_seeds)
     record = Doubt(
         measure=measure,
-        auroc=_finite(float(found.auroc_R[0])),
+        auroc=defined(float(found.auroc_R[0])),
         auroc_ci95=auroc,
         aurc=float(found.aurc_R[0]),
         aurc_ci95=aurc,
@@ -193,11 +187,9 @@ def _calibration_error(seeds: Sequence[Judged], resampled: Draws) -> tuple[Calib
     """With the NLL that its interval is of."""
     weights_RU = resampled.draws_RU / resampled.draws_RU.shape[1]
     losses, squares = [own.loss_U for own in seeds], [own.square_U for own in seeds]
-    nll_R, brier_R = (
-        np.einsum("RS,SR->R", resampled.seeds_RS, [weights_RU @ own_U for own_U in own]) for own in (losses, squares)
-    )
+    nll_R, brier_R = (over_seeds(resampled.seeds_RS, [weights_RU @ own_U for own_U in own]) for own in (losses, squares))
     error = CalibrationError(
-        nll=_finite(float(np.mean(losses))),
+        nll=defined(float(np.mean(losses))),
         nll_ci95=defined_interval(nll_R),
         brier=float(np.mean(squares)),
         brier_ci95=defined_interval(brier_R),
@@ -210,13 +202,3 @@ def _calibration_error(seeds: Sequence[Judged], resampled: Draws) -> tuple[Calib
 def _bins(seeds: Sequence[Judged]) -> list[ReliabilityBin]:
     confidence, right = (np.concatenate(parts) for parts in zip(*((s.confidence_U, s.right_U) for s in seeds), strict=True))
     return [ReliabilityBin(**one._asdict()) for one in reliability(confidence, right)]
-
-
-def defined_interval(samples: Samples) -> Interval:
-    """As `interval`, of the samples that are numbers; None where more than half are none."""
-    low, high = interval(np.where(np.isfinite(samples), samples, np.nan))
-    return _finite(low), _finite(high)
-
-
-def _finite(value: float) -> float | None:
-    return value if math.isfinite(value) else None

@@ -10,8 +10,8 @@ from raw2s.config import RunConfig, load_config
 from raw2s.errors import ConfigError
 from raw2s.evaluation import paired_bootstrap
 from raw2s.evaluation.intervals import defined_interval
+from raw2s.evaluation.metrics import errors
 from raw2s.pipeline.artifacts import damage
-from raw2s.pipeline.doubt_figures import errors
 from raw2s.pipeline.finished import finished_results
 from raw2s.pipeline.plan import plan_stages
 from raw2s.pipeline.seed_plan import PlannedStudent, SeedPlan

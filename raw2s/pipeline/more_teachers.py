@@ -18,7 +18,8 @@ Numbers = dict[int, list[int]]
 
 
 def more_teachers(students: Sequence[Student]) -> list[Contrast]:
-    """Of every method with equal weights, its students of each number of teachers against those of the next smaller one.
+    """Of every method with equal weights, its students of each number of teachers against those of the next smaller one, and the most
+    against the fewest.
 
     The effect is as much that of who is in, unless every teacher stands equally often among the students of a number.
     """
@@ -30,7 +31,8 @@ def more_teachers(students: Sequence[Student]) -> list[Contrast]:
         )
         for (label, weighting), numbers in _by_method(students).items()
         if weighting == "equal"
-        for fewer, more in pairwise(numbers)
+        for fewer, more in dict.fromkeys([*pairwise(numbers), (min(numbers), max(numbers))])
+        if fewer < more
     ]
 
 

@@ -9,7 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from raw2s.doubt_results import Ensemble
-from raw2s.evaluation.metrics import Counts
+from raw2s.evaluation.intervals import defined_interval
+from raw2s.evaluation.metrics import Counts, errors
 from raw2s.pipeline.answered import as_answered
 from raw2s.pipeline.doubt_claims import AS_IS, SCALED, Weighed
 from raw2s.pipeline.doubt_figures import (
@@ -19,11 +20,9 @@ from raw2s.pipeline.doubt_figures import (
     class_calibration,
     class_doubts,
     class_log_prediction,
-    defined_interval,
     differing,
     disagreement,
     ensemble_of,
-    errors,
     measured_doubts,
     text_calibration,
     text_doubts,

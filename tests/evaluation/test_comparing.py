@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 from scipy.stats import norm
 
 from raw2s.evaluation import paired_bootstrap
-from raw2s.evaluation.comparing import holm, p_of_difference, visible_difference
+from raw2s.evaluation.comparing import COUNTED, holm, p_of_difference, visible_difference
 
 
 def test_p_of_a_normal_difference_is_that_of_the_z_test():
@@ -24,7 +24,21 @@ def test_beyond_what_the_samples_can_count_p_is_that_of_the_z_test_and_survives_
     samples = np.random.default_rng(0).normal(6.0, 1.0, 1000)
     assert p_of_difference(samples) == p_of_difference(-samples) == pytest.approx(2 * norm.sf(samples.mean() / samples.std()))
     assert holm([p_of_difference(samples)] * 300)[0] < 0.001
-    assert p_of_difference(np.append(samples, -1.0)) == pytest.approx(4 / 1002)  # one beyond is counted
+
+
+@pytest.mark.parametrize("beyond", range(COUNTED))
+def test_the_share_of_a_few_resamples_is_no_p(beyond):
+    """One of 1,000 that falls on the other side by chance would make .004 of .0001, which times 20 questions is no answer."""
+    samples = np.append(np.random.default_rng(1).normal(4.0, 1.0, 10_000 - beyond), np.full(beyond, -0.1))
+    assert p_of_difference(samples) == pytest.approx(2 * norm.sf(samples.mean() / samples.std()))
+
+
+def test_the_share_of_more_is_and_bounds_that_of_fewer():
+    beyond = np.append(np.ones(990), np.full(COUNTED, -0.1))
+    assert p_of_difference(beyond) == pytest.approx(2 * (1 + COUNTED) / 1001)
+    skewed = np.append(np.geomspace(0.01, 100, 999), -0.01)  # a normal distribution would have a fifth beyond 0, the samples one
+    assert norm.sf(skewed.mean() / skewed.std()) > 0.2
+    assert p_of_difference(skewed) == pytest.approx(2 * (1 + COUNTED) / 1001)
 
 
 def test_where_there_is_no_difference_five_in_a_hundred_are_below_005():

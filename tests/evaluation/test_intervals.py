@@ -8,6 +8,8 @@ from scipy.stats import binom
 
 from raw2s.evaluation import (
     crossed_bootstrap,
+    drawn_seeds,
+    drawn_utterances,
     f1_of_counts,
     gap_is_noise,
     gap_recovered_interval,
@@ -53,6 +55,17 @@ def test_samples_are_those_of_resampled_utterances():
     values, times = np.unique(samples.round(12), return_counts=True)
     np.testing.assert_allclose(values, [1 / 2, 3 / 4, 1])
     np.testing.assert_allclose(times / 4000, [1 / 4, 1 / 2, 1 / 4], atol=0.04)
+
+
+def test_resamples_drawn_in_parts_are_those_drawn_at_once_and_fewer_are_the_first_of_more(monkeypatch):
+    counts = np.random.default_rng(3).random((40, 3))
+    inputs = {"system": counts}
+    whole = paired_bootstrap(inputs, f1_of_counts, resamples=50)["system"]
+    monkeypatch.setattr("raw2s.evaluation.intervals.AT_ONCE", 7 * len(counts))
+    np.testing.assert_allclose(paired_bootstrap(inputs, f1_of_counts, resamples=50)["system"], whole, rtol=1e-12)
+    np.testing.assert_allclose(paired_bootstrap(inputs, f1_of_counts, resamples=20)["system"], whole[:20], rtol=1e-12)
+    np.testing.assert_array_equal(drawn_utterances(40, resamples=20), drawn_utterances(40, resamples=50)[:20])
+    np.testing.assert_array_equal(drawn_seeds(3, resamples=20), drawn_seeds(3, resamples=50)[:20])
 
 
 def test_spread_of_an_accuracy_is_the_binomial_one():

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from raw2s.evaluation import slu_f1
-from raw2s.evaluation.metrics import ACCURACY, EXACT_MATCH, ROUGE_L, SLU_F1, macro_f1
+from raw2s.evaluation.metrics import ACCURACY, EXACT_MATCH, ROUGE_L, SLU_F1, errors, example_scores, macro_f1
 
 CLASSES = ("a", "b", "c", "d")
 
@@ -71,3 +71,31 @@ def test_resamples_are_scored_together_as_one_by_one(metric, pairs, rng):
     together = metric.score(np.stack([counts[sample].mean(axis=0) for sample in samples]))
     assert together.shape == (3,)
     assert together == pytest.approx([float(score(metric, [pairs[i] for i in sample])) for sample in samples])
+
+
+@pytest.mark.parametrize(
+    "metric, gold, said",
+    [
+        (ACCURACY, ["a", "b"], ["a", "a"]),
+        (macro_f1("abc"), ["a", "b"], ["a", "a"]),
+        (SLU_F1, [[], [("date", "monday")]], [[], [("date", "friday")]]),  # naming nothing, rightly, is no error
+    ],
+)
+def test_an_error_is_what_the_metric_does_not_count_as_gold(metric, gold, said):
+    assert errors(metric, gold, metric.counts(gold, said)).tolist() == [False, True]
+
+
+def test_rightly_naming_no_slot_wins_an_example_as_any_right_answer_does():
+    gold = [[], [], [["date", "monday"]], [["date", "monday"]], [["date", "monday"], ["time", "noon"]]]
+    said = [[], [["time", "noon"]], [["date", "monday"]], [], [["date", "monday"]]]
+    scores = example_scores(SLU_F1, gold, SLU_F1.counts(gold, said))
+    assert scores.tolist() == pytest.approx([1, 0, 1, 0, 2 / 3])
+    assert SLU_F1.score(SLU_F1.counts(gold, said))[0] == 0  # what its own formula says of it
+
+
+@given(answers)
+def test_an_examples_score_is_one_where_it_is_gold_and_less_elsewhere(pairs):
+    gold, said = zip(*pairs, strict=True)
+    for metric in (ACCURACY, macro_f1(CLASSES)):
+        scores = example_scores(metric, gold, metric.counts(gold, said))
+        assert ((scores == 1) == [g == p for g, p in pairs]).all() and (scores >= 0).all()

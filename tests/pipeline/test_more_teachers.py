@@ -38,20 +38,22 @@ CYCLES = [student(NAMES[i] + NAMES[(i + 1) % 5]) for i in range(5)]
 GRID = [*map(student, NAMES), *CYCLES, student("abcde"), student("abcde", weighting="devel"), student("abcde", method="naive")]
 
 
-def test_each_number_of_teachers_stands_against_the_next_smaller_one():
-    two, five = more_teachers(GRID)
+def test_each_number_of_teachers_stands_against_the_next_smaller_one_and_the_most_against_the_fewest():
+    two, five, whole = more_teachers(GRID)
     assert two.statement == "2 teachers beat 1 (bayesian with soft labels)"
     np.testing.assert_allclose(two.weights, [-0.2] * 5 + [0.2] * 5 + [0, 0, 0])
     assert five.statement == "5 teachers beat 2 (bayesian with soft labels)"
     np.testing.assert_allclose(five.weights, [0] * 5 + [-0.2] * 5 + [1, 0, 0])
+    assert whole.statement == "5 teachers beat 1 (bayesian with soft labels)"
+    np.testing.assert_allclose(whole.weights, two.weights + five.weights)
 
 
 def test_where_more_teachers_help_the_claim_is_borne_out_and_one_number_asks_nothing():
     scores = [0.40] * 5 + [0.44] * 5 + [0.42, 0.5, 0.5]
     samples = np.random.default_rng(0).normal(np.array(scores)[:, None], 0.002, (13, 1000))
     claims = judge(more_teachers(GRID), scores, list(samples))
-    assert [claim.verdict for claim in claims] == ["as the paper", "the reverse"]
-    assert [claim.effect for claim in claims] == pytest.approx([0.04, -0.02])
+    assert [claim.verdict for claim in claims] == ["as the paper", "the reverse", "as the paper"]
+    assert [claim.effect for claim in claims] == pytest.approx([0.04, -0.02, 0.02])
     assert more_teachers(CYCLES) == []
     assert some_teachers(CYCLES, list(samples[:5])) == []
 

@@ -13,7 +13,7 @@ from test_stages import keys_of
 
 from raw2s.errors import ConfigError
 from raw2s.evaluation import drawn_utterances
-from raw2s.evaluation.metrics import ACCURACY, SLU_F1, macro_f1
+from raw2s.evaluation.metrics import ACCURACY
 from raw2s.labeling.units import Answered
 from raw2s.pipeline.doubt_figures import (
     Doubtful,
@@ -23,7 +23,6 @@ from raw2s.pipeline.doubt_figures import (
     differing,
     disagreement,
     ensemble_of,
-    errors,
     measured_doubts,
     text_calibration,
 )
@@ -134,18 +133,6 @@ def test_without_being_asked_nothing_is_said(tmp_path, monkeypatch):
     fake_models(monkeypatch)
     results, _, _ = run_here(tmp_path, task=CLASS_TASK, methods=[{"method": "naive"}])
     assert (results.students[0].doubt, results.students[0].calibration) == ([], None)
-
-
-@pytest.mark.parametrize(
-    "metric, gold, said",
-    [
-        (ACCURACY, ["a", "b"], ["a", "a"]),
-        (macro_f1("abc"), ["a", "b"], ["a", "a"]),
-        (SLU_F1, [[], [("date", "monday")]], [[], [("date", "friday")]]),  # naming nothing, rightly, is no error
-    ],
-)
-def test_an_error_is_what_the_metric_does_not_count_as_gold(metric, gold, said):
-    assert errors(metric, gold, metric.counts(gold, said)).tolist() == [False, True]
 
 
 def test_teachers_disagree_by_pairs():
