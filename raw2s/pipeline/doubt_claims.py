@@ -9,12 +9,10 @@ import numpy as np
 from raw2s.evaluation.intervals import Samples
 from raw2s.pipeline.claims import judge
 from raw2s.pipeline.contrasts import Contrast
+from raw2s.pipeline.doubt_figures import BEYOND, SCALED, Figure
 from raw2s.results import Claim
 
 PLAIN = "probability"
-AS_IS, SCALED = "as it is", "after a temperature"
-Figure = tuple[float, Samples]
-"""The mean over the seeds, and the same of the resampled test sets and seeds."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,26 +25,30 @@ class Weighed:
     """Whether it says a Dirichlet."""
     auroc: Mapping[str, Figure]
     """Of error, by measure."""
+    gain: Mapping[str, Figure]
+    """Of the score where the most doubtful fifth is left out, by measure."""
     nll: Mapping[str, Figure]
-    """`AS_IS`, and of classes `SCALED`."""
+    """Of classes `AS_IS` and `SCALED`, of texts `BEYOND`."""
 
 
 def doubt_claims(students: Sequence[tuple[str, Weighed]]) -> list[Claim]:
     """Corrected together, of students by their label: whether a measure finds errors better than the probability of the answer does,
-    and whether an evidential student's probabilities are better than those of cross entropy after a temperature.
+    whether abstaining by it raises the score more, and whether an evidential student's probabilities are better than those of cross
+    entropy after a temperature.
 
-    An effect above 0 is for the measure, or for the evidential student: AUROC, or NLL in nats that it has less.
+    An effect above 0 is for the measure, or for the evidential student: AUROC, score, or NLL in nats that it has less.
     """
     asked: list[tuple[str, Figure, Figure]] = []
     for label, own in students:
-        others = [measure for measure in own.auroc if measure != PLAIN]
-        for measure in others if PLAIN in own.auroc else []:
-            better = f"{measure.replace('_', ' ')} finds errors better than the answer's probability: {label}"
-            asked.append((better, own.auroc[measure], own.auroc[PLAIN]))
+        for does, by_measure in (("finds errors better", own.auroc), ("is better to abstain by", own.gain)):
+            for measure in by_measure if PLAIN in by_measure else []:
+                if measure != PLAIN:
+                    better = f"{measure.replace('_', ' ')} {does} than the answer's probability: {label}"
+                    asked.append((better, by_measure[measure], by_measure[PLAIN]))
     plain = [(label, own) for label, own in students if not own.evidential]
     for label, own in ((label, own) for label, own in students if own.evidential):
         for other, against in plain:
-            scaled = SCALED if SCALED in against.nll else AS_IS
+            scaled = SCALED if SCALED in against.nll else BEYOND
             for state in own.nll:
                 better = f"less NLL: {label}, {state}, than {other}, {scaled}"
                 asked.append((better, _less(own.nll[state]), _less(against.nll[scaled])))

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
-from scipy.special import logsumexp, softmax
+from scipy.special import entr, logsumexp, softmax
 
 from raw2s.doubt_results import Calibration, CalibrationError, Doubt, ReliabilityBin
 from raw2s.evaluation.calibration import (
@@ -32,6 +32,10 @@ COVERAGES = np.arange(1, 21) / 20
 """Of the risk-coverage curve."""
 LEAST_CHANCE = 1e-12
 """Of an answer that a text's tokens rule out or make certain: -log of it is what such a student loses, not infinity."""
+AS_IS, SCALED, BEYOND = "as it is", "after a temperature", "beyond its error rate's entropy"
+"""What NLL is of. Texts' is of "my answer is right", of which a student that is more often wrong has less without knowing more."""
+Figure = tuple[float, Samples]
+"""The mean over the seeds, and the same of the resampled test sets and seeds."""
 NAMES = {"choice": "probability"}
 """What results.json calls a measure, where `raw2s.losses.doubt` has another word."""
 
@@ -109,10 +113,11 @@ def ensemble_of(members: Sequence[Predicted]) -> tuple[Predicted, dict[str, Valu
 class Measured(NamedTuple):
     record: Doubt
     auroc_R: Samples
+    gain_R: Samples
 
 
 def measured_doubts(seeds: Sequence[Doubtful], score: Any, resampled: Draws) -> list[Measured]:
-    """A record a measure, from the student of every seed, with the AUROC that its interval is of."""
+    """A record a measure, from the student of every seed, with what the intervals of its AUROC and gain are of."""
     return [_measured(measure, seeds, score, resampled) for measure in seeds[0].doubts]
 
 
@@ -134,7 +139,7 @@ def _measured(measure: str, seeds: Sequence[Doubtful], score: Any, resampled: Dr
         gain_80_ci95=gain_80,
         risk=np.mean([risk_coverage(own.doubts[measure], own.error_U, COVERAGES) for own in seeds], axis=0).tolist(),
     )
-    return Measured(record, of_seeds[0])
+    return Measured(record, of_seeds[0], of_seeds[3])
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -149,8 +154,8 @@ class Judged:
 
 class Calibrated(NamedTuple):
     record: Calibration
-    nll_R: list[Samples]
-    """What the intervals are of: as the probabilities are, and of classes after a temperature."""
+    nll: dict[str, Figure]
+    """Of classes as their probabilities are and after a temperature, of texts beyond the error rate's entropy."""
 
 
 def class_calibration(seeds: Sequence[Predicted], resampled: Draws) -> Calibrated:
@@ -160,7 +165,7 @@ def class_calibration(seeds: Sequence[Predicted], resampled: Draws) -> Calibrate
     scaled = [_judged(own, temperature) for own, temperature in zip(seeds, temperatures, strict=True)]
     (error, nll_R), (scaled_error, scaled_nll_R) = (_calibration_error(judged, resampled) for judged in (as_is, scaled))
     record = Calibration(as_is=error, temperature=temperatures, scaled=scaled_error, reliability=_bins(as_is))
-    return Calibrated(record, [nll_R, scaled_nll_R])
+    return Calibrated(record, {AS_IS: (_mean_loss(as_is), nll_R), SCALED: (_mean_loss(scaled), scaled_nll_R)})
 
 
 def text_calibration(seeds: Sequence[Doubtful], resampled: Draws) -> Calibrated:
@@ -173,7 +178,20 @@ def text_calibration(seeds: Sequence[Doubtful], resampled: Draws) -> Calibrated:
         loss_U, square_U = log_losses(probabilities_U2, labels_U), squared_errors(probabilities_U2, labels_U)
         judged.append(Judged(loss_U=loss_U, square_U=square_U, confidence_U=confidence_U, right_U=right_U))
     error, nll_R = _calibration_error(judged, resampled)
-    return Calibrated(Calibration(as_is=error, temperature=[], scaled=None, reliability=_bins(judged)), [nll_R])
+    weights_RU = resampled.draws_RU / resampled.draws_RU.shape[1]
+    chance_R = over_seeds(resampled.seeds_RS, [_entropy(weights_RU @ own.right_U) for own in judged])
+    beyond = _mean_loss(judged) - float(np.mean([_entropy(own.right_U.mean()) for own in judged]))
+    record = Calibration(as_is=error, temperature=[], scaled=None, reliability=_bins(judged))
+    return Calibrated(record, {BEYOND: (beyond, nll_R - chance_R)})
+
+
+def _entropy(share: ArrayLike) -> Values:
+    """In nats, of yes or no: what the best constant probability loses."""
+    return np.asarray(entr(share) + entr(1 - np.asarray(share)))
+
+
+def _mean_loss(seeds: Sequence[Judged]) -> float:
+    return float(np.mean([own.loss_U for own in seeds]))
 
 
 def _judged(own: Predicted, temperature: float) -> Judged:

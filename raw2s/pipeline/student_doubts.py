@@ -1,5 +1,6 @@
 """From the stages that asked students how certain they are to what results.json says of it."""
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +13,7 @@ from raw2s.doubt_results import Ensemble
 from raw2s.evaluation.intervals import defined_interval
 from raw2s.evaluation.metrics import Counts, errors
 from raw2s.pipeline.answered import as_answered
-from raw2s.pipeline.doubt_claims import AS_IS, SCALED, Weighed
+from raw2s.pipeline.doubt_claims import Weighed
 from raw2s.pipeline.doubt_figures import (
     Doubtful,
     Draws,
@@ -61,16 +62,12 @@ class StudentDoubts:
         fields: dict[str, Any] = {"doubt": [own.record for own in found], "calibration": calibrated.record}
         if len(members) > 1:
             fields["ensemble"] = self.ensemble(members)
-        errors_of = [calibrated.record.as_is, *([] if calibrated.record.scaled is None else [calibrated.record.scaled])]
         return Weighed(
             fields=fields,
             evidential=planned[0][1].evidence is not None,
             auroc={own.record.measure: (own.record.auroc, own.auroc_R) for own in found if own.record.auroc is not None},
-            nll={
-                state: (error.nll, samples)
-                for state, error, samples in zip((AS_IS, SCALED), errors_of, calibrated.nll_R, strict=False)
-                if error.nll is not None
-            },
+            gain={own.record.measure: (own.record.gain_80, own.gain_R) for own in found},
+            nll={state: figure for state, figure in calibrated.nll.items() if math.isfinite(figure[0])},
         )
 
     def doubtful(self, plan: SeedPlan, student: PlannedStudent, others: Sequence[NDArray[np.object_]]) -> Doubtful:

@@ -8,14 +8,15 @@ import pyarrow as pa
 import pytest
 from faked_runs import fake_models, model_logits, run_here
 from scipy.special import softmax
-from sklearn.metrics import roc_auc_score
+from sklearn.metrics import log_loss, roc_auc_score
 from test_stages import keys_of
 
 from raw2s.errors import ConfigError
-from raw2s.evaluation import drawn_utterances
+from raw2s.evaluation import drawn_utterances, interval
 from raw2s.evaluation.metrics import ACCURACY
 from raw2s.labeling.units import Answered
 from raw2s.pipeline.doubt_figures import (
+    BEYOND,
     Doubtful,
     Draws,
     Predicted,
@@ -181,12 +182,13 @@ def test_figures_are_means_over_the_seeds_and_paired_with_the_runs_resamples():
         for lift in (0.1, 2.0)
     ]
     draws = Draws(draws_RU=drawn_utterances(80, resamples=200), seeds_RS=np.full((200, 2), 0.5))
-    ((both, _),) = measured_doubts(seeds, ACCURACY.score, draws)
+    ((both, _, gain_R),) = measured_doubts(seeds, ACCURACY.score, draws)
     one = Draws(draws_RU=draws.draws_RU, seeds_RS=np.ones((200, 1)))
     alone = [measured_doubts([own], ACCURACY.score, one)[0].record.auroc for own in seeds]
     assert both.auroc == pytest.approx(np.mean(alone))
     assert alone[1] == 1
     assert both.auroc_ci95[0] < both.auroc < both.auroc_ci95[1]
+    assert both.gain_80_ci95 == interval(gain_R)
 
 
 def test_a_text_is_calibrated_where_answers_are_right_as_often_as_they_are_likely():
@@ -205,3 +207,18 @@ def test_a_text_is_calibrated_where_answers_are_right_as_often_as_they_are_likel
     assert own.brier < min(sure.brier, lost.brier)
     assert own.nll == pytest.approx(-np.mean(np.where(error, np.log(1 - chance), np.log(chance))))
     assert np.isfinite(lost.nll)
+
+
+@pytest.mark.parametrize("share", [0.2, 0.5, 0.7])
+def test_a_text_that_says_how_often_it_is_right_has_no_nll_beyond_that_however_often_it_is_wrong(share):
+    """Log-loss against scikit-learn's; a student that is wrong more often has less NLL of the same ignorance."""
+    error = np.arange(1000) < 1000 * share
+    one = Draws(draws_RU=drawn_utterances(1000, resamples=200), seeds_RS=np.ones((200, 1)))
+    blind = Doubtful(
+        doubts={"sequence_probability": np.full(1000, -np.log(1 - share))}, error_U=error, counts_UC=1.0 - error[:, None]
+    )
+    calibrated = text_calibration([blind], one)
+    beyond, samples = calibrated.nll[BEYOND]
+    assert calibrated.record.as_is.nll == pytest.approx(log_loss(~error, np.full(1000, 1 - share)))
+    assert beyond == pytest.approx(0, abs=1e-9)
+    assert samples.min() > -1e-9 and samples.mean() < 0.002  # of other test sets the constant is not the best one
