@@ -95,7 +95,9 @@ def execute(
                 display.finished(stage.name, f"done in {manifest['seconds']:.1f} s, {brief(manifest['metrics'])}")
                 listener.done(stage, done[stage.name])
     finally:
-        pool.shutdown(wait=False)  # on Ctrl-C stages still run; else none does
+        # Stages still run on Ctrl-C, which ends the process, and where something other than a stage failed: Python then ends
+        # after them, and what they made is kept.
+        pool.shutdown(wait=False)
     listener.progressed(*display.progress())
     if failure is not None:
         raise failure
