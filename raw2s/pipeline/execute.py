@@ -64,7 +64,7 @@ def execute(
     waiting = [stage for stage in stages if stage.name not in done]
     _require_places(waiting)
     require_alike(store.root)
-    display.board = open_board()
+    display.board, display.seen = open_board(), 0
     running: dict[Future[Artifact], Stage] = {}
     failure: StageFailed | None = None
     pool = ThreadPoolExecutor(ray_config.parallel_stages)
