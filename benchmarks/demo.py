@@ -74,8 +74,8 @@ def main() -> None:
         "seconds": round(seconds, 1),
         "seconds_cached": round(cached_seconds, 1),
         "peak_memory_gib": round(peak, 2),
-        "results": results.plain(),
-        "results_whole_test_set": whole.plain(),
+        "results": results.model_dump(mode="json"),
+        "results_whole_test_set": whole.model_dump(mode="json"),
     }
     harness.write(arguments.out, measured)
     print({key: value for key, value in measured.items() if not key.startswith("results")})

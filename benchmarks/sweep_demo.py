@@ -100,7 +100,7 @@ def measure(config: Path) -> dict[str, Any]:
         "stages": {"before": {"found": found, "made": made}, "by_trials": {"found": by_trials_found, "made": by_trials_made}},
         "best": {"values": best.values, JUDGED: best.figure},
         "seconds_of_the_best_config": round(best_seconds, 1),
-        "results": results.plain(),
+        "results": results.model_dump(mode="json"),
     }
 
 

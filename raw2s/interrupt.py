@@ -6,7 +6,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 SECONDS = 8.0
@@ -47,7 +47,8 @@ def ending_on_interrupt(command: str, said: str = GOES_ON) -> Iterator[None]:
     finally:
         # Also where what it cut off has ended otherwise: a stage whose workers went first has failed.
         if heard or (raised and _filled(heard)):
-            sys.stdout.flush()
+            with suppress(OSError, ValueError):  # of a pipe whose reader the same Ctrl-C has ended
+                sys.stdout.flush()
             os._exit(ENDING[signal.Signals(heard[0])])  # Python would wait for the stages' threads
         signal.set_wakeup_fd(written_before)
         for number, handler in before.items():
@@ -71,10 +72,11 @@ def _listen(hearing: int, said: str, heard: list[int]) -> None:
         status = ENDING[signal.Signals(got[0])]
         if heard:
             os._exit(status)
-        if said:
-            print(said, file=sys.stderr, flush=True)
-        heard.append(got[0])
         deadline = threading.Timer(SECONDS, os._exit, (status,))
         deadline.daemon = True
         deadline.start()
+        if said:
+            with suppress(OSError, ValueError):  # of `2>&1 | tee log` the same Ctrl-C ends tee
+                print(said, file=sys.stderr, flush=True)
+        heard.append(got[0])  # last: the main thread, which waits for it, ends the process at once
     os.close(hearing)

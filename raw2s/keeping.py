@@ -15,11 +15,13 @@ from raw2s.config import load_config
 from raw2s.errors import ConfigError
 from raw2s.pipeline.artifacts import is_held
 from raw2s.pipeline.plan import plan_stages
+from raw2s.status import FILE as STATUS
+from raw2s.status import RunStatus
 from raw2s.storage import ARTIFACTS, Place
 from raw2s.storage.copies import ATTEMPT, Damaged, fetch, gathered
 from raw2s.storage.files import answering, folders_in, infos, read, remove
 from raw2s.storage.manifest import MANIFEST, damage
-from raw2s.tracking.mlflow import BESIDE
+from raw2s.tracking import mlflow, wandb
 from raw2s.tuning.trials import FILE as TRIALS
 
 KEPT = timedelta(days=1)
@@ -78,21 +80,26 @@ def _entry(what: Literal["artifact", "parts", "half-written", "damaged"], kind: 
 
 
 def named_keys(storage: Place) -> dict[str, set[str]]:
-    """By the name of each run, the keys of its stages: of its results, and of every config in its folder as it is planned now.
+    """By the name of each run, the keys of its stages: of its results, its status, and every config in its folder as it is planned now.
 
-    Raises ConfigError where a run cannot say what it uses: one without results whose config cannot be planned, a sweep without an end.
+    Raises ConfigError where a run cannot say what it uses: one that is not done whose config cannot be planned, a sweep without an end.
     """
     keys: dict[str, set[str]] = {}
     for name in folders_in(storage):
-        if name in (ARTIFACTS, BESIDE):
+        if name == ARTIFACTS:
             continue
         files = infos(storage / name)
+        if name in (mlflow.BESIDE, wandb.BESIDE) and not files.keys() & {"config.yaml", "results.json", STATUS}:
+            continue  # the tracker's, in which lie copies of configs; a run may have its name
         results = _keys_of_results(storage / name) if "results.json" in files else None
+        status = RunStatus.read(storage / name) if STATUS in files else None
         if any(file.rpartition("/")[2] == TRIALS for file in files) and "best.yaml" not in files:
             raise ConfigError(f"{storage / name}: a sweep that has no best config yet may go on; finish it, or delete its folder")
         configs = [file for file in files if file.endswith(".yaml")]
-        if configs or results is not None:
-            keys[name] = (results or set()) | _planned(storage / name, configs, must=results is None)
+        if configs or results is not None or status is not None:
+            told = {stage.key for stage in status.stages} if status else set()
+            done = results is not None and status is not None and status.outcome == "done"  # else results are of an earlier start
+            keys[name] = (results or set()) | told | _planned(storage / name, configs, must=not done)
     return keys
 
 
@@ -162,6 +169,8 @@ def tell(storage: Place, *, verify: bool, remove_unused: bool) -> Iterator[str]:
             problems = {entry: problem for entry in artifacts if (problem := problem_of(entry))}
             yield from (f"damaged  {entry.lies}: {problem}" for entry, problem in problems.items())
             yield f"verified {len(artifacts):,} artifacts, {len(problems):,} of them damaged; a run makes those again"
+            if remove_unused:
+                entries, keys = entries_of(storage), named_keys(storage)  # sums take hours, in which runs begin and end
         left = unused(entries, keys, now())
         if remove_unused:
             delete(left)

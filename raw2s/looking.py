@@ -1,4 +1,4 @@
-"""What the commands do that look at runs, wherever these lie: status, report, compare, store."""
+"""What the commands do that look at runs, wherever these lie: status, report, compare, store, whose --delete alone changes something."""
 
 import argparse
 import time

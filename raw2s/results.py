@@ -1,7 +1,7 @@
 """What a run found: the content of results.json, written and read by one class."""
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from raw2s.doubt_results import Calibration, Doubt, Ensemble
 from raw2s.form import FormName
@@ -257,7 +257,3 @@ class Results(Record):
     def read(cls, folder: Path) -> "Results":
         """Of a finished run. Raises OSError where there is none, ValueError where it was written by another version."""
         return cls.model_validate_json((folder / "results.json").read_text(encoding="utf-8"))
-
-    def plain(self) -> dict[str, Any]:
-        """As JSON holds it."""
-        return self.model_dump(mode="json")

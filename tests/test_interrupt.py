@@ -132,6 +132,20 @@ def test_what_does_not_listen_ends_by_itself_too():
     assert process.returncode == STATUS
 
 
+@pytest.mark.timeout(120)
+def test_it_ends_though_nobody_reads_what_it_says():
+    """`raw2s run c.yaml 2>&1 | tee log`: Ctrl-C ends tee as well."""
+    process = started(WAITING)
+    assert process.stdout is not None and process.stderr is not None
+    process.stdout.close()
+    process.stderr.close()
+    process.send_signal(signal.SIGINT)
+    try:
+        assert process.wait(timeout=10) == STATUS
+    finally:
+        process.kill()
+
+
 def test_afterwards_signals_are_as_they_were():
     before, threads = signal.getsignal(signal.SIGINT), len(os.listdir("/proc/self/fd"))
     with ending_on_interrupt("raw2s run"):

@@ -1,5 +1,6 @@
 """What `raw2s store` says, checks and deletes: on a disk and under a URI."""
 
+import time
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -11,6 +12,7 @@ from raw2s.cli import main
 from raw2s.config import parse_config
 from raw2s.pipeline.plan import plan_stages
 from raw2s.pipeline.remote_store import open_store
+from raw2s.status import Process, RunStatus, StageStatus
 from raw2s.storage import ARTIFACTS, Place
 from raw2s.storage.files import files_in, read, write
 from raw2s.storage.manifest import MANIFEST
@@ -36,6 +38,7 @@ def storage(request, tmp_path) -> Place:
     store.create(split.kind, split.key, {}, filled)
     write(root / "cut" / "config.yaml", yaml.safe_dump(config.model_dump(mode="json")).encode())
     write(root / "mlartifacts" / "raw2s" / "config.yaml", read(root / "cut" / "config.yaml"))  # MLflow's copy is no run
+    write(root / "wandb" / "run-1" / "files" / "config.yaml", b"wandb_version: 1")  # nor is what Weights & Biases writes
     store.create("train", OLD, {}, filled)
     write(root / "done" / "results.json", f'{{"stages": [{{"key": "{OLD}"}}]}}'.encode())
     store.create("train", OTHER, {}, filled)
@@ -62,7 +65,7 @@ def test_what_no_run_names_is_listed_and_only_then_deleted(storage, monkeypatch,
     assert f"3 of 5, {size:,} bytes, used by no run" in out
     assert "run cut uses 1, " in out
     assert "run done uses 1, " in out
-    assert "run mlartifacts" not in out
+    assert "run mlartifacts" not in out and "run wandb" not in out
     assert main(["store", str(storage), "--delete"]) == 0
     left = files_in(storage)
     assert left == {name: bytes for name, bytes in before.items() if not any(part in name for part in (OTHER, "2222"))}
@@ -75,6 +78,44 @@ def test_what_is_young_stays(storage, capsys):
     assert main(["store", str(storage), "--delete"]) == 0
     assert files_in(storage) == before
     assert "0 of 5, 0 bytes, deleted" in capsys.readouterr().out
+
+
+def status_of(run, outcome, key):
+    stages = [StageStatus(name="teacher", key=key, folder=f"artifacts/train/{key}")]
+    now = time.time()
+    RunStatus(
+        run="done", outcome=outcome, process=Process.own(), started=now, updated=now, command="", tracked={}, stages=stages
+    ).write(run)
+
+
+def test_a_run_that_goes_on_uses_more_than_its_old_results(storage, monkeypatch, capsys):
+    """Its config was written anew, and from this folder it cannot be planned."""
+    later(monkeypatch)
+    status_of(storage / "done", "running", OTHER)
+    write(storage / "done" / "config.yaml", b"task: {name: own, train: not/here.jsonl}")
+    before = files_in(storage)
+    assert main(["store", str(storage), "--delete"]) == 2
+    assert "done/config.yaml: what this run uses cannot be told" in capsys.readouterr().err
+    assert files_in(storage) == before
+    status_of(storage / "done", "done", OTHER)
+    assert main(["store", str(storage), "--delete"]) == 0
+    assert {f"artifacts/train/{key}/manifest.json" for key in (OLD, OTHER)} <= files_in(storage).keys()
+
+
+def test_a_run_may_have_a_trackers_name(storage):
+    write(storage / "mlartifacts" / "results.json", f'{{"stages": [{{"key": "{OTHER}"}}]}}'.encode())
+    assert OTHER in keeping.named_keys(storage)["mlartifacts"]
+
+
+def test_what_a_run_names_while_sums_are_checked_stays(storage, monkeypatch):
+    later(monkeypatch)
+
+    def begins(artifact):
+        write(storage / "begun" / "results.json", f'{{"stages": [{{"key": "{OTHER}"}}]}}'.encode())
+
+    monkeypatch.setattr(keeping, "problem_of", begins)
+    assert main(["store", str(storage), "--verify", "--delete"]) == 0
+    assert f"artifacts/train/{OTHER}/manifest.json" in files_in(storage)
 
 
 def test_every_sum_is_checked(storage, capsys):

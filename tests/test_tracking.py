@@ -11,12 +11,13 @@ from pathlib import Path
 
 import mlflow
 import pytest
+import requests
 from tiny_runs import ROOT, tiny_run
 
 from raw2s.config import parse_config
 from raw2s.errors import ConfigError
 from raw2s.pipeline.preflight import _check_packages
-from raw2s.tracking import Ended, tracked_run
+from raw2s.tracking import TRACKERS, Ended, tracked_run
 from raw2s.tracking.mlflow import MlflowTracker
 from raw2s.tracking.tracker import Data
 
@@ -200,6 +201,15 @@ def test_a_run_that_is_refused_leaves_none(storage):
     assert runs_in(storage) == {}
 
 
+def test_what_goes_wrong_after_a_trial_has_begun_leaves_all_of_them(storage):
+    """A node has gone, and the best trial of a sweep has no place to be trained to its end."""
+    with pytest.raises(ConfigError), tracked_run("sweep", storage, {}) as tracking:
+        tracking.begin("trial-1", {"gamma": 0.1})
+        tracking.log_ended(ended("trial-1"))
+        raise ConfigError("stage student/0: no place for it")
+    assert {name: run.info.status for name, run in runs_in(storage).items()} == {"sweep": "FAILED", "trial-1": "FINISHED"}
+
+
 @pytest.mark.parametrize("named", ["the run", "a stage"])
 def test_what_a_killed_process_left_running_is_ended_as_killed(storage, named):
     killed = tracked_run("before", storage, {})
@@ -247,6 +257,40 @@ def test_a_server_that_is_lost_on_the_way_stops_nothing(storage, nobody):
         tracking.log_points([POINT])
         tracking.log_ended(ended("student/0"))
         assert "it stopped answering" in tracking.where
+
+
+def test_an_upload_that_is_refused_is_said_and_stops_nothing(storage, tmp_path, monkeypatch):
+    """As a proxy refuses it; and what else is told is there."""
+
+    def refused(self, run_id, file, folder=None):
+        where = "https://me:secret@mlflow.example/api/2.0/mlflow-artifacts/artifacts/report.html?signature=abc"
+        raise requests.HTTPError(f"413 Client Error: Request Entity Too Large for url: {where}")
+
+    monkeypatch.setattr(mlflow.MlflowClient, "log_artifact", refused)
+    monkeypatch.setattr("raw2s.tracking.mlflow.PROXIED", "s3://")
+    with tracked_run("run", storage, {}) as tracking:
+        tracking.log_results({"pgr/0": 0.5}, [tmp_path / "report.html"])
+        tracking.log_results({"pgr/1": 0.25}, [tmp_path / "report.html"])
+    assert tracking.where.endswith(
+        "(incomplete: HTTPError: 413 Client Error: Request Entity Too Large for url: "
+        "https://mlflow.example/api/2.0/mlflow-artifacts/artifacts/report.html)\n"
+    )
+    run = runs_in(storage)["run"]
+    assert (run.info.status, run.data.metrics) == ("FINISHED", {"pgr/0": 0.5, "pgr/1": 0.25})
+
+
+def test_a_tracker_that_fails_stops_nothing_and_the_others_are_told(storage, monkeypatch):
+    class Fails:
+        id = where = "here"
+
+        def __getattr__(self, name):
+            raise ModuleNotFoundError("No module named 'boto3'")
+
+    monkeypatch.setitem(TRACKERS, "wandb", lambda opening: Fails())
+    with tracked_run("run", storage, {}, by=["wandb", "mlflow"]) as tracking:
+        tracking.log_points([POINT])
+    assert tracking.where.startswith("wandb    here (incomplete: ModuleNotFoundError: No module named 'boto3')\nmlflow ")
+    assert runs_in(storage)["student/0"].data.metrics == {"train/loss": 2.0}
 
 
 def test_without_trackers_nothing_is_logged_and_nothing_said(tmp_path):

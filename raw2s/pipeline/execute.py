@@ -64,7 +64,7 @@ def execute(
     waiting = [stage for stage in stages if stage.name not in done]
     _require_places(waiting)
     require_alike(store.root)
-    display.board = open_board()
+    display.board, display.seen = open_board(), 0
     running: dict[Future[Artifact], Stage] = {}
     failure: StageFailed | None = None
     pool = ThreadPoolExecutor(ray_config.parallel_stages)
@@ -95,7 +95,9 @@ def execute(
                 display.finished(stage.name, f"done in {manifest['seconds']:.1f} s, {brief(manifest['metrics'])}")
                 listener.done(stage, done[stage.name])
     finally:
-        pool.shutdown(wait=False)  # on Ctrl-C stages still run; else none does
+        # Stages still run on Ctrl-C, which ends the process, and where something other than a stage failed: Python then ends
+        # after them, and what they made is kept.
+        pool.shutdown(wait=False)
     listener.progressed(*display.progress())
     if failure is not None:
         raise failure

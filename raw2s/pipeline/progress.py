@@ -27,6 +27,7 @@ class Board:
     def __init__(self) -> None:
         self.states: dict[str, State] = {}
         self.points: list[tuple[str, Point]] = []
+        self.dropped = 0
 
     def update(self, stage: str, done: int, total: int, note: str) -> None:
         self.states[stage] = (done, total, note)
@@ -41,10 +42,11 @@ class Board:
     def snapshot(self) -> dict[str, State]:
         return self.states
 
-    def progress(self) -> tuple[dict[str, State], list[tuple[str, Point]]]:
-        """How far every stage is, and the points since it was asked last."""
-        points, self.points = self.points, []
-        return self.states, points
+    def progress(self, seen: int) -> tuple[dict[str, State], list[tuple[str, Point]]]:
+        """How far every stage is, and the points after the first `seen`: only what has arrived is dropped, for an answer may be late."""
+        del self.points[: seen - self.dropped]
+        self.dropped = seen
+        return self.states, self.points
 
 
 def open_board() -> Any:
@@ -65,6 +67,8 @@ class StageDisplay:
         )  # fmt: skip
         self.tasks: dict[str, TaskID] = {}
         self.board: Any = None
+        self.seen = 0
+        """Points that the board has told."""
         self.start = time.monotonic()
         self._stop = threading.Event()
         self._poller = threading.Thread(target=self._poll, daemon=True)
@@ -102,7 +106,9 @@ class StageDisplay:
 
     def progress(self) -> tuple[dict[str, State], list[tuple[str, Point]]]:
         """How far every stage is, and the points of all training curves since this was called last."""
-        return _answer(self.board.progress, ({}, []))
+        states, points = _answer(self.board.progress, ({}, []), self.seen)
+        self.seen += len(points)
+        return states, points
 
     def _poll(self) -> None:
         while not self._stop.wait(REFRESH_SECONDS):
@@ -115,10 +121,10 @@ class StageDisplay:
                     self.bars.update(task, completed=done, total=total, note=note)
 
 
-def _answer(method: Any, otherwise: Any) -> Any:
+def _answer(method: Any, otherwise: Any, *asked: Any) -> Any:
     """What the board says, or `otherwise`: a bar or a curve that stands still is better than a run that stops."""
     try:
-        return ray.get(method.remote(), timeout=5)
+        return ray.get(method.remote(*asked), timeout=5)
     except (ray.exceptions.RayError, ray.exceptions.GetTimeoutError):
         return otherwise
 

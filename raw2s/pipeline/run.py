@@ -28,6 +28,7 @@ from raw2s.results import Results
 from raw2s.status import RunStatus
 from raw2s.storage import ARTIFACTS, Place, Uri
 from raw2s.storage.copies import local, mirror
+from raw2s.storage.files import files_in
 from raw2s.tracking import Tracking, tracked_run
 
 MODELS_SHOWN = 6
@@ -73,8 +74,11 @@ def run_pipeline(config: RunConfig, console: Console | None = None) -> Results:
             results = collect_results(config, plans, stages, done, finished=finished, command=command(), environment=made_by)
             written = results.write(folder)
             report = write_report(results, histories(stages, done), examples(plans[0], done, results), folder)
+            figures = [f"figures/{name}" for name in files_in(folder / "figures")]
+            mirror(
+                folder, where, written.name, report.name, *figures
+            )  # not all: other files here are copies that `gathered` made
             tracking.log_results(scores(results), [folder / "config.yaml", written, report])
-        mirror(folder, where)
     console.print(closing_table(results))
     console.print(
         "\n".join(closing_lines(config, where.resolve(), plans, results)), highlight=False, soft_wrap=True, markup=False

@@ -33,7 +33,6 @@ def sample(examples: Sequence[Example]) -> list[Example]:
 class TrainingTokens:
     """Of an epoch's rows; `largest` is the micro-batch of the most cells."""
 
-    rows: int
     tokens: float
     targets: float
     largest: MicroBatch
@@ -49,7 +48,6 @@ def training_tokens(
     plan = plan_epoch([row.length for row in tokenized], batch_size=size, micro_batches=1, workers=1, rank=0, seed=0)
     packed = [_packed([tokenized[i] for i in share], hidden_size, layout) for _, (share,) in plan]
     return TrainingTokens(
-        rows=count,
         tokens=count * sum(lengths) / len(lengths),
         targets=count * sum(map(_targets, sampled)) / len(sampled),
         largest=max(packed, key=lambda batch: (batch.cells, batch.targets)),

@@ -161,9 +161,9 @@ def filled(where: Place) -> Iterator[Path]:
 
 
 def mirror(folder: Path, where: Place, *names: str) -> None:
-    """Send these files of a run's folder to its place, or all; one that lies there already stays as it is."""
+    """Send these files of a run's folder to its place; one that lies there already stays as it is."""
     if isinstance(where, Uri):
-        send(folder, where, list(names or files_in(folder)))
+        send(folder, where, list(names))
 
 
 def gathered(where: Place) -> Path:

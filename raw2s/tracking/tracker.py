@@ -50,7 +50,7 @@ class Data:
 
 
 class Tracker(Protocol):
-    """One run where it is logged. Not to be called from several threads at once."""
+    """One run where it is logged. Not to be called from several threads at once. What it raises is said at the end of the run."""
 
     @property
     def id(self) -> str:

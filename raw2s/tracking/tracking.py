@@ -1,11 +1,14 @@
 """The trackers of one run as one: each hears all that is logged."""
 
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
+from textwrap import shorten
 from typing import Any
 
+from raw2s.causes import cause
 from raw2s.errors import ConfigError
 from raw2s.tracking import mlflow, wandb
 from raw2s.tracking.tracker import Data, Ended, Opening, Point, Status, Tracker
@@ -18,10 +21,15 @@ class Tracking:
     """Use `tracked_run`.
 
     Trackers are told in a thread of their own. Ctrl-C comes to the main one, and would else cut off a write and leave a database locked.
+    One that fails costs the run no more than what it would show.
     """
 
     def __init__(self) -> None:
         self.trackers: dict[str, Tracker] = {}
+        self.refused: dict[str, str] = {}
+        """By tracker, why it could not be told something; the first time."""
+        self.begun = False
+        """Whether a stage or trial was."""
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="tracking")
 
     def open(self, by: Sequence[str], opening: Opening) -> None:
@@ -41,9 +49,11 @@ class Tracking:
     @property
     def where(self) -> str:
         """A line a tracker, for the end of a run."""
-        return "".join(f"{name:<9}{tracker.where}\n" for name, tracker in self.trackers.items())
+        said = {name: f" (incomplete: {why})" for name, why in self.refused.items()}
+        return "".join(f"{name:<9}{tracker.where}{said.get(name, '')}\n" for name, tracker in self.trackers.items())
 
     def begin(self, name: str, settings: Mapping[str, Any]) -> None:
+        self.begun = True
         self._tell(lambda tracker: tracker.begin(name, settings))
 
     def log_points(self, points: Sequence[tuple[str, Point]]) -> None:
@@ -78,10 +88,18 @@ class Tracking:
         """One tracker after the other; what is told before is written before."""
 
         def one_by_one() -> None:
-            for tracker in self.trackers.values():
-                say(tracker)
+            for name, tracker in self.trackers.items():
+                try:
+                    say(tracker)
+                except Exception as error:  # of any library: an artifact store that refuses a file, or a package that it lacks
+                    self.refused.setdefault(name, shorten(_without_secrets(cause(error)), 200, placeholder=" ..."))
 
         self._thread.submit(one_by_one).result()
+
+
+def _without_secrets(text: str) -> str:
+    """Addresses in it without a password, and without what follows a question mark, where signatures stand."""
+    return re.sub(r"(?<=://)[^/\s]*@|(?<=\S)\?\S*", "", text)
 
 
 @contextmanager
@@ -95,7 +113,7 @@ def tracked_run(
 ) -> Iterator[Tracking]:
     """Open the run `name` in the trackers that `by` names; a failure inside ends it as FAILED, Ctrl-C and SIGTERM as KILLED.
 
-    A ConfigError inside is a refusal before anything began, and leaves no run.
+    A ConfigError inside, before a stage or trial has begun, is a refusal and leaves no run.
     Raises ConfigError where a tracker cannot be opened.
     """
     opening = Opening(name=name, storage=storage, config=config, about=about or {})
@@ -104,7 +122,10 @@ def tracked_run(
         tracking.open(by, opening)
         yield tracking
     except ConfigError:
-        tracking.drop()
+        if tracking.begun:  # of a sweep whose nodes have gone, say
+            tracking.end("FAILED")
+        else:
+            tracking.drop()
         raise
     except Exception:
         tracking.end("FAILED")

@@ -14,6 +14,8 @@ from raw2s.tracking.tracker import Data, Ended, Opening, Point, Status
 
 EXIT = {"FINISHED": 0, "FAILED": 1, "KILLED": 130}
 """Of the process, as wandb understands how a run ended."""
+BESIDE = "wandb"
+"""The folder that wandb makes in the storage."""
 
 
 class WandbTracker:

@@ -1,5 +1,6 @@
 """How a failure is told, the worker's own error out of what Ray wraps around it; and that a sweep's Ray knows itself."""
 
+import pickle
 import subprocess
 import sys
 from types import SimpleNamespace
@@ -7,11 +8,12 @@ from types import SimpleNamespace
 import pytest
 import ray
 from ray.train.v2.api.exceptions import WorkerGroupError
+from rich.console import Console
 
 from raw2s.causes import cause
 from raw2s.config import RayConfig
 from raw2s.pipeline.local_ray import start_ray
-from raw2s.pipeline.progress import Board, open_board
+from raw2s.pipeline.progress import Board, StageDisplay, open_board
 
 RAY_DATA = """ray::Map(BeamActor)() (pid=1, ip=127.0.0.1)
   File "actors.py", line 1, in __call__
@@ -43,6 +45,24 @@ def test_the_board_is_asked_for_on_the_drivers_own_node(monkeypatch):
     monkeypatch.setattr(Board, "options", lambda **options: asked.update(options) or SimpleNamespace(remote=lambda: "board"))
     assert open_board() == "board"
     assert (asked["scheduling_strategy"].node_id, asked["scheduling_strategy"].soft) == ("ab" * 28, False)
+
+
+def test_of_a_board_that_answers_late_no_point_is_lost(monkeypatch):
+    board = Board.__ray_metadata__.modified_class()
+    late = [False, True, False, False]
+
+    def get(answer, timeout):
+        if late.pop(0):
+            raise ray.exceptions.GetTimeoutError
+        return pickle.loads(pickle.dumps(answer))
+
+    monkeypatch.setattr(ray, "get", get)
+    display, seen = StageDisplay(Console(quiet=True)), []
+    display.board = SimpleNamespace(progress=SimpleNamespace(remote=board.progress))
+    for step in range(4):
+        board.record("student/0", {"step": step})
+        seen.append([point["step"] for _, point in display.progress()[1]])
+    assert seen == [[0], [], [1, 2], [3]]
 
 
 OTHER_RAY = """

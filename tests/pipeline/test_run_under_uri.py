@@ -12,9 +12,10 @@ from tiny_runs import tiny_run
 from raw2s.cli import main
 from raw2s.pipeline.remote_store import RemoteStore
 from raw2s.results import Results
+from raw2s.status import RunStatus
 from raw2s.storage import ARTIFACTS
 from raw2s.storage.copies import gathered
-from raw2s.storage.files import files_in, read
+from raw2s.storage.files import files_in, read, write
 
 SECTIONS = {
     "task": {"name": "slurp_scenario", "n_teacher": 48, "n_student": 24, "n_validation": 16, "n_test": 24},
@@ -72,3 +73,12 @@ def test_every_command_takes_a_uri(storage, tmp_path, monkeypatch, capsys):
     assert json.loads(read(storage / ARTIFACTS / "label" / label / "manifest.json"))["key"] == label
     assert main(["labels", "export", str(storage / ARTIFACTS / "label" / label), "--to", str(tmp_path / "same")]) == 0
     assert (tmp_path / "same" / "labels.jsonl").read_bytes() == (tmp_path / "labels" / "labels.jsonl").read_bytes()
+
+    fetched = gathered(run)
+    before = RunStatus.read(fetched)
+    for place, told in ((fetched, b"old"), (run, b"new")):
+        write(place / "check.json", told)
+    assert main(["run", str(tmp_path / "config.yaml")]) == 0
+    after = RunStatus.read(run)
+    assert before is not None and after is not None and after.started > before.started, "not the one that was fetched before"
+    assert read(run / "check.json") == b"new"

@@ -191,7 +191,7 @@ def test_results_are_read_as_they_were_written(tmp_path):
     results = make_results(STUDENTS, teachers=[teacher("opt", 0.357), GIVEN], ceiling=None, baseline=None)
     assert results.write(tmp_path) == tmp_path / "results.json"
     assert Results.read(tmp_path) == results
-    (tmp_path / "results.json").write_text(json.dumps(results.plain() | {"label_files": []}))
+    (tmp_path / "results.json").write_text(json.dumps(results.model_dump(mode="json") | {"label_files": []}))
     with pytest.raises(ValueError, match="label_files"):
         Results.read(tmp_path)
 
