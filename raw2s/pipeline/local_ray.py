@@ -28,6 +28,8 @@ ALONE = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"
 """0 makes a Ray of one machine: all its processes listen on 127.0.0.1 in place of every address (docs/security.md)."""
 OWN_PROCESSES = ("raylet", "gcs_server")
 """Of a local Ray those without which nothing goes on, beside the raylet's agents, which take it with them."""
+HELD: list[socket.socket] = []
+"""Ports of this process, closed when it ends."""
 AGENT = re.compile(r"ray::\w*Agent *|.*/agent(/main)?\.py")
 """Of an agent's command line one of the first words: its title, or the script that it starts with."""
 
@@ -59,7 +61,9 @@ def start_ray(config: RayConfig, *, dashboard: bool = False) -> None:
                 "num_cpus": config.num_cpus,
                 "object_store_memory": config.object_store_mb * 2**20,
                 "include_dashboard": dashboard,
-                "dashboard_port": free_port(),  # written down even where none listens; at Ray's default another Ray's may answer
+                "dashboard_port": (
+                    door := free_port()
+                ),  # written down even where none listens; at Ray's default another Ray's may
                 "runtime_env": forked_workers(),
             }
             port = free_port()
@@ -73,6 +77,8 @@ def start_ray(config: RayConfig, *, dashboard: bool = False) -> None:
                 raise
             raise ConfigError(no_ray_at(joined, error)) from error
         os.environ.pop("RAY_GCS_SERVER_PORT", None)
+        if joined is None and not dashboard:
+            _keep_shut(door)
         if joined is None and sys.platform == "linux":  # whose processes can be waited for by others than their parents
             _end_with_ray()
     for name in ("ray", "ray.data", "ray.train", "ray.tune"):
@@ -81,6 +87,13 @@ def start_ray(config: RayConfig, *, dashboard: bool = False) -> None:
     context.enable_progress_bars = False
     context.print_on_execution_start = False
     context.execution_no_progress_timeout_s = -1  # of a teacher that waits for its turn on a device, or is slow: no failure
+
+
+def _keep_shut(port: int) -> None:
+    """Hold a port at which nobody listens until this process ends, so that no other Ray's dashboard can come to answer there."""
+    held = socket.socket()
+    held.bind(("", port))
+    HELD.append(held)
 
 
 def _stay_on_loopback() -> None:

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from errno import EADDRINUSE, ECONNREFUSED
 
 import pytest
 from ray.cluster_utils import Cluster
@@ -54,6 +55,34 @@ def test_it_listens_on_loopback_alone_and_a_killed_process_of_ray_ends_the_comma
     if killed == "raylet":  # which an agent takes along, and that may end the command first
         assert found.returncode == 143
         assert "raw2s run: stopping; what is finished is kept, and the same command resumes there" in found.stderr
+
+
+ASKED = """
+import socket, urllib.parse
+from raw2s.config import RayConfig
+from raw2s.pipeline.local_ray import start_ray
+
+start_ray(RayConfig(num_cpus=1))
+import ray
+from ray.dashboard.utils import ray_address_to_api_server_url
+
+url = urllib.parse.urlsplit(ray_address_to_api_server_url(ray.get_runtime_context().gcs_address))
+for attempt in ("connect", "bind"):
+    with socket.socket() as other:
+        try:
+            getattr(other, attempt)((url.hostname, url.port))
+            print(attempt, "succeeded")
+        except OSError as error:
+            print(attempt, type(error).__name__, error.errno)
+"""
+
+
+def test_where_a_ray_without_a_dashboard_says_it_has_one_nobody_else_can_answer():
+    """Ray Train asks there whether a training's controller lives; another Ray's dashboard at that port would say that it does not."""
+    found = subprocess.run([sys.executable, "-c", ASKED], capture_output=True, text=True, timeout=100)
+    assert found.stdout.splitlines() == [f"connect ConnectionRefusedError {ECONNREFUSED}", f"bind OSError {EADDRINUSE}"], (
+        found.stderr
+    )
 
 
 TRAINING = """
