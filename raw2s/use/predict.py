@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from raw2s.labeling.prompts import Unit, answer, prompt_units
-from raw2s.tasks.own_rows import row_id
+from raw2s.tasks.sources import row_id
 from raw2s.tasks.template import columns_of, pieces_of
 from raw2s.use.asking import MostDoubtful
 from raw2s.use.rows import Chunk, InputRow, Table, open_table
