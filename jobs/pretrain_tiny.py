@@ -38,7 +38,7 @@ from transformers import (
     Qwen2Config,
 )
 
-from raw2s.models.source import TINY_FOLDER
+from raw2s.models.source import BUILTIN_FOLDER
 from raw2s.models.tiny import held_out_perplexity, held_out_texts, pretraining_texts, split_rows
 from raw2s.tasks.slurp import Row
 
@@ -242,7 +242,7 @@ EXAMPLE: Row = {
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", choices=list(recipes()), nargs="*")
-    parser.add_argument("--out", type=Path, default=TINY_FOLDER)
+    parser.add_argument("--out", type=Path, default=BUILTIN_FOLDER)
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu", help="other last digits, and far less time on a GPU")
     args = parser.parse_args()
     for name, recipe in recipes().items():

@@ -13,7 +13,7 @@ from raw2s.storage import Place, place
 
 SECTIONS: dict[str, dict[str, str]] = {
     "to start": {
-        "demo": "run the built-in demo: SLURP slot filling with three tiny teachers; some minutes, into ./runs",
+        "demo": "run the built-in demo: SLURP slot filling with three small teachers; some minutes, into ./runs",
         "init": "write a commented config for a file of rows, and label files",
         "export-items": "write the items that are to be labeled, B, as a label file to fill in",
     },

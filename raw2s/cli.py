@@ -16,18 +16,24 @@ from raw2s.imports import bulk_imports
 from raw2s.interrupt import GOES_ON, ending_on_interrupt
 from raw2s.labels.export import Format
 from raw2s.looking import compare_command, report_command, status_command, store_command
-from raw2s.methods import METHODS
+from raw2s.methods import LOSSES, METHODS, PREFERENCE_LOSSES
 from raw2s.storage import ARTIFACTS, Place
 from raw2s.tasks import TASKS
 from raw2s.teachers import TEACHERS
 
-LISTED: dict[str, dict[str, Any]] = {
-    "tasks": {name: kind.section for name, kind in TASKS.items()},
-    "methods": {name: method.title for name, method in METHODS.items()},
-    "teachers": {name: kind.section for name, kind in TEACHERS.items()},
-}
-"""What `raw2s tasks|methods|teachers` lists: by name something that its file defines, whose first line says what it is."""
 
+def _first_line(defined: Any) -> str:
+    """Of the file that defines it: what it is."""
+    return (sys.modules[defined.__module__].__doc__ or "").partition("\n")[0]
+
+
+LISTED: dict[str, dict[str, str]] = {
+    "tasks": {name: _first_line(kind.section) for name, kind in TASKS.items()},
+    "methods": {name: method.about or _first_line(method.title) for name, method in METHODS.items()},
+    "losses": {name: loss.about or _first_line(loss.title) for name, loss in (LOSSES | PREFERENCE_LOSSES).items()},
+    "teachers": {name: _first_line(kind.section) for name, kind in TEACHERS.items()},
+}
+"""What `raw2s tasks|methods|losses|teachers` lists: by name what it is."""
 
 DEMO = Path(__file__).parent / "configs" / "demo.yaml"
 """The built-in demo's config, in the package as in the checkout."""
@@ -114,10 +120,9 @@ def export_labels_command(folder: Place, form: Format, out: Path | None) -> None
 
 
 def list_command(what: str) -> None:
-    """Print the names that a config knows, each with the first line of its file."""
-    for name, defined in LISTED[what].items():
-        first_line = (sys.modules[defined.__module__].__doc__ or "").partition("\n")[0]
-        print(f"{name:<16} {first_line}")
+    """Print the names that a config knows, each with what it is."""
+    for name, about in LISTED[what].items():
+        print(f"{name:<16} {about}")
 
 
 def sweep_command(path: Path, overrides: Sequence[str]) -> None:

@@ -12,11 +12,13 @@ from raw2s import __version__
 from raw2s.arguments import SECTIONS
 from raw2s.cli import main
 from raw2s.config import RunConfig, load_config
-from raw2s.methods import METHODS
+from raw2s.methods import LOSSES, METHODS, PREFERENCE_LOSSES
 from raw2s.pipeline.execute import Done, build
 from raw2s.pipeline.stage import Work
 from raw2s.tasks import TASKS
 from raw2s.teachers import TEACHERS
+
+LISTS = {"tasks": TASKS, "methods": METHODS, "losses": LOSSES | PREFERENCE_LOSSES, "teachers": TEACHERS}
 
 
 def test_version(capsys):
@@ -57,12 +59,13 @@ def test_the_demo_is_the_config_that_the_checkout_has(monkeypatch):
     assert ran[0].storage == Path("runs")
 
 
-@pytest.mark.parametrize(("command", "known"), [("tasks", TASKS), ("methods", METHODS), ("teachers", TEACHERS)])
+@pytest.mark.parametrize(("command", "known"), LISTS.items())
 def test_what_varies_is_listed_with_what_it_is(capsys, command, known):
     assert main([command]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert [line.split()[0] for line in lines] == list(known)
     assert all(len(line.split()) > 4 for line in lines)
+    assert len({line.partition(" ")[2] for line in lines}) == len(lines), "two with one line"
 
 
 def test_the_list_says_what_the_file_says(capsys):

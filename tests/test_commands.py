@@ -20,6 +20,7 @@ from raw2s.arguments import command_parser
 from raw2s.cli import LISTED, main
 from raw2s.config import load_config, parse_config, put_over
 from raw2s.errors import ConfigError
+from raw2s.tasks import draw_halves, task_of
 from raw2s.tuning.reading import load_sweeps
 
 TRANSCRIPT = "first_hour.md"
@@ -159,3 +160,13 @@ def test_what_init_says_in_the_tutorial_is_what_it_says(tmp_path, monkeypatch, c
     exec(re.findall(r"```python\n(.*?)```", page, flags=re.DOTALL)[0], {})
     assert main(["init", "mails.jsonl", "ann.csv", "hasty.csv", "rule.csv"]) == 0
     assert f"```\nraw2s init mails.jsonl ann.csv hasty.csv rule.csv\n```\n\n```\n{capsys.readouterr().out}```\n" in page
+
+    config = load_config(Path("config.yaml"))
+    assert not [note for note in task_of(config.task).notes if "prompts" in note], "no mail is there twice"
+    asked = re.findall(r"raw2s predict mail_student --input (\S+)", page)[0]
+    ids = {json.loads(line)["id"] for line in Path(asked).read_text().splitlines()}
+    assert ids == {example["id"] for example in draw_halves(config.task, 1).student}, "those that a label file can name"
+    line = "  - {name: asked, kind: labels, file: ask.jsonl}"
+    assert f"```yaml\n{line}\n```" in page
+    text = Path("config.yaml").read_text().replace("teachers:\n", f"teachers:\n{line}\n")
+    assert parse_config(yaml.safe_load(text)).teachers[0].name == "asked"

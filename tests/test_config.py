@@ -578,6 +578,16 @@ PREFLIGHT = {
         "ceiling_training.batch_size:",
         "lower it",
     ),
+    "an instruction without the example, after a label file": (
+        {"teachers": [ANN, TREE["teachers"][0] | AS_IT_IS | {"instruction": "Which slots?"}]},
+        "teachers.1.instruction: it lacks {prompt}",
+        "put it in",
+    ),
+    "more examples than A has, after a label file": (
+        {"task": {"n_teacher": 8}, "teachers": [ANN, TREE["teachers"][0] | AS_IT_IS | {"shots": 9}]},
+        "teachers.1.shots: 9 are more than the 8 rows of A",
+        "lower it",
+    ),
     "text the built-in models have seen": ({"task": {"draw_from": "train"}}, "teachers.0.model:", "set task.draw_from: pool"),
     "a prompt too long for the built-in models": ({"task": {"prompt": "paper"}}, "teachers.0.model:", "set task.prompt: short"),
 }
@@ -641,6 +651,7 @@ def test_preflight_names_models_that_ctranslate2_cannot_read_and_the_missing_pac
     of_config(tmp_path, MistralConfig(vocab_size=300))
     message = refusal(check, make(teachers=[teacher]))
     assert message.startswith("teachers.0.backend: ctranslate2 is for gpt2, opt, gpt_neox, llama")
+    assert refusal(check, make(teachers=[ANN, teacher])).startswith("teachers.1.backend: ctranslate2 is for")
     assert "is mistral; set backend: torch" in message
     monkeypatch.setattr(preflight, "find_spec", lambda name: None)
     message = refusal(check, make(teachers=[teacher | {"model": "tiny-opt"}]))

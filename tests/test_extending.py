@@ -1,24 +1,28 @@
 """What varies, added from outside the package: a task of classes, a task of text, a loss over classes, a loss over tokens, a teacher.
 
-Each is an object of plain functions in at most forty lines, named in a config as `test_extending:NAME`. docs/extending.md is this
-file as text.
+Each is an object of plain functions in at most forty lines, named in a config as `test_extending:NAME`. The examples of
+docs/extending.md, of which one is a method, run as they stand there.
 """
 
 import dataclasses
 import inspect
 import random
+import re
 import sys
 from functools import partial
 from pathlib import Path
+from types import ModuleType, SimpleNamespace
 
 import pytest
 import torch
-from tiny_runs import tiny_run
+import yaml
+from tiny_runs import ROOT, tiny_run
 
 from raw2s.config import parse_config
 from raw2s.evaluation.metrics import ACCURACY, EXACT_MATCH
 from raw2s.labels.label_files import Annotation
-from raw2s.losses import linear_loss
+from raw2s.labels.targets import Labeled
+from raw2s.losses import FusedHead, linear_loss
 from raw2s.methods.loss import Loss, LossSection, no_schedule
 from raw2s.pipeline.plan import plan_stages
 from raw2s.pipeline.preflight import check
@@ -206,6 +210,31 @@ def test_the_loss_over_classes_is_its_formula():
     assert loss.item() == pytest.approx(((1 - p**0.5) / 0.5).sum().item())
     loss.backward()
     assert (logits_PK.grad.argmin(-1) == torch.tensor([0, 2])).all(), "towards the target"
+
+
+def test_the_examples_of_the_page_run_as_they_stand(tmp_path, monkeypatch):
+    """The page's Python in order, as one module under the names that its YAML has; each config is planned."""
+    page = (ROOT / "docs" / "extending.md").read_text(encoding="utf-8")
+    teams = ("billing", "network", "other")
+    starts = {"a": (0, 48), "b": (100, 24), "validation": (200, 16), "test": (300, 16)}
+    rows = {part: [(i, f"invoice {i}", teams[i % 3]) for i in range(start, start + n)] for part, (start, n) in starts.items()}
+    monkeypatch.setitem(sys.modules, "tickets", SimpleNamespace(read=rows.__getitem__))
+    module = ModuleType("mytasks")
+    for name in ("mytasks", "mylosses", "mymethods", "myteachers"):
+        monkeypatch.setitem(sys.modules, name, module)
+    exec("\n".join(re.findall(r"```python\n(.*?)```", page, flags=re.DOTALL)), module.__dict__)
+    task, loss, method, teachers = map(yaml.safe_load, re.findall(r"```yaml\n(.*?)```", page, flags=re.DOTALL))
+
+    for sections in (loss, {**task, **method, **teachers}):
+        config = parse_config(tiny_run(tmp_path, **sections))
+        check(config)
+        assert plan_stages(config, 1).students
+    table = [{"id": 1, "logits": [[1.0, 0.0], [2.0, 0.0]]}, {"id": 2, "logits": [[1.0, 0.0], [0.0, 1.0]]}]
+    labeled = Labeled(prompts={1: "a", 2: "b"}, table=table, weights=[0.5, 0.5])
+    assert [row["id"] for row in module.AGREED.from_classes(labeled, config.methods[0])] == [1]
+    targets = SimpleNamespace(token_N=torch.tensor([1, 0]), token_prob=None, row_weight_N=torch.ones(2))
+    head = FusedHead(torch.nn.Linear(4, 3))
+    assert module.FOCAL.over_tokens(head, torch.randn(2, 4), targets, module.FocalSection(), {})[0] > 0
 
 
 @pytest.mark.slow

@@ -11,6 +11,7 @@ from tiny_runs import ROOT, tiny_run
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from raw2s.config import parse_config
+from raw2s.methods import LOSSES, METHODS, PREFERENCE_LOSSES
 from raw2s.pipeline.rules import trainings_of
 from raw2s.results import Results
 from raw2s.tuning.reading import load_sweeps
@@ -71,6 +72,13 @@ def test_the_grids_of_the_readme_are_the_benchmarks(name):
         figures = [(student.pgr, student.pgr_ci95, ""), (student.over_best, student.over_best_ci95, "+")]
         cells = [f"{value:{sign}.3f} [{low:.3f}, {high:.3f}]" for value, (low, high), sign in figures]
         assert " | ".join([f"{student.score:.3f} ± {student.standard_error:.3f}", *cells]) in README, student.label
+
+
+def test_what_a_run_ends_with_is_what_it_prints():
+    steps = json.loads((ROOT / "benchmarks" / "results" / "first_hour.json").read_text())["steps"]
+    printed = next(step["output"] for step in steps if step["command"] == "raw2s demo")
+    shown = README[README.index("\nreport ") :].partition("\n```")[0].strip().splitlines()
+    assert [line.split()[0] for line in shown] == [line.split()[0] for line in printed[printed.index("") + 1 :]]
 
 
 def test_a_fourth_teacher_costs_what_the_page_says_and_generates_alone():
@@ -189,6 +197,17 @@ def test_the_table_of_trainers_is_the_benchmarks(case):
             row += f" {against['times_faster']:.2f} | {against['memory']:.2f} |"
             assert against.get("curve_apart", 0.0) < 1e-5
         assert row in page
+
+
+def test_the_tables_of_methods_and_losses_are_the_registries():
+    section = (ROOT / "docs" / "training.md").read_text().partition("## Methods and losses\n")[2].partition("\n## ")[0]
+    rows = [[cell.strip(" `") for cell in line.strip("|").split("|")] for line in section.splitlines() if line.startswith("| `")]
+    forms = [{"text": m.from_text, "classes": m.from_classes} for m in METHODS.values()]
+    forms += [{"text": o.over_tokens, "classes": o.over_classes, "pairs": o.over_pairs} for o in LOSSES.values()]
+    forms += [{"pairs": o.over_pairs} for o in PREFERENCE_LOSSES.values()]
+    said = [", ".join(form for form, made in own.items() if made) for own in forms]
+    assert [row[:2] for row in rows] == [list(pair) for pair in zip([*METHODS, *LOSSES, *PREFERENCE_LOSSES], said, strict=True)]
+    assert [row[3] for row in rows[: len(METHODS)]] == [method.loss for method in METHODS.values()]
 
 
 def test_the_table_of_loads_is_the_benchmarks():

@@ -78,6 +78,7 @@ def start(mask_BP: Tensor, *, beams: int, max_new_tokens: int, columns: int, dty
 
 
 def prompt_positions(mask_BP: Tensor) -> Tensor:
+    """Every prompt token's position among those that `mask_BP` holds true, (B, P); 0 for the padding on the left."""
     return (mask_BP.cumsum(dim=1) - 1).clamp(min=0)
 
 

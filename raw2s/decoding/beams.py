@@ -25,6 +25,7 @@ class Candidate:
 
     @property
     def mean_logprob(self) -> float:
+        """Nats per token."""
         return self.token_logprob_sum / self.tokens
 
 

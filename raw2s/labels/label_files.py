@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 
 from raw2s.storage.manifest import checksum
-from raw2s.tasks.sources import SourceRow, file_rows
+from raw2s.tasks.sources import SourceRow, file_rows, row_id
 
 
 @dataclass(frozen=True)
@@ -109,11 +109,9 @@ def _rows(file: Path) -> list[SourceRow]:
 
 def _id(value: Any) -> int:
     try:
-        if int(value) == float(value):
-            return int(value)
-    except (TypeError, ValueError, OverflowError):
-        pass
-    raise ValueError(f"{value!r} is no id, which is a whole number; correct it")
+        return row_id(value)
+    except ValueError as error:
+        raise ValueError(f"{error}; correct it") from None
 
 
 def _text(answer: Any) -> str:

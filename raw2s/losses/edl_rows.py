@@ -148,6 +148,11 @@ def evidence_of(logits: Tensor, evidence: Evidence, clamp: float, shift: Tensor)
 
 
 def entries_of(evidence: Tensor, slope: Tensor, target: Tensor | None, one: Tensor, scratch: Scratch) -> Entries:
+    """The entries of this evidence, its slope and the target's mass, with what the NLL and the KL both read of them.
+
+    `evidence`, `slope` and `one` carry the row's factor of `_shift`, which the quotients are free of. Where `slope` is `evidence`,
+    one tensor serves as `u` and `slope_over_alpha`.
+    """
     inverse = torch.add(evidence, one, out=next(scratch)).reciprocal_()
     log_alpha = torch.div(evidence, one, out=next(scratch)).log1p_()
     if slope is evidence:

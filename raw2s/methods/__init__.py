@@ -28,6 +28,7 @@ from raw2s.methods.single import SINGLE
 __all__ = [
     "LOSSES",
     "METHODS",
+    "PREFERENCE_LOSSES",
     "AnyMethod",
     "AnyPreferenceLoss",
     "GivenWeights",

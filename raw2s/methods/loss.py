@@ -21,7 +21,7 @@ class LossSection(Section):
     """What a loss may be told; goes whole from the config to the worker."""
 
     name: str
-    """Which loss: ce, edl, reverse_ce, reverse_kl, dirichlet, or module:name of one outside the package."""
+    """Which loss: one that `raw2s losses` lists, or module:name of one outside the package."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,6 +70,8 @@ class Loss:
     over_pairs: OverPairs | None = None
     evidence: Callable[[Any], EvidenceOf] | None = None
     """Of a loss whose student says a Dirichlet: its section -> the evidence of logits. None: the student says a softmax."""
+    about: str = ""
+    """What `raw2s losses` says of it; empty: the first line of its file."""
 
     def __post_init__(self) -> None:
         if not (self.over_tokens or self.over_classes or self.over_pairs):
@@ -77,4 +79,5 @@ class Loss:
 
 
 def no_schedule(section: LossSection, step: int, total_steps: int) -> Coefficients:
+    """The `coefficients` of a loss whose formula is the same at every step."""
     return {}

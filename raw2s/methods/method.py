@@ -49,7 +49,7 @@ class MethodSection(OwnValues):
     """What every method may be told; a method's own section adds its knobs."""
 
     method: str = "bayesian"
-    """Whose labels are learned, and how: single, naive, joint, bayesian, raven, moments, majority, dawid_skene, mace, or module:name."""
+    """Whose labels are learned, and how: one that `raw2s methods` lists, or module:name of one outside the package."""
     loss: Annotated[LossSection, Chosen("name", LOSSES, Loss)]
     """The loss and its knobs; by default the method's own: EDL for bayesian, dirichlet for moments, cross entropy for the others."""
     confidence: bool = True
@@ -100,6 +100,8 @@ class Method:
     """The crowd-kit aggregator that combines the votes first (classes), into a table of one teacher called like the method."""
     learned: Callable[[Any, Labeled], LearnedWeights] | None = None
     """(section, B as labeled) -> how the weights are learned while the student trains; its rows are made with `per_teacher`."""
+    about: str = ""
+    """What `raw2s methods` says of it; empty: the first line of its file."""
 
     def __post_init__(self) -> None:
         if not (self.from_text or self.from_classes):

@@ -33,7 +33,7 @@ def reverse_kl(logits: Tensor, target: Tensor, *, floor: float) -> Tensor:
     return (log_p.exp() * (log_p - target.clamp(min=floor).log())).sum(-1)
 
 
-def _reverse(formula: Callable[..., Tensor], title: str, card: str) -> Loss:
+def _reverse(formula: Callable[..., Tensor], title: str, card: str, about: str) -> Loss:
     def over_tokens(
         head: nn.Module, hidden_NH: Tensor, targets: TokenTargets, section: ReverseSection, at: Coefficients
     ) -> Outcome:
@@ -53,8 +53,19 @@ def _reverse(formula: Callable[..., Tensor], title: str, card: str) -> Loss:
         linear=lambda section: False,
         over_tokens=over_tokens,
         over_classes=over_classes,
+        about=f"{about} (Yao et al. 2025).",
     )
 
 
-REVERSE_CE = _reverse(reverse_cross_entropy, "reverse CE", "reverse cross entropy")
-REVERSE_KL = _reverse(reverse_kl, "reverse KL", "reverse KL divergence")
+REVERSE_CE = _reverse(
+    reverse_cross_entropy,
+    "reverse CE",
+    "reverse cross entropy",
+    "Reverse cross entropy: the student follows the labels where it is sure",
+)
+REVERSE_KL = _reverse(
+    reverse_kl,
+    "reverse KL",
+    "reverse KL divergence",
+    "Reverse KL divergence: reverse cross entropy less the student's own entropy, so it need not be sure",
+)

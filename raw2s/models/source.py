@@ -6,13 +6,13 @@ import re
 from pathlib import Path
 from typing import Any
 
-TINY_FOLDER = Path(__file__).parent / "weights"
+BUILTIN_FOLDER = Path(__file__).parent / "weights"
 """The built-in models, made by `jobs/pretrain_tiny.py`."""
 
 
 def model_source(name: str) -> str:
     """The folder of a built-in model or of a path (absolute: Ray workers change directory), else `name` as a hub id."""
-    builtin = TINY_FOLDER / name
+    builtin = BUILTIN_FOLDER / name
     if builtin.is_dir():
         return str(builtin)
     return str(Path(name).resolve()) if Path(name).is_dir() else name
@@ -58,7 +58,7 @@ def model_fingerprint(name: str) -> str:
 
 def builtin_card(name: str) -> dict[str, Any] | None:
     """The card of a built-in model: what it read, its size and held-out perplexity; None of any other model."""
-    file = TINY_FOLDER / name / "card.json"
+    file = BUILTIN_FOLDER / name / "card.json"
     card: dict[str, Any] | None = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else None
     return card
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from raw2s.models.source import TINY_FOLDER, builtin_card
+from raw2s.models.source import BUILTIN_FOLDER, builtin_card
 from raw2s.tasks import TaskSection
 from raw2s.tasks.slurp import Row, SlurpSection
 from raw2s.tasks.slurp import pretraining_rows as all_rows
@@ -38,7 +38,7 @@ _SLOT = re.compile(r"\[(\w+) : ([^\]]*)\]")
 def builtin_refusal(task: TaskSection, source: str) -> str | None:
     """Why the model at `source` cannot learn this task honestly or at all, if it is a built-in one; else None."""
     name = Path(source).name
-    if Path(source).parent != TINY_FOLDER or not isinstance(task, SlurpSection):
+    if Path(source).parent != BUILTIN_FOLDER or not isinstance(task, SlurpSection):
         return None
     if task.draw_from != "pool":
         return f"{name} was pretrained on SLURP's train split outside the pool; set task.draw_from: pool"

@@ -8,7 +8,7 @@ from pathlib import Path
 from safetensors import SafetensorError, safe_open
 
 from raw2s.models.load import load_model_config, load_tokenizer
-from raw2s.models.source import TINY_FOLDER, model_source
+from raw2s.models.source import BUILTIN_FOLDER, model_source
 
 HUB_SECONDS = 5.0
 """For the hub to answer at all; its own client tries for half a minute."""
@@ -26,7 +26,7 @@ def model_problem(name: str) -> str | None:
     path = Path(name)
     if not _HUB.fullmatch(name) or (len(path.parts) > 1 and path.parent.is_dir()):
         return f"no folder {name!r}; name a built-in model, a folder or a hub id org/name"
-    builtin = [folder.name for folder in TINY_FOLDER.iterdir()]
+    builtin = [folder.name for folder in BUILTIN_FOLDER.iterdir()]
     if close := difflib.get_close_matches(name, builtin, n=1, cutoff=0.8):
         return f"no model {name!r}; did you mean {close[0]}?"
     try:

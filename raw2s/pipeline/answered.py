@@ -20,7 +20,7 @@ EXAMPLES_SHOWN = 3
 
 
 @dataclass(frozen=True, kw_only=True)
-class Answered:
+class OnTest:
     """One model's answers, in the order of the test examples."""
 
     texts: list[str]
@@ -30,18 +30,18 @@ class Answered:
     """(examples,): whether that is gold."""
 
 
-def answered(plan: SeedPlan, folder: Callable[[Stage], Path]) -> dict[str, Answered]:
+def answered(plan: SeedPlan, folder: Callable[[Stage], Path]) -> dict[str, OnTest]:
     """By the stage that the model came out of, without the seed; `folder` is where a test's artifact lies."""
     return {test.labeler.model.name.partition("@")[0]: as_answered(test.predictions(folder(test))) for test in plan.tests}
 
 
-def as_answered(predictions: Sequence[Mapping[str, Any]]) -> Answered:
+def as_answered(predictions: Sequence[Mapping[str, Any]]) -> OnTest:
     """`predictions` as `raw2s.pipeline.testing_stages.Test` writes them."""
     said, gold = (np.array([_plain(row[key]) for row in predictions], dtype=object) for key in ("predicted", "gold"))
-    return Answered(texts=[row["output"] for row in predictions], said=said, right=said == gold)
+    return OnTest(texts=[row["output"] for row in predictions], said=said, right=said == gold)
 
 
-def agreements(seeds: Sequence[Mapping[str, Answered]], teachers: Sequence[str]) -> list[Agreement]:
+def agreements(seeds: Sequence[Mapping[str, OnTest]], teachers: Sequence[str]) -> list[Agreement]:
     """Of every model with every teacher, named by their stages: the means over the seeds."""
     return [
         Agreement(
@@ -55,7 +55,7 @@ def agreements(seeds: Sequence[Mapping[str, Answered]], teachers: Sequence[str])
     ]
 
 
-def choose_examples(answers: Mapping[str, Answered], tested: Sequence[Mapping[str, Any]], results: Results) -> list[ExampleGroup]:
+def choose_examples(answers: Mapping[str, OnTest], tested: Sequence[Mapping[str, Any]], results: Results) -> list[ExampleGroup]:
     """Where all differ, where the student is right and its best teacher wrong, and the reverse; the first few of each in test order.
 
     The student is the one with the highest score. `tested` are the test examples with their "prompt" and "target".
@@ -85,7 +85,7 @@ def choose_examples(answers: Mapping[str, Answered], tested: Sequence[Mapping[st
     ]
 
 
-def _shown(u: int, answers: Mapping[str, Answered], order: Sequence[str], tested: Sequence[Mapping[str, Any]]) -> ShownExample:
+def _shown(u: int, answers: Mapping[str, OnTest], order: Sequence[str], tested: Sequence[Mapping[str, Any]]) -> ShownExample:
     found = [(stage, answers[stage]) for stage in order]
     return ShownExample(
         prompt=tested[u]["prompt"].strip(),

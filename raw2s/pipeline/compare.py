@@ -36,7 +36,7 @@ BY_PAIRS = (
 
 
 @dataclass(frozen=True, kw_only=True)
-class Answered:
+class AnsweredRun:
     """A run with its students' answers to the test examples."""
 
     run: ComparedRun
@@ -75,7 +75,7 @@ def compare_runs(folders: Sequence[Place]) -> Comparison:
         for name, folder, found in zip(names, folders, results, strict=True)
     ]
     notes: list[str] = []
-    answered: list[Answered] = []
+    answered: list[AnsweredRun] = []
     for run in runs:
         try:
             answered.append(_answered(run))
@@ -93,7 +93,7 @@ def _differing(runs: Sequence[ComparedRun]) -> dict[str, list[str | None]]:
     return {key: values for key in keys if len(set(values := [tree.get(key) for tree in trees])) > 1}
 
 
-def _answered(run: ComparedRun) -> Answered:
+def _answered(run: ComparedRun) -> AnsweredRun:
     """Raises ConfigError, without a full stop, where a test's artifact or what scored it cannot be read again."""
     config = load_config(local(run.folder) / "config.yaml")
     keys = {stage.name: stage.key for stage in run.results.stages}
@@ -112,10 +112,10 @@ def _answered(run: ComparedRun) -> Answered:
         task_of(config.task)
     except ValueError as error:
         raise ConfigError(f"its data cannot be read again ({error}); put them back") from None
-    return Answered(run=run, config=config, tests=tests)
+    return AnsweredRun(run=run, config=config, tests=tests)
 
 
-def _unlike(one: Answered, other: Answered) -> str | None:
+def _unlike(one: AnsweredRun, other: AnsweredRun) -> str | None:
     """Why two runs cannot be compared by pairs, and what to do; None where they can."""
     metrics = [answered.run.results.metric_title for answered in (one, other)]
     who = f"{one.run.name} and {other.run.name} are not compared by pairs"
@@ -126,7 +126,7 @@ def _unlike(one: Answered, other: Answered) -> str | None:
     return None
 
 
-def _pairs(runs: Sequence[Answered]) -> list[Pair]:
+def _pairs(runs: Sequence[AnsweredRun]) -> list[Pair]:
     """Of all runs that can be compared, corrected together."""
     students = {name: own for like in _alike(runs) for name, own in _resampled(like).items()}
     tests = {(answered.run.name, label): folders for answered in runs for label, folders in answered.tests.items()}
@@ -147,15 +147,15 @@ def _names(folders: Sequence[Path]) -> list[str]:
     return [folder.name for folder in folders]
 
 
-def _alike(runs: Sequence[Answered]) -> list[list[Answered]]:
+def _alike(runs: Sequence[AnsweredRun]) -> list[list[AnsweredRun]]:
     """The runs by what they were tested on."""
-    found: dict[Any, list[Answered]] = {}
+    found: dict[Any, list[AnsweredRun]] = {}
     for answered in runs:
         found.setdefault(answered.examples, []).append(answered)
     return list(found.values())
 
 
-def _resampled(runs: Sequence[Answered]) -> dict[tuple[str, str], Resampled]:
+def _resampled(runs: Sequence[AnsweredRun]) -> dict[tuple[str, str], Resampled]:
     """The students of runs on the same test examples, by run and label: all on the same resampled test sets.
 
     Runs with the same seeds draw the same of them; others draw for themselves.

@@ -24,7 +24,7 @@ from raw2s.sizing.model import meta_model
 from raw2s.storage import Place, Uri
 from raw2s.storage.files import read, reason, remove, write
 from raw2s.tasks import Halves, Task, draw_halves, task_of
-from raw2s.teachers import Asked, teacher_kind
+from raw2s.teachers import Asked, ModelSection, teacher_kind
 
 CPU_PARAMETERS = 10**9
 """Of a model that may be trained in fp32 without a GPU; with a larger one, keys were left out."""
@@ -106,8 +106,8 @@ def _check_packages(config: RunConfig) -> None:
     for _, _, use, training in trainings_of(config):
         if training.lora is not None and find_spec("peft") is None:
             raise ConfigError(f"{use}.lora: the package peft is not installed; run pip install peft, or remove the key")
-    for i, teacher in enumerate(config.models):
-        if teacher.backend == "ctranslate2":
+    for i, teacher in enumerate(config.teachers):
+        if isinstance(teacher, ModelSection) and teacher.backend == "ctranslate2":
             _check_ctranslate2(f"teachers.{i}.backend", teacher.model)
     for i, method in enumerate(config.methods):
         if method_of(method).crowd is not None and find_spec("crowdkit") is None:
@@ -152,8 +152,8 @@ def _check_sizes(config: RunConfig, halves: Halves) -> None:
     fine_tuned = [teacher for teacher in config.models if teacher.fine_tune]
     if fine_tuned and batch_size > rows:
         raise ConfigError(f"teacher_training.batch_size: {batch_size} is more than the {rows} rows of A; lower it")
-    for i, teacher in enumerate(config.models):
-        if teacher.shots > rows:
+    for i, teacher in enumerate(config.teachers):
+        if isinstance(teacher, ModelSection) and teacher.shots > rows:
             raise ConfigError(f"teachers.{i}.shots: {teacher.shots} are more than the {rows} rows of A; lower it")
 
 
@@ -171,7 +171,8 @@ def _check_given(config: RunConfig, task: Task, halves: Mapping[int, Halves]) ->
                 raise ConfigError(f"teachers.{i}: {error}") from None
             if not ids & asked.prompts.keys():
                 raise ConfigError(
-                    f"teachers.{i}: {teacher.name} labels none of the items of B (seed {seed}); use the ids of its student.jsonl"
+                    f"teachers.{i}: {teacher.name} labels none of the items of B (seed {seed}); use the ids that "
+                    "`raw2s export-items CONFIG FILE` writes"
                 )
 
 

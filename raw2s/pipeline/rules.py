@@ -18,7 +18,9 @@ def check_rules(config: RunConfig, task: Task) -> None:
     names = [teacher.name for teacher in config.teachers]
     for index, method in enumerate(config.methods):
         _check_method(f"methods.{index}", config.of(method), task, method, names)
-    for index, teacher in enumerate(config.models):
+    for index, teacher in enumerate(config.teachers):
+        if not isinstance(teacher, ModelSection):
+            continue
         if teacher.backend == "ctranslate2" and task.form == "classes":
             raise ConfigError(f"teachers: backend ctranslate2 finds beams, and {teacher.name} has none to find; remove it")
         if teacher.backend == "ctranslate2" and not teacher.fine_tune:

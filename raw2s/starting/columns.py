@@ -7,8 +7,8 @@ from typing import Any
 
 from raw2s.form import FormName
 from raw2s.starting.label_columns import LabelColumns
-from raw2s.tasks.own_rows import MetricName, parse_entities, row_id
-from raw2s.tasks.sources import SourceRow
+from raw2s.tasks.own_rows import MetricName, parse_entities
+from raw2s.tasks.sources import SourceRow, row_id
 
 ANSWER_NAMES = ("label", "class", "category", "intent", "answer", "target", "output", "response", "summary", "headline")
 """What people call the column of the answers."""

@@ -112,7 +112,7 @@ def _found(columns: Columns, sizes: Sizes, too_long: str) -> list[str]:
     lines = [
         f"prompt   {', '.join(columns.texts)}",
         f"answer   {columns.answer}: {answers}",
-        f"rows     {sizes.teacher:,} in A, {sizes.student:,} in B, {sizes.validation:,} to choose by, {sizes.test:,} to test by",
+        f"rows     {sizes.teacher:,} in A, {sizes.student:,} in B, {sizes.validation:,} in validation, {sizes.test:,} in test",
     ]
     if columns.only_labels:
         lines.append(f"warning: only label files hold the classes {', '.join(columns.only_labels)}")

@@ -7,8 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from raw2s.form import FormName
-from raw2s.tasks.own_rows import row_id
-from raw2s.tasks.sources import SourceRow, read_source
+from raw2s.tasks.sources import SourceRow, read_source, row_id
 
 ANSWERS: dict[str, FormName] = {"label": "classes", "probabilities": "classes", "text": "text"}
 """By the column that holds answers, what they are."""
@@ -48,8 +47,8 @@ def look_at_labels(file: Path) -> LabelColumns:
 def _id(row: SourceRow) -> int:
     try:
         return row_id(row.values.get("id"))
-    except ValueError:
-        raise ValueError(f"{row.place}: {row.values.get('id')!r} is no id, which is a whole number; correct it") from None
+    except ValueError as error:
+        raise ValueError(f"{row.place}: {error}; correct it") from None
 
 
 def _classes(column: str, answer: Any) -> Sequence[str]:

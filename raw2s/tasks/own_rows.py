@@ -8,7 +8,7 @@ from typing import Any, Literal
 from pydantic import field_validator, model_validator
 
 from raw2s.form import FormName
-from raw2s.tasks.sources import SourceRow
+from raw2s.tasks.sources import SourceRow, row_id
 from raw2s.tasks.task import Example, TaskSection
 from raw2s.tasks.template import filled, pieces_of, value_of
 
@@ -77,7 +77,7 @@ def read_examples(section: RowSection, rows: Sequence[SourceRow], *, may_lack: b
     place_of: dict[int, str] = {}
     for number, row in enumerate(rows):
         try:
-            name = number if section.id is None else row_id(value_of(row.values, section.id, "task.id"))
+            name = number if section.id is None else _id(row, section.id)
             if name in place_of:
                 raise ValueError(f"id {name} occurs twice, first in {place_of[name]}; give every row its own")
             prompt = filled(pieces, row.values, "task.prompt")
@@ -95,14 +95,12 @@ def read_examples(section: RowSection, rows: Sequence[SourceRow], *, may_lack: b
     return examples
 
 
-def row_id(value: Any) -> int:
-    """A value of the column of ids. Raises ValueError for what is no whole number."""
+def _id(row: SourceRow, column: str) -> int:
+    value = value_of(row.values, column, "task.id")
     try:
-        if not isinstance(value, bool) and int(value) == float(value) and abs(int(value)) < 2**63:
-            return int(value)
-    except (TypeError, ValueError, OverflowError):
-        pass
-    raise ValueError(f"{value!r} is no id, which is a whole number; correct it, or leave task.id out")
+        return row_id(value)
+    except ValueError as error:
+        raise ValueError(f"{error}; correct it, or leave task.id out") from None
 
 
 def _target(section: RowSection, value: Any) -> str | None:

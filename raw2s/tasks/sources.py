@@ -33,6 +33,16 @@ class SourceRow:
     values: dict[str, Any]
 
 
+def row_id(value: Any) -> int:
+    """A row's id as a file gives it. Raises ValueError, which says no more than that, for what is no whole number of 64 bits."""
+    try:
+        if not isinstance(value, bool) and int(value) == float(value) and abs(int(value)) < 2**63:
+            return int(value)
+    except (TypeError, ValueError, OverflowError):
+        pass
+    raise ValueError(f"{value!r} is no id, which is a whole number")
+
+
 def read_source(key: str, source: str, split: str) -> list[SourceRow]:
     """The rows of what the config's `key` names: a file, a folder of files (by name), or a hub id `org/name[:config][@split]`.
 

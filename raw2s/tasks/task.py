@@ -19,7 +19,7 @@ class TaskSection(Section):
     split_seed: int | None = None
     """Fixes which examples are A and which B apart from the training seeds; null lets every seed of the run draw its own."""
     n_teacher: Positive | None = None
-    """Examples in A, on which the teachers learn from ground truth; null takes half of what there is."""
+    """Examples in A, on which the teachers learn from ground truth; null takes half of those that have an answer."""
     n_student: Positive | None = None
     """Examples in B, which the teachers label and the student learns from; null takes the rest."""
     n_validation: Positive | None = None

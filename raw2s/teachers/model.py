@@ -11,7 +11,7 @@ from raw2s.teachers.teacher import TeacherKind, TeacherSection
 
 class ModelSection(Actors, TeacherSection):
     model: str
-    """A built-in model (tiny- or small-, with gpt2, opt, gpt-neox, llama), a folder, or a Hugging Face hub id."""
+    """A built-in model (tiny- or small- with gpt2, opt, gpt-neox, llama; small-qwen2, small-mistral), a folder, or a hub id."""
     fine_tune: bool = True
     """Fine-tune it on A; false uses the model as it is, with `instruction` and `shots`."""
     instruction: str = "{prompt}"

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from raw2s.labeling.prompts import Unit, answer, prompt_units
-from raw2s.tasks.own_rows import row_id
+from raw2s.tasks.sources import row_id
 from raw2s.tasks.template import columns_of, pieces_of
 from raw2s.use.asking import MostDoubtful
 from raw2s.use.rows import Chunk, InputRow, Table, open_table
@@ -15,9 +15,9 @@ from raw2s.use.sheet import find_sheet
 from raw2s.use.student import Student
 from raw2s.use.threshold import Threshold
 
-Answered = dict[str, Any]
+AnsweredRow = dict[str, Any]
 """A row: `row` (its number), `id`, `prompt`, and the fields of an `Answer` or `error`."""
-Spread = Callable[[str, Table], Iterator[list[Answered]]]
+Spread = Callable[[str, Table], Iterator[list[AnsweredRow]]]
 """(where the student is, the rows) -> the chunks answered in order, by others than this process."""
 
 
@@ -54,7 +54,7 @@ def predict_file(
             raise ValueError(f"{made}: no folder {made.parent}; make it, or correct the path")
     if asked is not None and asked.file.resolve() == output.resolve():
         raise ValueError(f"{output} would hold answers and rows to ask about; give another --ask-file")
-    answered: Iterable[list[Answered]]
+    answered: Iterable[list[AnsweredRow]]
     if spread is None:
         student = Student.of(folder, sheet)
         answered = (answer_chunk(student, table, chunk) for chunk in table.chunks())
@@ -66,11 +66,11 @@ def predict_file(
     return counted
 
 
-def answer_chunk(student: Student, table: Table, chunk: Chunk) -> list[Answered]:
+def answer_chunk(student: Student, table: Table, chunk: Chunk) -> list[AnsweredRow]:
     """The rows of a chunk, answered, in order; a row that cannot be has the reason under `error`."""
     column = None if table.texts else student.sheet.id
     prompts: dict[int, str] = {}
-    answered: dict[int, Answered] = {}
+    answered: dict[int, AnsweredRow] = {}
     for row in table.rows(chunk):
         answered[row.number] = {"row": row.number, "id": _id(row, column)}
         try:
@@ -92,7 +92,7 @@ def answer_chunk(student: Student, table: Table, chunk: Chunk) -> list[Answered]
 
 
 def write_answers(
-    chunks: Iterable[list[Answered]], output: Path, *, threshold: Threshold | None, asked: MostDoubtful | None
+    chunks: Iterable[list[AnsweredRow]], output: Path, *, threshold: Threshold | None, asked: MostDoubtful | None
 ) -> Counted:
     """One JSON line a row, without its prompt."""
     rows = abstained = without_answer = 0

@@ -11,7 +11,7 @@ from ray.data import ActorPoolStrategy
 
 from raw2s.forking.threads import use_own_threads
 from raw2s.models.load import quiet_transformers
-from raw2s.use.predict import Answered, answer_chunk
+from raw2s.use.predict import AnsweredRow, answer_chunk
 from raw2s.use.rows import Chunk, Table
 from raw2s.use.student import Student
 
@@ -28,7 +28,7 @@ class ChunkActor:
         return {"answered": json.dumps(answer_chunk(self.student, self.table, Chunk(**row)))}
 
 
-def answer_spread(source: str, table: Table, workers: int) -> Iterator[list[Answered]]:
+def answer_spread(source: str, table: Table, workers: int) -> Iterator[list[AnsweredRow]]:
     """The chunks of the file in order, answered by `workers` actors, each with a GPU where the cluster has some.
 
     Every node must see the file and the student's folder under the paths given here.

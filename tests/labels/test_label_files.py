@@ -118,6 +118,8 @@ MISTAKES = {
         "row 2: id 1 occurs twice for annotator ann; remove one",
     ),
     "a name for an id": ([{"id": "seven", "label": "music"}], "row 1: 'seven' is no id, which is a whole number; correct it"),
+    "yes for an id": ([{"id": True, "label": "music"}], "row 1: True is no id, which is a whole number; correct it"),
+    "an id that no table holds": ([{"id": 2**63, "label": "music"}], f"row 1: {2**63} is no id"),
     "half an id": ([{"id": 1.5, "label": "music"}], "row 1: 1.5 is no id"),
     "an id missing": ([{"id": 1, "label": "music"}, {"label": "music"}], "row 2: None is no id"),
     "too few probabilities": ([{"id": 1, "probabilities": [0.5, 0.5]}], "row 1: the probabilities are not 3 numbers"),
