@@ -1,7 +1,7 @@
 """The driver's side of training: one Ray Train run of `train`, and where its kept weights are."""
 
 import json
-import tempfile
+import shutil
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
@@ -28,6 +28,7 @@ from raw2s.storage.copies import here
 from raw2s.storage.files import copy, copy_here, exists, files_in, filesystem, read, remove, write
 from raw2s.training.job import Job
 from raw2s.training.progress import EXPORTED, MODEL, PROGRESS_FILE, WEIGHT, read_progress
+from raw2s.training.scratch import scratch, sweep
 from raw2s.training.sums import CheckpointChanged
 
 # Without this DeepSpeed probes for GPUs by compiling; on a GPU machine it finds CUDA by itself.
@@ -222,9 +223,12 @@ def _worker(settings: dict[str, Any]) -> None:
     if exists(stopped):
         return  # the attempt before met what this one would meet again
     context = ray.train.get_context()
+    if context.get_local_rank() == 0:
+        sweep()
     found = ray.train.get_checkpoint()
-    with tempfile.TemporaryDirectory(prefix="raw2s-rows-") as rows:
-        job: Job = _on_this_node(settings["job"], Path(rows))
+    rows = scratch("rows")
+    try:
+        job: Job = _on_this_node(settings["job"], rows)
         try:
             with found.as_directory() if found is not None else nullcontext() as folder:
                 checkpoint = None if folder is None else Path(folder)
@@ -236,6 +240,8 @@ def _worker(settings: dict[str, Any]) -> None:
         except (StageFailed, ValueError) as error:
             write(stopped, " ".join(str(error).split()).encode())
             raise
+    finally:
+        shutil.rmtree(rows, ignore_errors=True)
 
 
 def _on_this_node(job: Job, rows: Path) -> Job:
