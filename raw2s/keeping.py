@@ -57,7 +57,9 @@ def entries_of(storage: Place) -> list[Entry]:
 def _entries(lies: Place, kind: str, files: dict[str, FileInfo]) -> Iterator[Entry]:
     name, key = lies.name, lies.name.lstrip(".")[:16]
     if name.startswith("."):
-        yield _entry("parts" if ".parts" in name else "half-written", kind, key, lies, files)
+        yield _entry(
+            "parts" if name.endswith(".parts") else "half-written", kind, key, lies, files
+        )  # `.parts-...`: of a second maker
     elif ".damaged-" in name:
         yield _entry("damaged", kind, key, lies, files)
     elif isinstance(lies, Path):

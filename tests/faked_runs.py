@@ -48,18 +48,25 @@ def cross_score(asked, candidates, **_):
     return {pool.name: Scores(of, empty) for pool, _ in asked}
 
 
-def doubts_of(pool, prompts, answers, **_):
+def ids_of(units):
+    """Of the prompts, each with the model's own answer as its one candidate."""
+    assert all(isinstance(answer, str) for unit in units for (answer,) in unit["candidates"])
+    return [i for unit in units for i in unit["ids"]]
+
+
+def doubts_of(pool, units, **_):
     """Stands for the actors that forward a model's own answers: one token of likelihood, which grows with the id."""
-    rows = [{"id": i, "choice": [1 / (1 + i)], "entropy": [0.5], "vacuity": None, "mutual_information": None} for i in prompts]
-    assert all(isinstance(answers[i], str) for i in prompts)
+    rows = [
+        {"id": i, "choice": [1 / (1 + i)], "entropy": [0.5], "vacuity": None, "mutual_information": None} for i in ids_of(units)
+    ]
     return Answered(pa.Table.from_pylist(rows, schema=DOUBTS).drop_columns(["reason"]), {}, 1.0)
 
 
-def dropout_doubts_of(pool, prompts, answers, *, passes, **_):
+def dropout_doubts_of(pool, units, *, passes, **_):
     """Stands for the same with dropout on: doubt that grows with the id."""
-    tokens = [[0.1 * i] if passes.classes else [0.0, 0.1 * i] for i in prompts]
-    rows = [{"id": i, "dropout_entropy": own, "dropout_mutual_information": own} for i, own in zip(prompts, tokens, strict=True)]
-    assert answers.keys() == prompts.keys()
+    ids = ids_of(units)
+    tokens = [[0.1 * i] if passes.classes else [0.0, 0.1 * i] for i in ids]
+    rows = [{"id": i, "dropout_entropy": own, "dropout_mutual_information": own} for i, own in zip(ids, tokens, strict=True)]
     return Answered(pa.Table.from_pylist(rows, schema=DROPOUT_DOUBTS).drop_columns(["reason"]), {}, 1.0)
 
 

@@ -73,6 +73,16 @@ def test_what_no_run_names_is_listed_and_only_then_deleted(storage, monkeypatch,
     assert files_in(storage) == left
 
 
+def test_a_second_makers_parts_go_though_its_artifact_is_used(storage, monkeypatch):
+    later(monkeypatch)
+    left = storage / ARTIFACTS / "train" / f".{OLD}.parts-0123" / "unit"
+    write(left, b"left by one that was killed")
+    write(storage / ARTIFACTS / "train" / f".{OLD}.parts" / "unit", b"gone on with")
+    assert main(["store", str(storage), "--delete"]) == 0
+    assert read(left) is None
+    assert read(storage / ARTIFACTS / "train" / f".{OLD}.parts" / "unit") is not None
+
+
 def test_what_is_young_stays(storage, capsys):
     before = files_in(storage)
     assert main(["store", str(storage), "--delete"]) == 0

@@ -4,8 +4,6 @@ torch's kernels read all columns of the cache, for 64 queries a head at least, a
 values does. Those of `raw2s.decoding.cuda` read the columns between the first and the last that a beam of the prompt sees.
 """
 
-from functools import cache
-from importlib.util import find_spec
 from typing import Any
 
 import torch
@@ -13,6 +11,7 @@ from torch import Tensor, nn
 from transformers import AttentionInterface
 
 from raw2s.decoding import grouped_attention
+from raw2s.losses.row_passes import has_triton
 
 NAME = "raw2s_step"
 MOST_ROWS = 128
@@ -50,12 +49,7 @@ def write(key_BKSD: Tensor, value_BKSD: Tensor, column_M: Tensor, new_key_BKMD: 
 
 def in_triton(states: Tensor) -> bool:
     """Whether a cache of such keys is Triton's: fp64, in which rounding decides nothing, stays torch's."""
-    return states.is_cuda and states.dtype != torch.float64 and _is_installed("triton")
-
-
-@cache
-def _is_installed(module: str) -> bool:
-    return find_spec(module) is not None
+    return states.is_cuda and states.dtype != torch.float64 and has_triton()
 
 
 AttentionInterface.register(NAME, attend)

@@ -17,7 +17,7 @@ import socket
 import sys
 import threading
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -30,13 +30,14 @@ MODULES = ("ray.data", "ray.train.torch", "ray.tune", "raw2s.labeling.actors", "
 def serve(path: str, modules: Sequence[str]) -> None:
     """Answer clients until the raylet ends. Does not return in a child.
 
-    Raises RuntimeError where children would not be independent; the clients, like those of a server that died, do without.
+    Raises RuntimeError where children would not be independent; the clients then do without, for the folder stays, with
+    the log in it. A server that fails later takes it away, so that the next client starts another.
     """
     raylet = os.pidfd_open(int(os.environ["RAY_RAYLET_PID"]))
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as listening:
         listening.bind(path)
         listening.listen(64)  # clients wait from here on
-        with _ending_with(raylet):
+        with _ending_with(raylet, path):
             _import(modules)
         if _draw_id() == _draw_id():
             raise RuntimeError("forked workers would draw the same random ids of Ray")
@@ -45,25 +46,31 @@ def serve(path: str, modules: Sequence[str]) -> None:
         while True:
             ready, _, _ = select.select(heard, [], [])
             if raylet in ready:
-                shutil.rmtree(Path(path).parent, ignore_errors=True)
+                _remove(path)
                 return
-            client, _ = listening.accept()
-            with client:
-                request, files = _request(client)
-                if request and os.fork() == 0:
-                    break
-                client.sendall(b"1" if request else b"")
+            try:
+                client, _ = listening.accept()
+                with client:
+                    request, files = _request(client)
+                    if request and os.fork() == 0:
+                        break
+                    with suppress(OSError):  # it has gone meanwhile
+                        client.sendall(b"1" if request else b"")
+            except BaseException:
+                _remove(path)  # the next client starts another server
+                raise
             for file in files:
                 os.close(file)
     _become(request, files, raylet)
 
 
 @contextmanager
-def _ending_with(raylet: int) -> Iterator[None]:
+def _ending_with(raylet: int, path: str) -> Iterator[None]:
     """End this process with the raylet, at which nobody looks meanwhile."""
 
     def look(*_: object) -> None:
         if select.select([raylet], [], [], 0)[0]:
+            _remove(path)
             os._exit(0)
 
     signal.signal(signal.SIGALRM, look)
@@ -73,6 +80,10 @@ def _ending_with(raylet: int) -> Iterator[None]:
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, signal.SIG_DFL)
+
+
+def _remove(path: str) -> None:
+    shutil.rmtree(Path(path).parent, ignore_errors=True)
 
 
 def _import(modules: Sequence[str]) -> None:
@@ -106,14 +117,16 @@ def _draw_id() -> bytes:
 
 
 def _request(client: socket.socket) -> tuple[dict[str, Any], list[int]]:
-    """What a client asks, and its three files; empty where it was cut off."""
-    size, files, _, _ = socket.recv_fds(client, 4, 3)
+    """What a client asks, and its three files; empty where it was cut off, or has hung up: nobody waits for a process then."""
+    files: list[int] = []
     text = b""
-    while len(text) < int.from_bytes(size, "big") and (part := client.recv(1 << 16)):
-        text += part
     try:
-        return json.loads(text), files
-    except ValueError:
+        size, files, _, _ = socket.recv_fds(client, 4, 3)
+        while len(text) < int.from_bytes(size, "big") and (part := client.recv(1 << 16)):
+            text += part
+        hung_up = select.select([client], [], [], 0)[0]  # it says nothing more before it is answered
+        return {} if hung_up else json.loads(text), files
+    except (OSError, ValueError):
         return {}, files
 
 

@@ -1,13 +1,12 @@
 """How certain a model was of its own answers by passes with dropout on, over its actors."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 from raw2s.decoding.dropout import answer_pass_doubts, class_pass_doubts
 from raw2s.labeling.actors import load_to_score
-from raw2s.labeling.prompts import Unit, prompt_units
+from raw2s.labeling.prompts import Unit
 from raw2s.labeling.units import Answered, Pool, PromptProgress, run_pass
 from raw2s.labels.table import DROPOUT_DOUBTS, Answer
 from raw2s.losses.doubt import DROPOUT_MEASURES
@@ -27,21 +26,11 @@ class Passes:
     """Of a classifier; none of a language model."""
 
 
-def dropout_doubts_of(
-    pool: Pool,
-    prompts: Mapping[int, str],
-    answers: Mapping[int, str],
-    *,
-    passes: Passes,
-    batch_size: int,
-    folder: Place,
-    progress: PromptProgress,
-) -> Answered:
-    """`table.DROPOUT_DOUBTS` of every prompt; of a language model at the tokens of its own answer to it.
+def dropout_doubts_of(pool: Pool, units: list[Unit], *, passes: Passes, folder: Place, progress: PromptProgress) -> Answered:
+    """`table.DROPOUT_DOUBTS` of every prompt; of a language model at the tokens of its one candidate, its own answer.
 
     Finished units lie in `folder` and are not forwarded again.
     """
-    units = prompt_units(list(prompts), list(prompts.values()), batch_size, {i: [answers[i]] for i in prompts})
     return run_pass(partial(DropoutActor, pool, passes), units, pool, schema=DROPOUT_DOUBTS, folder=folder, progress=progress)
 
 

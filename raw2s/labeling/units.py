@@ -26,7 +26,7 @@ from raw2s.labeling.prompts import Teacher, Unit, answer
 from raw2s.models import Precision
 from raw2s.section import Actors
 from raw2s.storage import Place, place
-from raw2s.storage.files import AT_ONCE, exists, filesystem, remove, write
+from raw2s.storage.files import AT_ONCE, answering, exists, filesystem, read, remove, write
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -150,13 +150,17 @@ def _table(file: Place) -> pa.Table:
 
 
 def _readable(file: Place) -> bool:
-    """Whether a finished unit is there; one that the file system cut short is none."""
-    system, path = filesystem(file)
-    try:
-        pq.read_metadata(path, filesystem=system)
-    except FileNotFoundError:
+    """Whether a finished unit is there; one that the file system cut short is none.
+
+    Raises StageFailed, or OSError of a disk, where the storage does not answer: that says nothing of the unit.
+    """
+    with answering(file):
+        content = read(file)
+    if content is None:
         return False
-    except (OSError, pa.ArrowInvalid):
+    try:
+        pq.read_metadata(pa.BufferReader(content))
+    except (OSError, pa.ArrowInvalid):  # a garbled footer is the former
         remove(file)
         return False
     return True

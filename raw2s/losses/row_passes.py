@@ -17,9 +17,15 @@ RowPass = Callable[..., tuple[Tensor, ...]]
 """(logits, token, token_prob, row_weight, scratch, with_grad=...) -> figures per row."""
 
 
+@cache
+def has_triton() -> bool:
+    """Whether Triton is installed."""
+    return find_spec("triton") is not None
+
+
 def in_triton(operand: Tensor) -> bool:
     """Whether an operand's row passes are Triton's."""
-    return operand.is_cuda and operand.dtype.itemsize == 2 and _is_installed("triton")
+    return operand.is_cuda and operand.dtype.itemsize == 2 and has_triton()
 
 
 def cross_entropy_pass(operand: Tensor, gamma: float = 0.0) -> RowPass:
@@ -38,8 +44,3 @@ def edl_pass(operand: Tensor, settings: EDLSettings) -> RowPass:
 
         return partial(of_rows, settings=settings, grad_dtype=operand.dtype)
     return partial(edl_rows.edl_rows, settings=settings)
-
-
-@cache
-def _is_installed(module: str) -> bool:
-    return find_spec(module) is not None

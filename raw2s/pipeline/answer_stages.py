@@ -25,7 +25,7 @@ from raw2s.pipeline.model import Model
 from raw2s.pipeline.stage import Metrics, Stage, Work
 from raw2s.section import Actors
 from raw2s.storage import Uri
-from raw2s.storage.files import filesystem, move_here
+from raw2s.storage.files import copy_here, filesystem
 from raw2s.tasks import Task
 from raw2s.teachers import Asked, TeacherSection, teacher_kind
 
@@ -86,7 +86,7 @@ class Convert(Stage):
             reason = " ".join(str(error.cause).split())
             raise StageFailed(f"{reason}; set backend: torch for teacher {self.labeler.name}") from error
         if isinstance(made, Uri):
-            move_here(filesystem(made), self.model(work.out))
+            copy_here(filesystem(made), self.model(work.out))
         return {}
 
     @staticmethod

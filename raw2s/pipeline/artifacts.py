@@ -80,11 +80,8 @@ class ArtifactStore:
         parent = self.root / kind
         parent.mkdir(parents=True, exist_ok=True)
         _remove_abandoned(parent, key)
-        work = Path(tempfile.mkdtemp(prefix=".new-", dir=parent))
-        lock = _locked(work)  # held until this process ends or closes it: tells a killed run's folder from a living one's
-        work = work.rename(parent / f".{key}-{work.name}")  # only now: `_remove_abandoned` must not meet it unlocked
+        work, lock = _own_folder(parent, key)
         try:
-            work.chmod(0o755)  # mkdtemp makes it 0700; an artifact is read by other nodes' users too
             start = time.perf_counter()
             filled = fill(work)
             manifest = {
@@ -125,8 +122,12 @@ class ArtifactStore:
         try:
             lock = _locked(folder)
         except OSError:
-            with tempfile.TemporaryDirectory(prefix=f"{folder.name}-", dir=folder.parent) as own:
-                yield Path(own)
+            own, lock = _own_folder(folder.parent, key)
+            try:
+                yield own
+            finally:
+                shutil.rmtree(own, ignore_errors=True)
+                lock.close()
             return
         with lock:
             try:
@@ -135,12 +136,23 @@ class ArtifactStore:
                 if [file.name for file in folder.iterdir()] == [LOCK]:
                     shutil.rmtree(folder)
                 raise
-            shutil.rmtree(folder, ignore_errors=True)
+            done = folder.replace(
+                tempfile.mkdtemp(prefix=f".{key}-", dir=folder.parent)
+            )  # in one step: nothing goes on with half of it
+            shutil.rmtree(done, ignore_errors=True)
 
 
 def versions() -> dict[str, str]:
     """raw2s and the libraries that numbers depend on. raw2s by attribute: a Ray job's working directory is not installed."""
     return {"raw2s": __version__, **{name: version(name) for name in LIBRARIES}}
+
+
+def _own_folder(parent: Path, key: str) -> tuple[Path, IO[str]]:
+    """A new hidden folder of this process, and its lock, which tells a killed run's from a living one's; closed, it may be swept."""
+    folder = Path(tempfile.mkdtemp(prefix=".new-", dir=parent))
+    folder.chmod(0o755)  # mkdtemp makes it 0700; an artifact is read by other nodes' users too
+    lock = _locked(folder)
+    return folder.rename(parent / f".{key}-{folder.name}"), lock  # only now: `_remove_abandoned` must not meet it unlocked
 
 
 def _locked(work: Path, mode: str = "w") -> IO[str]:
@@ -161,7 +173,7 @@ def is_held(folder: Path) -> bool:
 
 
 def _remove_abandoned(parent: Path, key: str) -> None:
-    """Delete what a killed run left of this stage: a temporary folder whose lock nobody holds."""
+    """Delete what killed runs left of this stage: hidden folders whose lock nobody holds."""
     for left in parent.glob(f".{key}-*"):
         if not is_held(left):
             shutil.rmtree(left, ignore_errors=True)

@@ -53,13 +53,7 @@ def scoring_size(asked: Asked, candidates: float, device: Device) -> StageSize:
     budget = BATCH_TOKENS["cuda" if on_gpu else "cpu"]
     longest = tokens.longest_prompt + round(new)
     batch = MicroBatch(rows=max(1, budget // longest), width=longest, targets=round(new) * max(1, budget // longest))
-    peak = scoring_peak(
-        size,
-        sized_layer(model, False, True),
-        batch,
-        weight_bytes=model.dtype.itemsize,
-        card_bytes=device.card_bytes if on_gpu else None,
-    )
+    peak = _scoring_peak(model, batch, device.card_bytes if on_gpu else None)
     found = _stage(asked, size, peak, tokens=asked.count * text, flops=2 * asked.count * (size.body * text + size.head * new))
     return found if found.fits(device) else replace(found, advice=None)
 
@@ -89,15 +83,14 @@ def _classifying(asked: Asked, device: Device) -> StageSize:
     size, budget = model_size(model), BATCH_TOKENS["cuda" if on_gpu else "cpu"]
     rows = max(1, budget // tokens.longest_prompt)
     batch = MicroBatch(rows=rows, width=tokens.longest_prompt, targets=rows)
-    peak = scoring_peak(
-        size,
-        sized_layer(model, False, True),
-        batch,
-        weight_bytes=model.dtype.itemsize,
-        card_bytes=device.card_bytes if on_gpu else None,
-    )
+    peak = _scoring_peak(model, batch, device.card_bytes if on_gpu else None)
     flops = 2 * asked.count * (size.body * tokens.prompt + size.head)
     return _stage(asked, size, peak, tokens=asked.count * tokens.prompt, flops=flops)
+
+
+def _scoring_peak(model: PreTrainedModel, batch: MicroBatch, card_bytes: float | None) -> DecodingPeak:
+    layer = sized_layer(model, False, True)
+    return scoring_peak(model_size(model), layer, batch, weight_bytes=model.dtype.itemsize, card_bytes=card_bytes)
 
 
 def _facts(asked: Asked, most: int | None) -> tuple[PreTrainedModel, TextTokens, bool]:

@@ -122,14 +122,15 @@ class DropoutDoubts(Stage):
 
 def _ask_again(stage: AnswerDoubts | DropoutDoubts, work: Work, ask: Callable[..., Any]) -> Metrics:
     """Ask the student about its own answers to the test examples, and leave what it says in their order."""
+    from raw2s.labeling.prompts import prompt_units  # noqa: PLC0415
     from raw2s.labeling.units import PromptProgress  # imports Ray  # noqa: PLC0415
 
     prompts = stage.testset.prompts(work.folder(stage.testset), "test")
+    asked = stage.labeler.asked(work, prompts)
+    answers = {row["id"]: [row["output"]] for row in stage.test.predictions(work.folder(stage.test))}
     answered = ask(
         stage.labeler.pool(work),
-        stage.labeler.asked(work, prompts),
-        {row["id"]: row["output"] for row in stage.test.predictions(work.folder(stage.test))},
-        batch_size=stage.decoding.batch_size,
+        prompt_units(list(asked), list(asked.values()), stage.decoding.batch_size, answers),
         folder=work.parts / "doubts",
         progress=PromptProgress(work.board, stage.name, len(prompts)),
     )

@@ -100,6 +100,8 @@ def _whole(where: Uri, text: bytes, *, check: bool) -> Path:
         same = folder.is_dir() and (folder / MANIFEST).is_file() and (folder / MANIFEST).read_bytes() == text
         if same and not (check and (damage(folder) or missing(where, json.loads(text)))):
             return folder
+        for left in folder.parent.glob(f".copy-{folder.name}-*"):  # by one that was killed
+            shutil.rmtree(left, ignore_errors=True)
         work = Path(tempfile.mkdtemp(prefix=f".copy-{folder.name}-", dir=folder.parent))
         try:
             fetch(where, text, work)

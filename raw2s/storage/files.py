@@ -4,6 +4,7 @@ An object that is being written is seen by nobody before it is whole, in S3 and 
 """
 
 import os
+import shutil
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -118,10 +119,17 @@ def copy(source: tuple[FileSystem, str], target: tuple[FileSystem, str]) -> None
     copy_files(source[1], target[1], source_filesystem=source[0], destination_filesystem=target[0])
 
 
-def move_here(source: tuple[FileSystem, str], folder: Path) -> None:
-    """A folder as the new `folder`: renamed on one disk, else copied."""
+def copy_here(source: tuple[FileSystem, str], folder: Path) -> None:
+    """A folder as the new `folder`; on one disk its files are the same ones under a second name, which takes no room."""
     if isinstance(source[0], LocalFileSystem):
-        os.replace(source[1], folder)
+        shutil.copytree(source[1], folder, copy_function=_linked)
     else:
         folder.mkdir(parents=True)
         copy(source, filesystem(folder))
+
+
+def _linked(source: str, target: str) -> None:
+    try:
+        os.link(source, target)
+    except OSError:  # another disk, or one without hard links
+        shutil.copy2(source, target)

@@ -12,7 +12,6 @@ checkpoint remembers little: `progress.json`, which the driver reads too (`progr
 import os
 import shutil
 import socket
-import tempfile
 from argparse import Namespace
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -22,6 +21,7 @@ import deepspeed
 import torch.distributed as dist
 from deepspeed.checkpoint import ds_to_universal
 
+from raw2s.training.scratch import scratch
 from raw2s.training.sums import CheckpointChanged, changed
 
 ENGINE = "engine"
@@ -55,17 +55,18 @@ def universal_checkpoint(checkpoint: Path) -> Iterator[Path]:
 
     All ranks must enter, in an initialized process group.
     """
-    made: str | None = None
-    if int(os.environ["LOCAL_RANK"]) == 0:
-        made = tempfile.mkdtemp(prefix="raw2s-universal-")
-        ds_to_universal.main(Namespace(
-            input_folder=str(checkpoint / ENGINE), output_folder=f"{made}/{ENGINE}", num_extract_workers=1,
-            num_merge_workers=1, keep_temp_folder=False, strict=True, inject_missing_state=True,
-        ))  # fmt: skip
-    here = socket.gethostname()
-    folders: list[tuple[str, str | None]] = [("", None)] * dist.get_world_size()
-    dist.all_gather_object(folders, (here, made))
-    yield Path(next(folder for host, folder in folders if host == here and folder is not None))
-    dist.barrier()
-    if made is not None:
-        shutil.rmtree(made)
+    made = scratch("universal") if int(os.environ["LOCAL_RANK"]) == 0 else None
+    try:
+        if made is not None:
+            ds_to_universal.main(Namespace(
+                input_folder=str(checkpoint / ENGINE), output_folder=f"{made}/{ENGINE}", num_extract_workers=1,
+                num_merge_workers=1, keep_temp_folder=False, strict=True, inject_missing_state=True,
+            ))  # fmt: skip
+        here = socket.gethostname()
+        folders: list[tuple[str, Path | None]] = [("", None)] * dist.get_world_size()
+        dist.all_gather_object(folders, (here, made))
+        yield next(folder for host, folder in folders if host == here and folder is not None)
+        dist.barrier()  # not after an error, which the others may not have met
+    finally:
+        if made is not None:
+            shutil.rmtree(made, ignore_errors=True)

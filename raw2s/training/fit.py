@@ -1,7 +1,7 @@
 """The driver's side of training: one Ray Train run of `train`, and where its kept weights are."""
 
 import json
-import tempfile
+import shutil
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
@@ -25,9 +25,10 @@ from raw2s.errors import StageFailed
 from raw2s.imports import bulk_imports, without
 from raw2s.storage import Place, place
 from raw2s.storage.copies import here
-from raw2s.storage.files import copy, exists, files_in, filesystem, move_here, read, remove, write
+from raw2s.storage.files import copy, copy_here, exists, files_in, filesystem, read, remove, write
 from raw2s.training.job import Job
-from raw2s.training.progress import EXPORTED, MODEL, WEIGHT, read_progress
+from raw2s.training.progress import EXPORTED, MODEL, PROGRESS_FILE, WEIGHT, read_progress
+from raw2s.training.scratch import scratch, sweep
 from raw2s.training.sums import CheckpointChanged
 
 # Without this DeepSpeed probes for GPUs by compiling; on a GPU machine it finds CUDA by itself.
@@ -55,12 +56,12 @@ def fit(
     """Train, and leave `model/` (a Hugging Face folder) and `history.jsonl` in `out`. Returns the metrics.
 
     Checkpoints lie in `parts`, where a run of the same job that was cut off resumes: Ray Train resumes a run of the same folder and
-    name without a word. One that is not as it was written is not loaded: `warn` hears of it, and training begins again. Where nodes have
+    name without a word. They stay, the model among them: only once `out` is published may the caller remove them. One that is not as it was written is not loaded: `warn` hears of it, and training begins again. Where nodes have
     gone, so that `places` is less than the job's workers, it goes on with fewer. `board` is a `raw2s.pipeline.progress.Board` actor,
     or None. Raises StageFailed for what would come again, and what the workers raised last.
     """
     folder, stopped, changed = parts / "train", parts / STOPPED, parts / CHANGED
-    _drop_if_torn(folder)
+    _drop_if_broken(folder)
     for left in (stopped, changed):  # by an attempt that was killed
         remove(left)
     seen = _seen_by_workers(job, parts)
@@ -87,8 +88,7 @@ def fit(
     if job.training.keep == "best":
         kept, metrics = max(result.best_checkpoints or [], key=lambda pair: pair[1][EXPORTED])
     (out / "history.jsonl").write_text("".join(json.dumps(point) + "\n" for point in progress.history))
-    move_here(filesystem(_place_of(kept, parts) / MODEL), out / MODEL)
-    remove(folder)
+    copy_here(filesystem(_place_of(kept, parts) / MODEL), out / MODEL)
     validation = {name: value for name, value in metrics.items() if name.startswith("validation_")}
     weights = {} if job.learned is None else dict(zip(job.learned.teachers, progress.weights, strict=True))
     losses = [point["loss"] for point in progress.history if "loss" in point]
@@ -190,15 +190,24 @@ def _checkpoint_config(training: TrainingConfig) -> ray.train.CheckpointConfig:
     return ray.train.CheckpointConfig(num_to_keep=1, checkpoint_score_attribute=EXPORTED)
 
 
-def _drop_if_torn(folder: Place) -> None:
-    """Delete a run whose list of checkpoints was cut off in writing: Ray Train would refuse it for ever. It starts anew."""
+def _drop_if_broken(folder: Place) -> None:
+    """Delete a run whose list of checkpoints was cut off in writing, or lists what is gone: it would fail for ever. It starts anew."""
     for name in files_in(folder, deep=False):
         if "snapshot" in name and name.endswith(".json"):
             try:
-                json.loads(read(folder / name) or b"")
+                listed = json.loads(read(folder / name) or b"").get("checkpoint_results", [])
             except ValueError:
                 remove(folder)
                 return
+            if not all(_is_there(folder / kept["checkpoint_dir_name"], kept["metrics"]) for kept in listed):
+                remove(folder)
+                return
+
+
+def _is_there(checkpoint: Place, metrics: dict[str, Any]) -> bool:
+    """Whether a checkpoint holds what the driver reads of it; the workers check the shards."""
+    found = files_in(checkpoint)
+    return PROGRESS_FILE in found and (not metrics[EXPORTED] or f"{MODEL}/config.json" in found)
 
 
 def _worker(settings: dict[str, Any]) -> None:
@@ -214,9 +223,12 @@ def _worker(settings: dict[str, Any]) -> None:
     if exists(stopped):
         return  # the attempt before met what this one would meet again
     context = ray.train.get_context()
+    if context.get_local_rank() == 0:
+        sweep()
     found = ray.train.get_checkpoint()
-    with tempfile.TemporaryDirectory(prefix="raw2s-rows-") as rows:
-        job: Job = _on_this_node(settings["job"], Path(rows))
+    rows = scratch("rows")
+    try:
+        job: Job = _on_this_node(settings["job"], rows)
         try:
             with found.as_directory() if found is not None else nullcontext() as folder:
                 checkpoint = None if folder is None else Path(folder)
@@ -228,6 +240,8 @@ def _worker(settings: dict[str, Any]) -> None:
         except (StageFailed, ValueError) as error:
             write(stopped, " ".join(str(error).split()).encode())
             raise
+    finally:
+        shutil.rmtree(rows, ignore_errors=True)
 
 
 def _on_this_node(job: Job, rows: Path) -> Job:

@@ -6,7 +6,6 @@ it reports goes through a function. Every rank computes the same plan and sees t
 
 import json
 import math
-import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -30,6 +29,7 @@ from raw2s.training.judging import check_room, classified_score, decoded_score
 from raw2s.training.loading import load_trainable
 from raw2s.training.objectives import Objective, PackedModel, class_accuracy, objective_of, pair_references, token_accuracy
 from raw2s.training.progress import ACCURACY, EXPORTED, MODEL, SCORE, STANDARD_ERROR, Progress, read_progress, write_progress
+from raw2s.training.scratch import scratch
 from raw2s.training.sums import write_sums
 from raw2s.training.teacher_weights import learn, teachers_agree, weigh_rows
 from raw2s.training.throughput import WORK, Meter
@@ -270,7 +270,7 @@ def _log(run: Run, point: dict[str, float], *, keep: bool) -> None:
 
 def _checkpoint(run: Run, epoch: int, scores: dict[str, float], *, export: bool, resumable: bool) -> None:
     """Report the run's progress, with the engine's shards if it is to go on from here, and the model if it is to be kept."""
-    folder = Path(tempfile.mkdtemp(prefix="raw2s-checkpoint-"))
+    folder = scratch("checkpoint")
     if resumable:
         save_engine(run.engine, folder)
     if run.rank == 0:

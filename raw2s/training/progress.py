@@ -21,7 +21,7 @@ MODEL = "model"
 EXPORTED = "exported"
 """Among a checkpoint's metrics: its step where it holds a model, else 0. The latest such is the best: Ray Train ranks by this, for
 of two equal scores it would keep the later, and the loop exports the first."""
-_FILE = "progress.json"
+PROGRESS_FILE = "progress.json"
 
 
 @dataclass
@@ -49,9 +49,9 @@ class Progress:
 
 
 def write_progress(folder: Path, progress: Progress) -> None:
-    (folder / _FILE).write_text(json.dumps(asdict(progress)))
+    (folder / PROGRESS_FILE).write_text(json.dumps(asdict(progress)))
 
 
 def read_progress(checkpoint: Place | None) -> Progress:
     """The progress of a checkpoint; of none, a fresh start."""
-    return Progress() if checkpoint is None else Progress(**json.loads(read(checkpoint / _FILE) or b""))
+    return Progress() if checkpoint is None else Progress(**json.loads(read(checkpoint / PROGRESS_FILE) or b""))

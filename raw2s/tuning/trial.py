@@ -1,6 +1,7 @@
 """One trial, in a process of its own: every stage up to the judged one through the store, its epochs reported to Tune."""
 
 import os
+import shutil
 from pathlib import Path
 
 from ray import tune
@@ -37,5 +38,6 @@ def run_trial(point: Point, *, sweep: Sweep, store: str, folder: str, started_in
         inputs = {stage.key: done[stage.name].artifact for stage in judged.inputs.values()}
         report = ReportKept(judged.training.epochs, counts)
         model = build(judged, artifacts, Work(inputs=inputs, out=parts, parts=parts, callbacks=[report]))
+        shutil.rmtree(parts)
     further = objectives_of(sweep.settings, model.metrics)
     tune.report({**counts, **further, **figures_of(model.metrics), "epoch": judged.training.epochs, "finished": True})

@@ -9,6 +9,8 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import psutil
@@ -97,6 +99,53 @@ def test_without_a_server_a_client_is_python(tmp_path, raylet):
     (folder / "workers").touch()  # and it had died
     for run in ask(folder, script, "a", "b c", RAY_RAYLET_PID=str(raylet.pid)):
         assert run.stdout.split(maxsplit=1)[1] == "['a', 'b c']\n", run.stderr
+
+
+@contextmanager
+def serving(folder: Path, modules: str, raylet: subprocess.Popen) -> Iterator[subprocess.Popen]:
+    """A server that has begun to listen, without a client that started it."""
+    environment = os.environ | {"RAY_RAYLET_PID": str(raylet.pid), "PYTHONPATH": os.pathsep.join([str(folder.parent), *sys.path])}
+    folder.mkdir()
+    command = [sys.executable, "-c", SERVE, str(folder / "workers"), modules]
+    with subprocess.Popen(command, env=environment, stderr=subprocess.DEVNULL) as server:
+        try:
+            assert until((folder / "workers").exists)
+            yield server
+        finally:
+            server.kill()
+
+
+def test_clients_that_are_gone_before_their_answer_cost_nobody_the_server(tmp_path, raylet):
+    """One hangs up in the middle of its request, two after it: no process is made for them, and the next client gets one."""
+    (script := tmp_path / "script.py").write_text("import os, sys; open(sys.argv[1], 'w').write(str(os.getppid()))")
+    folder = tmp_path / "server"
+    with serving(folder, "", raylet) as server:
+        for name, asked in (("cut", 9), ("gone", None), ("too", None)):
+            request = {"arguments": [str(script), str(tmp_path / name)], "environment": dict(os.environ), "folder": str(tmp_path)}
+            text = json.dumps(request).encode()
+            with socket.socket(socket.AF_UNIX) as client:  # before the server serves: it still imports
+                client.connect(str(folder / "workers"))
+                socket.send_fds(client, [len(text).to_bytes(4, "big")], [0, 1, 2])
+                client.sendall(text[:asked])
+        for run in ask(folder, script, str(tmp_path / "made"), RAY_RAYLET_PID=str(raylet.pid)):
+            assert run.returncode == 0, run.stderr
+        assert until((tmp_path / "made").exists) and until(lambda: (tmp_path / "made").read_text() == str(server.pid))
+        assert sorted(path.name for path in tmp_path.iterdir()) == ["made", "script.py", "server"]
+        raylet.kill()
+        assert server.wait(timeout=60) == 0
+    assert not folder.exists()
+
+
+def test_a_server_that_fails_while_it_serves_makes_way_for_another(tmp_path, raylet):
+    (tmp_path / "failing.py").write_text("import os; fork, left = os.fork, [1, 1]\nos.fork = lambda: left.pop() and fork()")
+    (script := tmp_path / "script.py").touch()
+    folder = tmp_path / "server"
+    with serving(folder, "failing", raylet) as server:
+        command, own = [*CLIENT, str(folder), str(script)], {"RAY_RAYLET_PID": str(raylet.pid)}
+        run = subprocess.run(command, env=os.environ | own, capture_output=True, text=True, timeout=100)
+        assert run.returncode == 0, "the client has become Python"
+        assert server.wait(timeout=60)
+    assert not folder.exists()
 
 
 SPAWNING = 'RAY_RAYLET_PID=$$ "$@" & wait'

@@ -6,12 +6,16 @@ import pytest
 import ray
 from hypothesis import given
 from hypothesis import strategies as st
+from pyarrow.fs import FileSystemHandler, PyFileSystem
 
+from raw2s.errors import StageFailed
+from raw2s.labeling import units as units_module
 from raw2s.labeling.cross_scores import cross_score
 from raw2s.labeling.prompts import answer, prompt_units
 from raw2s.labeling.units import Answered, Pool, PromptProgress, UnitActor, _readable, gather, unit_name
 from raw2s.labels.table import ANSWER, BEAMS, in_order
 from raw2s.section import Actors
+from raw2s.storage import files as files_module
 from raw2s.storage.files import read, write
 
 SCHEMA = pa.schema([*ANSWER, ("shout", pa.string())])
@@ -118,6 +122,22 @@ def test_a_unit_that_was_cut_short_is_none(bucket, tmp_path):
             write(file, cut)
             assert not _readable(file)
             assert read(file) is None
+
+
+def test_a_unit_that_cannot_be_read_now_stays(bucket, tmp_path, monkeypatch):
+    def fails(*_):
+        raise OSError("When reading: AWS Error UNKNOWN (HTTP status 503): Slow down\nand more")
+
+    handler = type("Ailing", (FileSystemHandler,), dict.fromkeys(FileSystemHandler.__abstractmethods__, fails))
+    for folder, told in ((tmp_path, OSError), (bucket / "ailing", StageFailed)):
+        (file,) = finished(folder, prompt_units([1], ["a"], 1))
+        with monkeypatch.context() as patch:
+            for module in (units_module, files_module):
+                patch.setattr(module, "filesystem", lambda where: (PyFileSystem(handler()), str(where)))
+            patch.setattr(units_module, "remove", lambda file: pytest.fail("removed"))
+            with pytest.raises(told, match="503"):
+                _readable(file)
+        assert _readable(file)
 
 
 def test_files_that_do_not_hold_their_units_are_refused(tmp_path):

@@ -205,6 +205,49 @@ ArtifactStore(Path({str(store.root)!r})).create("train", {KEY!r}, {{}}, fill)
     assert [path.name for path in (store.root / "train").iterdir()] == [KEY]
 
 
+def test_parts_outlive_a_stage_cut_off_and_go_with_one_that_is_done(store):
+    with pytest.raises(KeyError), store.parts("train", KEY) as parts:
+        (parts / "unit").write_text("done")
+        raise KeyError
+    with store.parts("train", KEY) as again:
+        assert again == parts
+        assert (again / "unit").read_text() == "done"
+        with store.parts("train", KEY) as other:  # another run of the same stage
+            assert other != again
+            (other / "unit").write_text("its own")
+            create(store)
+            assert (other / "unit").is_file(), "its maker lives"
+        assert (again / "unit").read_text() == "done"
+    assert [path.name for path in (store.root / "train").iterdir()] == [KEY]
+
+
+def test_a_killed_second_makers_parts_are_swept(store):
+    script = f"""
+import os
+from pathlib import Path
+from raw2s.pipeline.artifacts import ArtifactStore
+with ArtifactStore(Path({str(store.root)!r})).parts("train", {KEY!r}) as parts:
+    (parts / "unit").write_text("its own")
+    os._exit(9)
+"""
+    with store.parts("train", KEY) as first:
+        assert subprocess.run([sys.executable, "-c", script], timeout=60).returncode == 9
+        assert len(list(first.parent.iterdir())) == 2
+        create(store)
+        assert {path.name for path in first.parent.iterdir()} == {KEY, first.name}
+
+
+def test_parts_that_are_done_are_out_of_the_way_before_they_are_deleted(store, monkeypatch):
+    """Killed amid the deletion, the next maker of the stage must not go on with the half that is left."""
+    with monkeypatch.context() as patch, store.parts("train", KEY) as parts:
+        (parts / "unit").write_text("done")
+        patch.setattr("raw2s.pipeline.artifacts.shutil.rmtree", lambda *_, **__: None)
+    with store.parts("train", KEY) as again:
+        assert again == parts and not (again / "unit").exists()
+        create(store)
+        assert {path.name for path in again.parent.iterdir()} == {KEY, again.name}, "and is swept"
+
+
 @pytest.fixture
 def busy_threads():
     """Threads that take turns a thousand times more often than usual, so that races show."""

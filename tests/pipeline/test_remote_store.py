@@ -155,6 +155,14 @@ def test_an_object_that_is_gone_is_seen_though_this_node_has_a_copy(store):
     assert on_another_node(store).find("train", KEY, pytest.fail) is not None
 
 
+def test_a_half_fetched_copy_of_a_killed_process_goes_with_the_next_fetch(store):
+    create(store)
+    there = on_another_node(store)
+    (left := local(store.root) / "train" / f".copy-{KEY}-killed" / "model").mkdir(parents=True)
+    assert there.find("train", KEY, pytest.fail) is not None
+    assert not left.parent.exists()
+
+
 def test_a_copy_that_rots_is_fetched_again(store):
     made = create(store)
     (made.folder / "history.jsonl").write_text("rot")

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from raw2s.storage.files import copy, exists, files_in, filesystem, folders_in, move_here, read, remove, write
+from raw2s.storage.files import copy, copy_here, exists, files_in, filesystem, folders_in, read, remove, write
 
 FOLDERS = iter(range(10**6))
 written = st.dictionaries(
@@ -20,7 +20,7 @@ def folder(request, tmp_path):
 
 @settings(max_examples=10, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(content=written)
-def test_what_was_written_is_listed_read_moved_and_removed(folder, tmp_path, content):
+def test_what_was_written_is_listed_read_copied_and_removed(folder, tmp_path, content):
     folder = folder / str(next(FOLDERS))
     for name, own in content.items():
         write(folder / name, b"before")
@@ -31,10 +31,13 @@ def test_what_was_written_is_listed_read_moved_and_removed(folder, tmp_path, con
     assert all(exists(folder / name) for name in content)
     if content:
         here = tmp_path / str(next(FOLDERS))
-        move_here(filesystem(folder), here)
+        copy_here(filesystem(folder), here)
         assert {name: (here / name).read_bytes() for name in content} == content
+        assert files_in(folder) == {name: len(content[name]) for name in sorted(content)}, "it stays where it was"
     remove(folder)
     assert files_in(folder) == {}
+    if content:
+        assert {name: (here / name).read_bytes() for name in content} == content
 
 
 def test_what_is_not_there_is_none_and_may_be_removed(folder):
