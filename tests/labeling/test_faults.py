@@ -7,9 +7,12 @@ import sys
 import threading
 import time
 from pathlib import Path
+from uuid import uuid4
 
 import pyarrow as pa
 import pytest
+from harness import MARK, marked
+from sweep_demo import wait_until_none
 
 from raw2s.labeling.prompts import answer, prompt_units
 from raw2s.labeling.units import Pool, PromptProgress, run_pass
@@ -99,6 +102,7 @@ def test_a_node_that_goes_takes_nothing_with_it(tmp_path):
         thread = threading.Thread(target=lambda: results.append(label(tmp_path / "units", sleeping(log, 0.4), pool)))
         thread.start()
         while len(given(log)) < 6:
+            assert thread.is_alive(), "the pass has failed, or was over at once"
             time.sleep(0.1)
         cluster.remove_node(nodes[1], allow_graceful=False)
         thread.join(timeout=150)
@@ -121,24 +125,26 @@ test_faults.assert_whole(answered)
 """
 
 
-def driver(folder: Path, log: str) -> subprocess.Popen:
+def driver(folder: Path, log: str, mark: str) -> subprocess.Popen:
     script = DRIVER.format(root=str(ROOT), tests=str(Path(__file__).parent), folder=str(folder), log=log)
-    environment = {k: v for k, v in os.environ.items() if k != "RAY_ADDRESS"}
+    environment = {k: v for k, v in os.environ.items() if k != "RAY_ADDRESS"} | {MARK: mark}
     return subprocess.Popen(
         [sys.executable, "-c", script], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment
     )
 
 
 def test_what_was_finished_when_the_driver_was_killed_is_not_done_again(tmp_path):
-    first = driver(tmp_path, "first")
+    mark = uuid4().hex
+    first = driver(tmp_path, "first", mark)
     while len(given(tmp_path / "first")) < 8 and first.poll() is None:
         time.sleep(0.1)
     first.kill()
     first.communicate(timeout=60)
     finished = len(list((tmp_path / "units").glob("*.parquet")))
     assert finished >= 7
-    time.sleep(2)  # the actor outlives its driver for a moment, and may finish one unit more
-    second = driver(tmp_path, "second")
+    # The actor outlives its driver for a moment, and may finish one unit more.
+    wait_until_none(lambda: marked(mark), "processes of the first driver")
+    second = driver(tmp_path, "second", uuid4().hex)
     output, _ = second.communicate(timeout=120)
     assert second.returncode == 0, output
     once, twice = given(tmp_path / "first"), given(tmp_path / "second")

@@ -9,7 +9,7 @@ from ray.dashboard.utils import ray_address_to_api_server_url
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(120)]
 SCRIPT = """
-import ipaddress, sys
+import ipaddress, sys, time
 import psutil
 from raw2s.config import RayConfig
 from raw2s.interrupt import ending_on_interrupt
@@ -36,8 +36,11 @@ with ending_on_interrupt("raw2s run"):
     print(len(doors), "doors,", sum(ip not in loopback for ip in addresses), "open to others", flush=True)
     raylet = global_worker.node.all_processes["raylet"][0].process
     if sys.argv[1] == "agent":
-        (agent,) = (own for own in psutil.Process(raylet.pid).children() if "DashboardAgent" in own.cmdline()[0])
-        agent.kill()
+        agents = []
+        while not agents:  # one that has just started has no title yet
+            time.sleep(0.1)
+            agents = [own for own in psutil.Process(raylet.pid).children() if "DashboardAgent" in " ".join(own.cmdline())]
+        agents[0].kill()
     else:
         raylet.kill()
     ray.get(actor.sleep.remote(100))
