@@ -176,7 +176,7 @@ def check_own_classes(storage: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(900)
 def test_a_stopped_job_ends_with_its_workers_and_says_so(job_server, environment, checkout, tmp_path):
     """With the commands of docs/cluster.md."""
     (checkout / "configs" / "demo.yaml").write_text(yaml.safe_dump(tiny_run(tmp_path / "elsewhere", **LONG)))
@@ -192,7 +192,7 @@ def test_a_stopped_job_ends_with_its_workers_and_says_so(job_server, environment
 
     begun = once_up(lambda: run(*submit))
     assert begun.returncode == 0, begun.stdout + begun.stderr
-    wait_for_a_step(tmp_path / "runs" / "tiny", seconds=300)
+    wait_for_a_step(tmp_path / "runs" / "tiny", seconds=500)
     stopped = run(*page_command("ray job stop", server))
     assert "was stopped" in stopped.stdout + stopped.stderr
     assert "teacher/gpt2: started" in run(*page_command("ray job logs", server)).stdout
