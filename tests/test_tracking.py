@@ -1,7 +1,6 @@
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import threading
@@ -12,6 +11,7 @@ from pathlib import Path
 import mlflow
 import pytest
 import requests
+from closed_port import NOBODY
 from tiny_runs import ROOT, tiny_run
 
 from raw2s.config import parse_config
@@ -33,9 +33,7 @@ def no_server(monkeypatch):
 def nobody(monkeypatch) -> str:
     """An address at which nothing answers; it has a password in it."""
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
-    with socket.socket() as closed:
-        closed.bind(("127.0.0.1", 0))
-        return f"http://me:secret@127.0.0.1:{closed.getsockname()[1]}"
+    return f"http://me:secret@{NOBODY}"
 
 
 @pytest.fixture(scope="module")
@@ -69,18 +67,25 @@ def runs_in(storage) -> dict[str, mlflow.entities.Run]:
 @pytest.mark.timeout(60)
 def test_ctrl_c_cuts_off_no_write(monkeypatch, storage):
     """Cut off in the middle, it would leave SQLite locked and both runs RUNNING."""
-    begun, written = threading.Event(), threading.Event()
+    begun, stopped, written = threading.Event(), threading.Event(), threading.Event()
     write = MlflowTracker.log_points
 
     def slow(self, points):
         begun.set()
-        time.sleep(0.5)
+        stopped.wait(timeout=30)
+        time.sleep(0.2)  # in which the main thread hears of it
         write(self, points)
         written.set()
 
     monkeypatch.setattr(MlflowTracker, "log_points", slow)
     before = signal.signal(signal.SIGINT, signal.default_int_handler)  # what is started behind an & ignores it
-    stopping = threading.Thread(target=lambda: begun.wait() and os.kill(os.getpid(), signal.SIGINT))
+
+    def stop() -> None:
+        begun.wait()
+        os.kill(os.getpid(), signal.SIGINT)
+        stopped.set()
+
+    stopping = threading.Thread(target=stop)
     stopping.start()
     with pytest.raises(KeyboardInterrupt), tracked_run("run", storage, {}) as tracking:
         tracking.begin("student/0", {})

@@ -5,7 +5,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import yaml
@@ -13,6 +13,7 @@ import yaml
 from raw2s.status import RunStatus, StageStatus
 
 ROOT = Path(__file__).resolve().parents[1]
+JOB = str(ROOT / "jobs" / "full_pipeline.py")
 LONG = {"teachers": [{"name": "gpt2", "model": "tiny-gpt2"}], "teacher_training": {"epochs": 400, "keep": "last"}}
 """Sections of a run whose one teacher trains for minutes."""
 
@@ -42,10 +43,10 @@ def write_config(folder: Path, tree: dict) -> Path:
     return file
 
 
-def start_pipeline(config: Path, *arguments: str) -> subprocess.Popen[str]:
+def start_pipeline(config: Path, *arguments: str, job: Sequence[str] = (JOB,)) -> subprocess.Popen[str]:
     """The main job in a process of its own, its output in a pipe."""
     return subprocess.Popen(
-        [sys.executable, str(ROOT / "jobs" / "full_pipeline.py"), "--config", str(config), *arguments],
+        [sys.executable, *job, "--config", str(config), *arguments],
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
@@ -53,14 +54,15 @@ def start_pipeline(config: Path, *arguments: str) -> subprocess.Popen[str]:
     )
 
 
-def kill_when(process: subprocess.Popen[str], words: str, *, after: float = 0) -> str:
-    """Read the output up to a line with `words`, then kill -9 `after` seconds later. Returns what was read."""
+def kill_when(process: subprocess.Popen[str], words: str, then: Callable[[], bool]) -> str:
+    """Read the output up to a line with `words`, and kill -9 as soon as `then` holds. Returns what was read."""
     assert process.stdout is not None
     seen = []
     for line in process.stdout:
         seen.append(line)
         if words in line:
-            time.sleep(after)
+            while process.poll() is None and not then():
+                time.sleep(0.05)
             process.send_signal(signal.SIGKILL)
             break
     process.wait(timeout=30)

@@ -113,7 +113,8 @@ def _end_with_ray() -> None:
     own = {name: global_worker.node.all_processes[name][0].process.pid for name in OWN_PROCESSES}
     children = psutil.Process(own["raylet"]).children()
     agents = [child.pid for child in children if any(map(AGENT.fullmatch, child.cmdline()[:3]))]
-    watched = {os.pidfd_open(pid): name for name, pid in own.items()} | {os.pidfd_open(pid): "agent" for pid in agents}
+    # Of several that have ended by then the first is named: an agent takes the raylet with it at once, the raylet its agents later.
+    watched = {os.pidfd_open(pid): "agent" for pid in agents} | {os.pidfd_open(pid): name for name, pid in own.items()}
     leaving = threading.Event()
     atexit.register(leaving.set)  # before Ray's own, which end them
 

@@ -7,16 +7,19 @@ import sys
 import threading
 import time
 from pathlib import Path
+from uuid import uuid4
 
 import pyarrow as pa
 import pytest
+from harness import MARK, marked
+from sweep_demo import wait_until_none
 
 from raw2s.labeling.prompts import answer, prompt_units
 from raw2s.labeling.units import Pool, PromptProgress, run_pass
 from raw2s.labels.table import ANSWER
 from raw2s.section import Actors
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(240)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
 SCHEMA = pa.schema([*ANSWER, ("shout", pa.string())])
 IDS = list(range(100, 148))
@@ -99,6 +102,7 @@ def test_a_node_that_goes_takes_nothing_with_it(tmp_path):
         thread = threading.Thread(target=lambda: results.append(label(tmp_path / "units", sleeping(log, 0.4), pool)))
         thread.start()
         while len(given(log)) < 6:
+            assert thread.is_alive(), "the pass has failed, or was over at once"
             time.sleep(0.1)
         cluster.remove_node(nodes[1], allow_graceful=False)
         thread.join(timeout=150)
@@ -112,7 +116,7 @@ def test_a_node_that_goes_takes_nothing_with_it(tmp_path):
 DRIVER = """
 import sys
 from pathlib import Path
-sys.path[:0] = [{root!r}, {tests!r}]
+sys.path[:0] = {paths!r}
 import ray
 ray.init("local", num_cpus=2, include_dashboard=False, object_store_memory=100 * 2**20, log_to_driver=False)
 import test_faults
@@ -121,25 +125,30 @@ test_faults.assert_whole(answered)
 """
 
 
-def driver(folder: Path, log: str) -> subprocess.Popen:
-    script = DRIVER.format(root=str(ROOT), tests=str(Path(__file__).parent), folder=str(folder), log=log)
-    environment = {k: v for k, v in os.environ.items() if k != "RAY_ADDRESS"}
+def driver(folder: Path, log: str, mark: str) -> subprocess.Popen:
+    paths = [str(ROOT), str(Path(__file__).parent), str(ROOT / "benchmarks")]
+    script = DRIVER.format(paths=paths, folder=str(folder), log=log)
+    environment = {k: v for k, v in os.environ.items() if k != "RAY_ADDRESS"} | {MARK: mark}
     return subprocess.Popen(
         [sys.executable, "-c", script], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment
     )
 
 
 def test_what_was_finished_when_the_driver_was_killed_is_not_done_again(tmp_path):
-    first = driver(tmp_path, "first")
+    mark = uuid4().hex
+    first = driver(tmp_path, "first", mark)
     while len(given(tmp_path / "first")) < 8 and first.poll() is None:
         time.sleep(0.1)
+    actors = [process for process in marked(mark) if "UnitActor" in " ".join(process.cmdline())]
     first.kill()
-    first.communicate(timeout=60)
+    output, _ = first.communicate(timeout=60)
     finished = len(list((tmp_path / "units").glob("*.parquet")))
-    assert finished >= 7
-    time.sleep(2)  # the actor outlives its driver for a moment, and may finish one unit more
-    second = driver(tmp_path, "second")
-    output, _ = second.communicate(timeout=120)
+    assert finished >= 7, output
+    assert len(actors) == 1
+    # The actor outlives its driver for a moment, and may finish one unit more.
+    wait_until_none(lambda: [process for process in marked(mark) if process in actors], "actors of the first driver")
+    second = driver(tmp_path, "second", uuid4().hex)
+    output, _ = second.communicate(timeout=300)
     assert second.returncode == 0, output
     once, twice = given(tmp_path / "first"), given(tmp_path / "second")
     assert len(twice) == len(set(twice)) <= len(UNITS) - finished

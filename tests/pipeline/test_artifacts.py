@@ -265,11 +265,11 @@ def test_concurrent_creators_of_one_key_end_with_one_whole_artifact(store, _roun
 
     def create_with(number):
         def fill_together(folder):
-            together.wait(timeout=5)
+            together.wait(timeout=60)
             (folder / "number").write_text(str(number))
             return {"metrics": {"number": number}}
 
-        together.wait(timeout=5)
+        together.wait(timeout=60)
         return create(store, fill_together)
 
     with ThreadPoolExecutor(creators) as pool:
