@@ -54,7 +54,7 @@ def ask(folder: Path, script: Path, *arguments: str, **environment: str) -> list
     ]
 
 
-def until(true, seconds: float = 20.0) -> bool:
+def until(true, seconds: float = 60.0) -> bool:
     end = time.monotonic() + seconds
     while not true() and time.monotonic() < end:
         time.sleep(0.05)
