@@ -9,6 +9,7 @@ import signal
 import socket
 import sys
 import threading
+from contextlib import suppress
 from typing import Any
 
 from raw2s.config import RayConfig
@@ -92,7 +93,8 @@ def start_ray(config: RayConfig, *, dashboard: bool = False) -> None:
 def _keep_shut(port: int) -> None:
     """Hold a port at which nobody listens until this process ends, so that no other Ray's dashboard can come to answer there."""
     held = socket.socket()
-    held.bind(("", port))
+    with suppress(OSError):  # one of Ray's own connections has got it meanwhile, and holds it as well
+        held.bind(("", port))
     HELD.append(held)
 
 
