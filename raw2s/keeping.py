@@ -57,9 +57,8 @@ def entries_of(storage: Place) -> list[Entry]:
 def _entries(lies: Place, kind: str, files: dict[str, FileInfo]) -> Iterator[Entry]:
     name, key = lies.name, lies.name.lstrip(".")[:16]
     if name.startswith("."):
-        yield _entry(
-            "parts" if name.endswith(".parts") else "half-written", kind, key, lies, files
-        )  # `.parts-...`: of a second maker
+        # `.parts-...` is a second maker's, which nobody resumes.
+        yield _entry("parts" if name.endswith(".parts") else "half-written", kind, key, lies, files)
     elif ".damaged-" in name:
         yield _entry("damaged", kind, key, lies, files)
     elif isinstance(lies, Path):

@@ -136,9 +136,8 @@ class ArtifactStore:
                 if [file.name for file in folder.iterdir()] == [LOCK]:
                     shutil.rmtree(folder)
                 raise
-            done = folder.replace(
-                tempfile.mkdtemp(prefix=f".{key}-", dir=folder.parent)
-            )  # in one step: nothing goes on with half of it
+            # Out of the way in one step: nothing goes on with half of it.
+            done = folder.replace(tempfile.mkdtemp(prefix=f".{key}-", dir=folder.parent))
             shutil.rmtree(done, ignore_errors=True)
 
 

@@ -185,7 +185,9 @@ class _Collector:
         resamples = min(self.config.evaluation.resamples, DOUBT_RESAMPLES)
         draws_RU = drawn_utterances(len(next(iter(self.counts.values()))), resamples=resamples)
         resampled = Draws(draws_RU=draws_RU, seeds_RS=self.seeds_drawn[:resamples])
-        return StudentDoubts(task=self.task, plans=self.plans, folder=self.folder, counts=self.counts, resampled=resampled)
+        return StudentDoubts(
+            task=self.task, plans=self.plans, folder=self.folder, gold=self.gold, counts=self.counts, resampled=resampled
+        )
 
     def gap(self, planned: PlannedStudent, tests: Sequence[Test]) -> dict[str, Any]:
         """PGR (Eq. 13) over the tested teachers that the student learned from, and its distance to the best of these."""

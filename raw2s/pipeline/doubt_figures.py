@@ -3,6 +3,7 @@
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import combinations
 from typing import Any, NamedTuple
 
@@ -46,6 +47,11 @@ class Draws:
 
     draws_RU: NDArray[np.int64]
     seeds_RS: Samples
+
+    @cached_property
+    def weights_RU(self) -> Values:
+        """Every example's share of a resampled test set."""
+        return self.draws_RU / self.draws_RU.shape[1]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -178,8 +184,7 @@ def text_calibration(seeds: Sequence[Doubtful], resampled: Draws) -> Calibrated:
         loss_U, square_U = log_losses(probabilities_U2, labels_U), squared_errors(probabilities_U2, labels_U)
         judged.append(Judged(loss_U=loss_U, square_U=square_U, confidence_U=confidence_U, right_U=right_U))
     error, nll_R = _calibration_error(judged, resampled)
-    weights_RU = resampled.draws_RU / resampled.draws_RU.shape[1]
-    chance_R = over_seeds(resampled.seeds_RS, [_entropy(weights_RU @ own.right_U) for own in judged])
+    chance_R = over_seeds(resampled.seeds_RS, [_entropy(resampled.weights_RU @ own.right_U) for own in judged])
     beyond = _mean_loss(judged) - float(np.mean([_entropy(own.right_U.mean()) for own in judged]))
     record = Calibration(as_is=error, temperature=[], scaled=None, reliability=_bins(judged))
     return Calibrated(record, {BEYOND: (beyond, nll_R - chance_R)})
@@ -203,11 +208,12 @@ def _judged(own: Predicted, temperature: float) -> Judged:
 
 def _calibration_error(seeds: Sequence[Judged], resampled: Draws) -> tuple[CalibrationError, Samples]:
     """With the NLL that its interval is of."""
-    weights_RU = resampled.draws_RU / resampled.draws_RU.shape[1]
     losses, squares = [own.loss_U for own in seeds], [own.square_U for own in seeds]
-    nll_R, brier_R = (over_seeds(resampled.seeds_RS, [weights_RU @ own_U for own_U in own]) for own in (losses, squares))
+    nll_R, brier_R = (
+        over_seeds(resampled.seeds_RS, [resampled.weights_RU @ own_U for own_U in own]) for own in (losses, squares)
+    )
     error = CalibrationError(
-        nll=defined(float(np.mean(losses))),
+        nll=defined(_mean_loss(seeds)),
         nll_ci95=defined_interval(nll_R),
         brier=float(np.mean(squares)),
         brier_ci95=defined_interval(brier_R),

@@ -57,14 +57,13 @@ def start_ray(config: RayConfig, *, dashboard: bool = False) -> None:
         address = joined
         if joined is None:
             _stay_on_loopback()
+            door = free_port()  # written down even where no dashboard listens; at Ray's default another Ray's may
             options |= {
                 "address": "local",  # else it would join, or be refused by, whatever Ray another process has started here
                 "num_cpus": config.num_cpus,
                 "object_store_memory": config.object_store_mb * 2**20,
                 "include_dashboard": dashboard,
-                "dashboard_port": (
-                    door := free_port()
-                ),  # written down even where none listens; at Ray's default another Ray's may
+                "dashboard_port": door,
                 "runtime_env": forked_workers(),
             }
             port = free_port()

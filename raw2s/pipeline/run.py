@@ -75,9 +75,8 @@ def run_pipeline(config: RunConfig, console: Console | None = None) -> Results:
             written = results.write(folder)
             report = write_report(results, histories(stages, done), examples(plans[0], done, results), folder)
             figures = [f"figures/{name}" for name in files_in(folder / "figures")]
-            mirror(
-                folder, where, written.name, report.name, *figures
-            )  # not all: other files here are copies that `gathered` made
+            # Not all that is here: `gathered` may have left older copies of the rest.
+            mirror(folder, where, written.name, report.name, *figures)
             tracking.log_results(scores(results), [folder / "config.yaml", written, report])
     console.print(closing_table(results))
     console.print(

@@ -44,6 +44,8 @@ class StudentDoubts:
     plans: Sequence[SeedPlan]
     folder: Callable[[Stage], Path]
     """Of a stage's artifact."""
+    gold: Sequence[Any]
+    """Of the test examples."""
     counts: Mapping[str, Counts]
     """The metric's, by the name of the test."""
     resampled: Draws
@@ -92,10 +94,6 @@ class StudentDoubts:
         """A model's answers to the test examples, the items of a list in any order: (U,)."""
         return as_answered(test.predictions(self.folder(test))).said
 
-    @property
-    def gold(self) -> list[Any]:
-        return [example["gold"] for example in self.plans[0].testset.drawn.parts["test"]]
-
     def predicted(self, plan: SeedPlan, student: PlannedStudent) -> Predicted:
         stage, classes = student.doubt, self.task.classes
         assert isinstance(stage, ClassLogits), "classes have logits"
@@ -118,11 +116,10 @@ class StudentDoubts:
         counts_UC = metric.counts(self.gold, [self.task.classes[k] for k in predicted.log_p_UK.argmax(axis=1)])
         doubtful = Doubtful(doubts=found, error_U=errors(metric, self.gold, counts_UC), counts_UC=counts_UC)
         one = Draws(draws_RU=resampled.draws_RU, seeds_RS=np.ones((len(resampled.draws_RU), 1)))
-        weights_RU = one.draws_RU / len(counts_UC)
         return Ensemble(
             members=len(members),
             score=float(metric.score(counts_UC.mean(axis=0))),
-            ci95=defined_interval(metric.score(weights_RU @ counts_UC)),
+            ci95=defined_interval(metric.score(one.weights_RU @ counts_UC)),
             doubt=[own.record for own in measured_doubts([doubtful], metric.score, one)],
             calibration=class_calibration([predicted], one).record,
         )

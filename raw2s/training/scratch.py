@@ -22,9 +22,8 @@ def scratch(what: str) -> Path:
     new = Path(tempfile.mkdtemp(prefix="raw2s-new-"))
     lock = os.open(new, os.O_RDONLY)
     fcntl.flock(lock, fcntl.LOCK_EX)
-    folder = new.rename(
-        new.with_name(f"{_PREFIX}{what}-{new.name.removeprefix('raw2s-new-')}")
-    )  # only now: `sweep` finds it locked
+    # Only now has it a name that `sweep` looks for: it finds it locked.
+    folder = new.rename(new.with_name(f"{_PREFIX}{what}-{new.name.removeprefix('raw2s-new-')}"))
     _locks[folder] = lock
     return folder
 
